@@ -1,0 +1,38 @@
+"""QuIDE: the Intelligence Index of quantized networks, and everything to reproduce arXiv 2605.10959.
+
+Names are imported on first use, so that the metric and the figures need no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "intelligence_index": "metric",
+    "gated_index": "metric",
+    "accuracy_threshold": "metric",
+    "compression_ratio": "metric",
+    "accuracy_compression_product": "metric",
+    "accuracy_per_log_latency": "metric",
+    "quantize": "ptq",
+    "Scheme": "ptq",
+    "PAPER": "ptq",
+    "measure_latency": "latency",
+    "sweep": "evaluate",
+}
+_MODULES = ("datasets", "evaluate", "latency", "metric", "models", "paper", "ptq", "records", "report", "search", "stats", "train")
+__all__ = [*_HOME, *_MODULES]
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(import_module(f"quide.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"quide.{name}")
+    raise AttributeError(f"module 'quide' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

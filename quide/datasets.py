@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,10 @@ class ImageSet:
     def normalized(self, indices: torch.Tensor | slice = slice(None)) -> torch.Tensor:
         """Float32 network input, channels-last, of the chosen images."""
         return normalize(self.images[indices], self.mean, self.std)
+
+    def batches(self, size: int) -> Iterator[torch.Tensor]:
+        """Network input in batches of ``size``, normalized one batch at a time so that memory stays flat."""
+        return (self.normalized(slice(start, start + size)) for start in range(0, len(self), size))
 
     def subset(self, indices: torch.Tensor | slice) -> ImageSet:
         """The chosen images and labels, in the order given."""

@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 
 from quide import provenance
 from quide.datasets import ImageSet, normalize
+from quide.evaluate import correct
 
 PADDING = 4  # pixels of zero padding before a random crop, the usual choice where the paper only says "random crop"
-EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -112,17 +112,6 @@ def fit(
                 _save(checkpoint, optimizer, schedule, fitted, _identity(recipe, seed, len(train)))
     fitted.last = _weights(model)
     return fitted
-
-
-@torch.inference_mode()
-def correct(model: nn.Module, images: ImageSet, batch: int = EVALUATION_BATCH) -> torch.Tensor:
-    """Which images the model classifies correctly: bool ``(n,)``."""
-    model.eval()
-    hits = [
-        model(images.normalized(slice(start, start + batch))).argmax(1) == images.labels[start : start + batch]
-        for start in range(0, len(images), batch)
-    ]
-    return torch.cat(hits)
 
 
 def _epoch(

@@ -1,0 +1,130 @@
+"""Accuracy of networks over image sets, and the bit-width sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+import torch
+from torch import nn
+
+from quide import latency, metric
+from quide.datasets import ImageSet
+from quide.models import quantizable_layers
+from quide.ptq import FULL_PRECISION, PAPER, Prepared, Scheme, prepare
+
+BATCH = 128  # large enough to keep two cores busy, small enough for activations to stay in cache
+PAPER_BITS = (32, 16, 8, 4, 2)
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Predicted classes, int64 ``(n,)``, of batches of network input."""
+    model.eval()
+    return torch.cat([model(images).argmax(1) for images in batches])
+
+
+def correct(model: nn.Module, images: ImageSet, batch: int = BATCH) -> torch.Tensor:
+    """Which images the model classifies correctly: bool ``(n,)``."""
+    return predict(model, images.batches(batch)) == images.labels
+
+
+def sweep(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    calibration: torch.Tensor,
+    bits: Sequence[int | Sequence[int]] = PAPER_BITS,
+    *,
+    scheme: Scheme = PAPER,
+    tolerance: float = 0.05,
+    num_classes: int | None = None,
+    size_weighted: bool = False,
+    warmup: int = latency.WARMUP,
+    passes: int = latency.PASSES,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Score a network at several bit-widths: compression, accuracy, latency, I and I' (Eq. 1 to 4).
+
+    Args:
+        model: as :func:`quide.quantize` takes it.
+        images, labels: normalized test images ``(n, ...)`` and their classes ``(n,)``.
+        calibration: normalized images for the activation ranges; take them from training data.
+        bits: widths to score; an entry is one width for all layers, or one width a layer.
+        scheme: the PTQ recipe.
+        tolerance: accuracy (fraction) you are prepared to lose, the delta of Eq. 4.
+        num_classes: K of Eq. 4; by default the number of outputs of the network.
+        size_weighted: count compression by the number of weights instead of by layer.
+        warmup, passes: of the timing protocol (§3.3), on batches of the first 64 images.
+        progress: show a bar while timing.
+
+    Returns:
+        One row a width, in the order given: ``bits``, ``compression``, ``accuracy`` (fraction), ``latency_ms`` (a batch
+        of 64, simulated quantization), ``index``, ``gated_index``. ``attrs`` holds the ``threshold``, the ``knee`` (None
+        when every I' is zero) and the ``timings``, whose ``noisy`` says whether to trust the latencies.
+
+    Raises:
+        ValueError: as :func:`quide.quantize`; images and labels of different number, or none.
+    """
+    _check_images(images, labels)
+    prepared = prepare(model, calibration, scheme)
+    reference = predict(prepared.at(FULL_PRECISION), images.split(BATCH))
+    classes = num_classes or _num_outputs(prepared, images)
+    threshold = metric.accuracy_threshold(_share(reference == labels), tolerance, classes)
+    accuracy = [
+        _share((reference if width == FULL_PRECISION else predict(prepared.at(width), images.split(BATCH))) == labels)
+        for width in bits
+    ]
+    batch = images[: latency.BATCH_SIZE]
+    timings = latency.measure_interleaved(
+        {label(width): _pass(prepared.at(width, commute=False), batch) for width in bits},
+        warmup, passes, progress=progress,
+    )  # fmt: skip
+    sizes = num_weights(model) if size_weighted else None
+    table = pd.DataFrame(
+        {
+            "bits": [width if isinstance(width, int) else tuple(width) for width in bits],
+            "compression": [metric.compression_ratio(width, sizes) for width in bits],
+            "accuracy": accuracy,
+            "latency_ms": [timings.latencies[label(width)].median_ms for width in bits],
+        }
+    )
+    table["index"] = metric.intelligence_index(table.compression, table.accuracy, table.latency_ms)
+    table["gated_index"] = metric.gated_index(table.compression, table.accuracy, table.latency_ms, threshold)
+    best = table.gated_index.argmax()
+    table.attrs = {
+        "threshold": threshold,
+        "knee": table.bits[best] if table.gated_index[best] > 0 else None,
+        "timings": timings,
+    }
+    return table
+
+
+def label(bits: int | Sequence[int]) -> str:
+    """How a configuration is written: ``"8"`` for a uniform width, ``"8-8-8-4"`` for one width a layer."""
+    return str(bits) if isinstance(bits, int) else "-".join(map(str, bits))
+
+
+def num_weights(model: nn.Module) -> list[int]:
+    """Weights (biases not counted) of each quantizable layer."""
+    return [model.get_submodule(layer).weight.numel() for layer in quantizable_layers(model)]
+
+
+def _pass(model: nn.Module, batch: torch.Tensor):
+    return lambda: model(batch)
+
+
+def _share(hits: torch.Tensor) -> float:
+    return int(hits.sum()) / len(hits)
+
+
+def _num_outputs(prepared: Prepared, images: torch.Tensor) -> int:
+    with torch.inference_mode():
+        return prepared.at(FULL_PRECISION)(images[:1]).shape[1]
+
+
+def _check_images(images: torch.Tensor, labels: torch.Tensor) -> None:
+    if len(images) == 0 or len(images) != len(labels):
+        raise ValueError(f"images and labels must be of the same number, at least one; got {len(images)} and {len(labels)}")
+    if not bool(torch.isfinite(images).all()):
+        raise ValueError("images hold NaN or infinite values; check their normalization")

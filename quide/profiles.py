@@ -1,0 +1,45 @@
+"""How much of an experiment is run: seconds, minutes, or the paper's full protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quide import latency
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One size of every experiment.
+
+    Attributes:
+        name: how it is chosen, and the folder its records are kept in; records of different profiles are never mixed.
+        embedded: whether it uses the embedded images and the embedded seed-0 checkpoint, so that a seed decides the
+            calibration draw alone; otherwise the full data, and a seed decides the training too.
+        test_images: at most so many test images; None for all there are.
+        warmup, passes: of the timing protocol.
+        wait_s: seconds to wait at most for a quiet machine before timing.
+    """
+
+    name: str
+    embedded: bool
+    test_images: int | None
+    warmup: int
+    passes: int
+    wait_s: float
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("smoke", embedded=True, test_images=200, warmup=2, passes=10, wait_s=0),
+        Profile("quick", embedded=True, test_images=None, warmup=20, passes=200, wait_s=10),
+        Profile("paper", embedded=False, test_images=None, warmup=latency.WARMUP, passes=latency.PASSES, wait_s=120),
+    )
+}
+
+
+def profile(name: str) -> Profile:
+    """The profile of that name; ``ValueError`` names the known ones."""
+    if name not in PROFILES:
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {name!r}")
+    return PROFILES[name]

@@ -1,0 +1,276 @@
+"""The measured runs of the image experiments: each is a spec, the code that computes it, and the record it leaves.
+
+Accuracy belongs to (network, data, seed, scheme, widths), latency to (network, widths, device): they are separate
+records, and a table joins them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from quide import datasets, embedded, evaluate, latency, models, observers, paths, ptq, records, train
+from quide.datasets import ImageSet
+from quide.profiles import Profile, profile
+from quide.provenance import code_digest
+
+CALIBRATION_SIZE = 512  # §3.3
+EMBEDDED_SEED = 0  # the training seed of the checkpoint that travels with the checkout
+SELECTIONS = ("best", "last")
+RECIPES = {
+    ("simplecnn", "mnist"): train.SIMPLECNN,
+    ("simplecnn", "cifar10"): train.SIMPLECNN_AUGMENTED,
+    ("simplecnn", "cifar100"): train.SIMPLECNN_AUGMENTED,
+}
+# Timed beside the paper's widths: 16 bits as an integer grid too, and 8 bits with the quantizers moved past pooling.
+INTEGER_16, COMMUTED_8 = "16 (integer grid)", "8 (after pooling)"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network on one data set at one profile and seed; what the seed decides is the profile's matter."""
+
+    model: str
+    dataset: str
+    seed: int
+    profile: str = "quick"
+
+    def __post_init__(self):
+        datasets.info(self.dataset)
+        profile(self.profile)
+        if (self.model, self.dataset) not in RECIPES:
+            raise ValueError(f"model must be one of {', '.join(sorted({m for m, _ in RECIPES}))}, got {self.model!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed must be a whole number in 0..{2**31 - 1}, got {self.seed!r}")
+
+    @property
+    def size(self) -> Profile:
+        """The profile."""
+        return profile(self.profile)
+
+    @property
+    def recipe(self) -> train.Recipe:
+        """The paper's training recipe for this network and data set."""
+        return RECIPES[self.model, self.dataset]
+
+    @property
+    def training_seed(self) -> int:
+        """The seed its weights come from."""
+        return EMBEDDED_SEED if self.size.embedded else self.seed
+
+    def spec(self, kind: str, details: dict) -> records.RunSpec:
+        """The spec of a run of this case."""
+        return records.RunSpec(kind, self.model, self.dataset, self.seed, self.profile, details)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One measurement: what it is, how to do it, and which code and data its numbers hang on."""
+
+    spec: records.RunSpec
+    compute: Callable[[], dict]
+    code: str
+    data: str
+
+    def result(self, refresh: bool = False) -> records.Record:
+        """The record, computed and saved if there is none; see :func:`quide.records.load_or_run`."""
+        return records.load_or_run(self.spec, self.compute, self.code, self.data, refresh)
+
+    def known(self) -> records.Record | None:
+        """The record if there is one; nothing is computed. Warns when it is stale."""
+        return self.result() if records.path_of(self.spec).exists() else None
+
+    def stale(self) -> bool:
+        """Whether there is a record and other code or data than today's made it."""
+        record = records.load(self.spec)
+        return record is not None and records.is_stale(record, self.code, self.data)
+
+
+def training(case: Case, device: str = "cpu", progress: bool = True) -> Run:
+    """Training the case's network by the paper's recipe; resumes from the checkpoint of an interrupted run.
+
+    Values: ``history`` (:class:`quide.train.Fit`), ``best_epoch``,
+    ``best_accuracy``, ``last_accuracy`` (fractions of the test set), and the packed bit sets ``correct_best`` and
+    ``correct_last``.
+    """
+
+    def compute() -> dict:
+        fitted = _fit(case, device, progress)
+        test = datasets.load(case.dataset, "test")
+        # The run may have been resumed, or finished earlier: what the checkpoint knows of its making goes along.
+        values = {
+            "history": fitted.history,
+            "best_epoch": fitted.best_epoch,
+            "training": {"seconds": round(fitted.seconds, 3), "provenance": fitted.provenance},
+        }
+        for selection in SELECTIONS:
+            hits = evaluate.correct(_with_weights(case, getattr(fitted, selection)), test)
+            values[f"{selection}_accuracy"] = int(hits.sum()) / len(hits)
+            values[f"correct_{selection}"] = records.pack_bits(hits.numpy())
+        return values
+
+    code = code_digest(train, models.SimpleCNN, datasets.normalize, evaluate.predict)
+    data = f"{_checksum(case.dataset, 'train')} {_checksum(case.dataset, 'test')}"
+    return Run(case.spec("training", {"recipe": asdict(case.recipe)}), compute, code, data)
+
+
+def accuracy(
+    case: Case,
+    bits: Sequence[int | Sequence[int]] = evaluate.PAPER_BITS,
+    scheme: ptq.Scheme = ptq.PAPER,
+    selection: str = "best",
+    calibration_size: int = CALIBRATION_SIZE,
+) -> Run:
+    """Accuracy of the case's network at several widths under one scheme.
+
+    Args:
+        case: which network and data.
+        bits: configurations, each one width for all layers or one width a layer.
+        scheme: the PTQ recipe.
+        selection: weights of the ``"best"`` or the ``"last"`` epoch.
+        calibration_size: images the activation ranges are read from, drawn with the case's seed.
+
+    Values: by configuration label (:func:`quide.evaluate.label`), ``accuracy`` (fraction) and ``correct`` (packed bit
+    set over the test images, in their order); and ``images``, their number.
+    """
+    if selection not in SELECTIONS:
+        raise ValueError(f"selection must be one of {', '.join(SELECTIONS)}, got {selection!r}")
+    details = {
+        "scheme": asdict(scheme),
+        "bits": [width if isinstance(width, int) else list(width) for width in bits],
+        "selection": selection,
+        "calibration_size": calibration_size,
+        "training_seed": case.training_seed,
+        "test_images": case.size.test_images,
+    }
+
+    def compute() -> dict:
+        calibration = calibration_images(case, calibration_size)
+        prepared = ptq.prepare(network(case, selection), calibration, scheme)
+        test = test_images(case)
+        hits = {evaluate.label(width): evaluate.correct(prepared.at(width), test) for width in bits}
+        return {
+            "accuracy": {name: int(hit.sum()) / len(hit) for name, hit in hits.items()},
+            "correct": {name: records.pack_bits(hit.numpy()) for name, hit in hits.items()},
+            "images": len(test),
+        }
+
+    return Run(case.spec("accuracy", details), compute, _ptq_digest(), _test_checksum(case))
+
+
+def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
+    """Latency of the case's network at the paper's widths, by its protocol, simulated quantization on this machine.
+
+    16 bits is a float16 cast (the scheme's ``sixteen_bit="float16"``); 8, 4 and 2 round after every layer, as a
+    simulating framework does. Two more configurations show what simulation itself costs: 16 bits on an integer grid,
+    and 8 bits with the quantizers moved past pooling, which returns the same numbers.
+
+    Values: :meth:`quide.latency.Timings.to_dict`. The machine is in the spec, so that another machine measures anew.
+    """
+    details = {"backend": "simulated", "scheme": asdict(ptq.PAPER), "warmup": case.size.warmup, "passes": case.size.passes}
+    details |= {"environment": latency.environment(device), "training_seed": case.training_seed}
+
+    def compute() -> dict:
+        batch = test_images(case).subset(slice(0, latency.BATCH_SIZE)).normalized().to(device)
+        prepared = ptq.prepare(network(case), calibration_images(case), ptq.PAPER)
+        networks = {evaluate.label(width): prepared.at(width, commute=False) for width in evaluate.PAPER_BITS}
+        networks["16"] = ptq.HalfPrecision(prepared.at(ptq.FULL_PRECISION))
+        networks[INTEGER_16] = prepared.at(16, commute=False)
+        networks[COMMUTED_8] = prepared.at(8)
+        passes = {name: _forward(model.to(device), batch) for name, model in networks.items()}
+        size = case.size
+        return latency.measure_interleaved(passes, size.warmup, size.passes, progress=progress, wait_s=size.wait_s).to_dict()
+
+    code = code_digest(latency, ptq, models.SimpleCNN)
+    return Run(case.spec("latency", details), compute, code, _test_checksum(case))
+
+
+def network(case: Case, selection: str = "best") -> nn.Module:
+    """The case's full-precision network in evaluation mode: embedded, or trained here (which may take hours)."""
+    if case.size.embedded:
+        if selection != "best":
+            raise ValueError(f"selection must be 'best' at profile {case.profile}: only that checkpoint is embedded")
+        return _with_weights(case, _embedded_weights(case))
+    fitted = _fit(case, "cpu", progress=True)
+    return _with_weights(case, getattr(fitted, selection))
+
+
+@cache
+def test_images(case: Case) -> ImageSet:
+    """The images accuracy is measured on."""
+    if case.size.embedded:
+        images = embedded.load(case.dataset, "test")
+    else:
+        images = datasets.load(case.dataset, "test")
+    return images.subset(slice(0, case.size.test_images))
+
+
+def calibration_images(case: Case, size: int = CALIBRATION_SIZE) -> torch.Tensor:
+    """Normalized training images ``(size, c, h, w)`` drawn uniformly with the case's seed, un-augmented (§3.3)."""
+    if case.size.embedded:
+        pool = embedded.load(case.dataset, "calibration")
+    else:
+        pool = datasets.load(case.dataset, "train")
+    return pool.normalized(datasets.calibration_indices(len(pool), size, case.seed))
+
+
+def checkpoint_file(case: Case) -> Path:
+    """Where a training run keeps its state."""
+    return paths.cache() / "checkpoints" / f"{case.model}-{case.dataset}-seed{case.training_seed}.pt"
+
+
+def embedded_checkpoint(model: str, dataset: str) -> Path:
+    """The checkpoint that travels with the checkout."""
+    return paths.embedded() / f"{model}-{dataset}-seed{EMBEDDED_SEED}.safetensors"
+
+
+def _fit(case: Case, device: str, progress: bool) -> train.Fit:
+    facts = datasets.info(case.dataset)
+    model = models.build(case.model, facts.num_classes, facts.channels, facts.image_size, case.training_seed).to(device)
+    sets = (datasets.load(case.dataset, split).to(device) for split in ("train", "test"))
+    return train.fit(model, *sets, case.recipe, case.training_seed, checkpoint_file(case), progress=progress)
+
+
+def _with_weights(case: Case, weights: dict[str, torch.Tensor]) -> nn.Module:
+    facts = datasets.info(case.dataset)
+    model = models.build(case.model, facts.num_classes, facts.channels, facts.image_size, case.training_seed)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _embedded_weights(case: Case) -> dict[str, torch.Tensor]:
+    file = embedded_checkpoint(case.model, case.dataset)
+    if not file.exists():
+        raise FileNotFoundError(f"{file} is missing: no checkpoint of {case.model} on {case.dataset} is embedded; use profile paper")
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} does not parse ({error}); restore it with: git checkout {file}") from error
+
+
+def _forward(model: nn.Module, batch: torch.Tensor):
+    return lambda: model(batch)
+
+
+def _checksum(dataset: str, split: str) -> str:
+    return datasets.info(dataset).sha256[split] or "unpinned"
+
+
+def _test_checksum(case: Case) -> str:
+    if case.size.embedded:
+        return embedded.checksum(case.dataset, "test")
+    return _checksum(case.dataset, "test")
+
+
+def _ptq_digest() -> str:
+    return code_digest(
+        ptq, observers, models.SimpleCNN, models.quantizable_layers, datasets.normalize, datasets.calibration_indices,
+        evaluate.predict,
+    )  # fmt: skip

@@ -1,0 +1,45 @@
+"""What several test files share: the checkout, and the book rendered once at the smoke profile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+RENDERING_LIMIT = 1200  # seconds
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The folder that holds ``pyproject.toml``."""
+    return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def smoke_environment() -> dict[str, str]:
+    """Environment of everything that runs at the smoke profile: the committed records, and new ones, in a copy."""
+    results = CHECKOUT / "_build" / "test" / "results"
+    shutil.rmtree(results, ignore_errors=True)
+    shutil.copytree(
+        CHECKOUT / "data" / "results", results, ignore=shutil.ignore_patterns("quick", "smoke"), dirs_exist_ok=True
+    )
+    return {**os.environ, "QUIDE_RESULTS": str(results), "TQDM_DISABLE": "1"}
+
+
+@pytest.fixture(scope="session")
+def rendered_book(smoke_environment: dict[str, str]) -> Path:
+    """The ``html`` folder of the book: built from nothing, any warning an error; ``$QUIDE_HTML`` names a ready one."""
+    if ready := os.environ.get("QUIDE_HTML"):
+        return Path(ready)
+    output = CHECKOUT / "_build" / "test"
+    command = [sys.executable, "-m", "quide.cli", "book", "--profile", "smoke", "--strict", "--output", str(output)]
+    done = subprocess.run(
+        command, cwd=CHECKOUT, env=smoke_environment, capture_output=True, text=True, timeout=RENDERING_LIMIT
+    )
+    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    return output / "_build" / "html"
