@@ -8,7 +8,6 @@ TORCH_INDEX ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.set-up
-BEGUN := $(VENV)/.set-up-begun
 
 ifeq ($(TORCH_INDEX),)
 INSTALL := $(RUN) -m pip install --requirement requirements.lock
@@ -48,18 +47,17 @@ bench: $(READY)  ## run the performance comparisons in benchmarks/
 set-up: $(READY)  ## make .venv from requirements.lock (the other targets do it by themselves)
 	@echo "Set up: $(VENV)"
 
-# An installation that was cut short is begun anew: what pip left half done cannot be told from what it finished.
+# The stamp is written last, so a set-up that was cut short is taken up again by the next call. What is there is never
+# cleared: something may be running from it.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "QuIDE needs Python 3.11 or newer, and $(PYTHON) is not; name another: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+		echo "Python 3.11 or newer is needed, and $(PYTHON) is not; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
 		exit 2; }
 	@echo "Setting up $(VENV) from requirements.lock (the first time, several GB and some minutes)"
 	@rm -f $@
-	@if [ -e $(BEGUN) ] || ! $(RUN) -c '' 2>/dev/null; then $(PYTHON) -m venv --clear $(VENV); fi
-	@touch $(BEGUN)
+	@$(RUN) -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@$(INSTALL)
 	@$(RUN) -m pip install --quiet --no-build-isolation --no-deps --editable .
-	@rm -f $(BEGUN)
 	@touch $@
 
 browser:  ## install Chromium, for the tests that open the book, where apt-get can

@@ -22,7 +22,20 @@ _HOME = {
     "measure_latency": "latency",
     "sweep": "evaluate",
 }
-_MODULES = ("datasets", "evaluate", "latency", "metric", "models", "paper", "ptq", "records", "report", "search", "stats", "train")
+_MODULES = (
+    "datasets",
+    "evaluate",
+    "latency",
+    "metric",
+    "models",
+    "paper",
+    "ptq",
+    "records",
+    "report",
+    "search",
+    "stats",
+    "train",
+)
 __all__ = [*_HOME, *_MODULES]
 
 

@@ -27,11 +27,12 @@ from quide.records import PROFILES
 
 SOURCES = ("_config.yml", "_toc.yml", "CONTRIBUTING.md", "book")
 KERNEL = "python3"
-KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=40"]  # errors only, not its remarks on the transport
+KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=50"]  # no remarks on the transport or on being stopped; cells have errors
 ROUNDS = 2  # a notebook that writes records outdates those executed before it: they are executed once more
 
 _EXPERIMENT = re.compile(r"(exp\d+)_\w+")
-_PROGRESS = re.compile(r"\[\d+(:\d\d)+[<,].*\]")  # the "[elapsed<left, rate]" that ends a tqdm bar
+# The "[elapsed<left, rate]" that ends a tqdm bar, and its remark that it could draw a prettier one.
+_PROGRESS = re.compile(r"\[\d+(:\d\d)+[<,].*\]|TqdmWarning|import tqdm as notebook_tqdm")
 _IGNORED = re.compile(r"__pycache__|\.ipynb_checkpoints|\.partial$")
 _JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
 

@@ -118,18 +118,22 @@ def fetch_data(names: Names = None) -> None:
     from quide import fetch
 
     for name in _known(names):
-        for file in fetch.fetch(name):
-            print(f"{name}: {file}")
+        fetch.fetch(name)
 
 
 @data.command(name="verify")
 def verify_data(names: Names = None) -> None:
     """Check data sets against their checksums."""
-    from quide import fetch
+    from quide import datasets, fetch
 
-    for name in _known(names):
-        for status in fetch.verify(name):
-            print(status)
+    asked = _known(names) if names else [name for name in datasets.INFO if fetch.available(name)]
+    if not asked:
+        raise FileNotFoundError("no data set is here yet; run: quide data fetch")
+    found = [status for name in asked for status in fetch.verify(name)]
+    for status in found:
+        print(status)
+    if wrong := [f"{status.name} {status.split}" for status in found if not status.verified]:
+        raise ValueError(f"not verified: {', '.join(wrong)}; each line above says what to do")
 
 
 def _known(names: list[str] | None) -> list[str]:

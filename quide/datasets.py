@@ -129,7 +129,9 @@ def load(name: str, split: str) -> ImageSet:
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"{file} does not parse ({error}); delete it and run: quide data fetch {name}") from error
     if facts.sha256[split] not in (None, digest(images, labels)):
-        raise ValueError(f"{file} is not the published {name} {split} split; delete it and run: quide data fetch {name}")
+        raise ValueError(
+            f"{file} is not the published {name} {split} split; delete it and run: quide data fetch {name}"
+        )
     return image_set(images, labels, facts)
 
 

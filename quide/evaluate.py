@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import pandas as pd
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from quide import latency, metric
 from quide.datasets import ImageSet
 from quide.models import quantizable_layers
-from quide.ptq import FULL_PRECISION, PAPER, Prepared, Scheme, prepare
+from quide.ptq import FULL_PRECISION, PAPER, Prepared, Scheme, layer_widths, prepare
 
 BATCH = 128  # large enough to keep two cores busy, small enough for activations to stay in cache
 PAPER_BITS = (32, 16, 8, 4, 2)
@@ -60,14 +61,15 @@ def sweep(
 
     Returns:
         One row a width, in the order given: ``bits``, ``compression``, ``accuracy`` (fraction), ``latency_ms`` (a batch
-        of 64, simulated quantization), ``index``, ``gated_index``. ``attrs`` holds the ``threshold``, the ``knee`` (None
-        when every I' is zero) and the ``timings``, whose ``noisy`` says whether to trust the latencies.
+        of 64, simulated quantization), ``index``, ``gated_index``. ``attrs`` holds the ``threshold``, the ``knee``
+        (None when every I' is zero) and the ``timings``, whose ``noisy`` says whether to trust the latencies.
 
     Raises:
         ValueError: as :func:`quide.quantize`; images and labels of different number, or none.
     """
     _check_images(images, labels)
     prepared = prepare(model, calibration, scheme)
+    _check_bits(bits, prepared.layers)
     reference = predict(prepared.at(FULL_PRECISION), images.split(BATCH))
     classes = num_classes or _num_outputs(prepared, images)
     threshold = metric.accuracy_threshold(_share(reference == labels), tolerance, classes)
@@ -83,7 +85,7 @@ def sweep(
     sizes = num_weights(model) if size_weighted else None
     table = pd.DataFrame(
         {
-            "bits": [width if isinstance(width, int) else tuple(width) for width in bits],
+            "bits": [width if isinstance(width, Integral) else tuple(width) for width in bits],
             "compression": [metric.compression_ratio(width, sizes) for width in bits],
             "accuracy": accuracy,
             "latency_ms": [timings.latencies[label(width)].median_ms for width in bits],
@@ -102,7 +104,7 @@ def sweep(
 
 def label(bits: int | Sequence[int]) -> str:
     """How a configuration is written: ``"8"`` for a uniform width, ``"8-8-8-4"`` for one width a layer."""
-    return str(bits) if isinstance(bits, int) else "-".join(map(str, bits))
+    return str(bits) if isinstance(bits, Integral) else "-".join(map(str, bits))
 
 
 def num_weights(model: nn.Module) -> list[int]:
@@ -123,8 +125,23 @@ def _num_outputs(prepared: Prepared, images: torch.Tensor) -> int:
         return prepared.at(FULL_PRECISION)(images[:1]).shape[1]
 
 
+def _check_bits(bits: Sequence[int | Sequence[int]], layers: Sequence[str]) -> None:
+    """Before anything is computed: a wrong last width must not cost the time of the ones before it."""
+    if isinstance(bits, Integral) or len(bits) == 0:
+        raise ValueError(f"bits must list one or more configurations, such as (32, 8), got {bits!r}")
+    for width in bits:
+        layer_widths(width, layers)
+
+
 def _check_images(images: torch.Tensor, labels: torch.Tensor) -> None:
+    if not isinstance(images, torch.Tensor) or not images.is_floating_point():
+        kind = getattr(images, "dtype", type(images).__name__)
+        raise ValueError(f"images must be a floating-point tensor of normalized images, got {kind}")
+    if not isinstance(labels, torch.Tensor) or labels.ndim != 1:
+        raise ValueError("labels must be a tensor (n,) with the class number of each image")
     if len(images) == 0 or len(images) != len(labels):
-        raise ValueError(f"images and labels must be of the same number, at least one; got {len(images)} and {len(labels)}")
+        raise ValueError(
+            f"images and labels must be of the same number, at least one; got {len(images)} and {len(labels)}"
+        )
     if not bool(torch.isfinite(images).all()):
         raise ValueError("images hold NaN or infinite values; check their normalization")

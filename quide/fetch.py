@@ -99,19 +99,33 @@ def fetch(name: str, progress: bool = True) -> list[Path]:
     facts = datasets.info(name)
     report = partial(_print_line, name) if progress else _say_nothing
     folder = paths.cache() / "datasets"
+    files = [datasets.split_file(name, split) for split in facts.sizes]
+    if _complete(name) and not _leftovers(folder, name):  # asks for no lock: a shared cache may be read-only
+        report(f"already in {folder} and verified; nothing to do")
+        return files
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder, name, report):
-            _remove_leftovers(folder, name)
-            if all(split.verified for split in verify(name)):
-                report(f"already in {folder} and verified; nothing to do")
-            else:
-                with tempfile.TemporaryDirectory(prefix=f".fetch-{name}-", dir=folder) as workspace:
-                    title, found = _first_source(name, Path(workspace), progress, report)
-                    for split in facts.sizes:
-                        _save(name, split, found, title, Path(workspace))
-                report(f"verified ({found.evidence}) and saved in {folder}")
-    return [datasets.split_file(name, split) for split in facts.sizes]
+            for leftover in _leftovers(folder, name):
+                shutil.rmtree(leftover)
+            if _complete(name):
+                report(f"in {folder} and verified; removed what an interrupted fetch had left")
+                return files
+            with tempfile.TemporaryDirectory(prefix=f".fetch-{name}-", dir=folder) as workspace:
+                title, found = _first_source(name, Path(workspace), progress, report)
+                for split in facts.sizes:
+                    _save(name, split, found, title, Path(workspace))
+            report(f"verified ({found.evidence}) and saved in {folder}")
+    return files
+
+
+def _complete(name: str) -> bool:
+    return all(split.verified for split in verify(name))
+
+
+def _leftovers(folder: Path, name: str) -> list[Path]:
+    """What a killed fetch left; nobody else's while the lock is held."""
+    return list(folder.glob(f".fetch-{name}-*"))
 
 
 def _first_source(name: str, workspace: Path, progress: bool, report: Callable[[str], None]) -> tuple[str, Found]:
@@ -246,12 +260,6 @@ def _alone(folder: Path, name: str, report: Callable[[str], None]) -> Iterator[N
         yield
     finally:
         lock.release()
-
-
-def _remove_leftovers(folder: Path, name: str) -> None:
-    """What a killed fetch left; call it while holding the lock."""
-    for leftover in folder.glob(f".fetch-{name}-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ def cifar_pickle(data: bytes, label: str = "labels") -> Arrays:
 
 
 def cifar_binary(data: bytes, label_bytes: int = 1) -> Arrays:
-    """A batch of CIFAR's binary version; the last of ``label_bytes`` is the class (before it, CIFAR-100 has the coarse one)."""
+    """A batch of CIFAR's binary version; the class is the last of ``label_bytes`` (CIFAR-100 has two)."""
     if not data or len(data) % (label_bytes + CIFAR_BYTES):
         raise ValueError(f"has {len(data)} bytes, which is not a number of {label_bytes + CIFAR_BYTES}-byte records")
     records = np.frombuffer(data, np.uint8).reshape(-1, label_bytes + CIFAR_BYTES)

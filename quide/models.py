@@ -7,7 +7,7 @@ from torch import nn
 
 
 class SimpleCNN(nn.Sequential):
-    """The four-layer network of §3.3: conv 32, conv 64 (3x3, ReLU, 2x2 max-pool each), linear 128, linear ``num_classes``.
+    """The four-layer network of §3.3: conv 32, conv 64 (3x3, ReLU, 2x2 max-pool each), linear 128, linear classes.
 
     The paper does not state the padding; 1 is used, so that a 32x32 input reaches the first linear layer as 64x8x8.
 

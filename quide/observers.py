@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 OBSERVERS = ("minmax", "percentile", "mse")
@@ -21,10 +23,10 @@ class Statistics:
 
     def see_extremes(self, values: torch.Tensor) -> None:
         """First pass: update the extremes."""
-        low, high = torch.aminmax(values)
-        self.minimum, self.maximum = min(self.minimum, float(low)), max(self.maximum, float(high))
-        if not (self.minimum > float("-inf") and self.maximum < float("inf")):
+        low, high = (float(extreme) for extreme in torch.aminmax(values))  # NaN if any value is
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError("an activation is NaN or infinite on the calibration images; check the model's weights")
+        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
 
     def see_histogram(self, values: torch.Tensor) -> None:
         """Second pass: count values into equal bins between the extremes."""
@@ -55,7 +57,8 @@ def _least_squares_clipping(
         low, high, steps = -reach, reach, max(2**bits - 2, 1)
     else:
         steps = 2**bits - 1
-    scale = ((high - low) / steps).clamp_min(torch.finfo(torch.float32).tiny)[:, None]
+    # In float32, as the grid's scale will be: a range around zero is a tie, and the zero point must fall the same way.
+    scale = ((high - low) / steps).clamp_min(torch.finfo(torch.float32).tiny).float().double()[:, None]
     offset = (low[:, None] / scale).round()
     rounded = ((values / scale).round().clamp(offset, offset + steps)) * scale
     best = int((((rounded - values) ** 2) * weights).sum(1).argmin())

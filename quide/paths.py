@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def home() -> Path:
-    """The folder that holds ``data/``: ``$QUIDE_HOME``, else the checkout this package sits in, else the working folder."""
+    """The folder that holds ``data/``: ``$QUIDE_HOME``, else the checkout of this package, else the working folder."""
     if named := os.environ.get("QUIDE_HOME"):
         return Path(named)
     checkout = PACKAGE.parent

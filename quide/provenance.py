@@ -47,13 +47,29 @@ def code_digest(*sources: ModuleType | type | Callable) -> str:
         for node in ast.walk(tree):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
                 node.body = node.body[1:]
-        total.update(ast.unparse(tree).encode())
+        total.update(repr(_shape(tree)).encode())
     return total.hexdigest()[:16]
+
+
+def _shape(node: object) -> object:
+    """A syntax tree as nested lists, the same in every Python version.
+
+    ``ast.unparse`` and ``ast.dump`` are not: they quote f-strings and print empty fields each in their own way.
+    """
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 ends some with an empty text that the other versions do not have
+        parts = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
+        return ["JoinedStr", _shape(parts)]
+    if isinstance(node, ast.AST):
+        filled = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
+        return [type(node).__name__, *([name, _shape(value)] for name, value in filled)]
+    return [_shape(one) for one in node] if isinstance(node, list) else repr(node)
 
 
 @cache
 def git_commit() -> str | None:
     """Commit of the checkout, ``-dirty`` appended when tracked files differ from it; None outside a checkout."""
+    if not (paths.PACKAGE.parent / ".git").exists():  # installed: a repository around it is somebody else's
+        return None
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],

@@ -7,9 +7,9 @@ float32 ("fake quantization"), so accuracy is that of the integer network while 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import fx, nn
@@ -66,7 +66,8 @@ class Scheme:
 
 _ROUNDINGS = {
     "half_even": torch.Tensor.round_,
-    "half_up": lambda values: values.add_(0.5).floor_(),
+    # Not floor(x + 0.5): that sum is itself rounded, and the largest float below one half would come out as 1.
+    "half_up": lambda values: values.mul_(2).floor_().div_(2).ceil_(),
     "floor": torch.Tensor.floor_,
 }
 _CHOICES = {
@@ -117,20 +118,26 @@ def affine_grid(minimum: torch.Tensor, maximum: torch.Tensor, bits: int) -> Grid
 
 
 def _usable(scale: torch.Tensor) -> torch.Tensor:
-    """As float32; 1 for an all-zero range, and never so small that its reciprocal overflows."""
+    """As float32; 1 for an all-zero range, never so small that its reciprocal overflows, never infinite."""
     scale = torch.where(scale == 0, torch.ones_like(scale), scale)
-    return scale.clamp_min(torch.finfo(torch.float32).tiny).float()
+    limits = torch.finfo(torch.float32)
+    return scale.clamp(limits.tiny, limits.max).float()
 
 
 def fake_quantize(values: torch.Tensor, grid: Grid, rounding: str = "half_even", inplace: bool = False) -> torch.Tensor:
-    """Round float32 ``values`` to ``grid``; with ``half_even``, bit for bit what torch's fake_quantize functions return.
+    """Round float32 ``values`` to ``grid``; with ``half_even``, bit for bit what torch's fake_quantize functions give.
 
     Multiplies by the reciprocal of the scale, as torch does: dividing would round a few values the other way.
     ``inplace`` overwrites ``values``.
+
+    Exact up to 24 bits, where float32 still holds every integer of the grid; wider grids are finer than float32 itself
+    and return each value to within its own rounding. Values beyond 2^63 steps saturate and NaN stays NaN here, while
+    torch's conversion to integers overflows.
     """
     scaled = values.mul_(1 / grid.scale) if inplace else values * (1 / grid.scale)
     rounded = _ROUNDINGS[rounding](scaled)
-    return rounded.clamp_(grid.low - grid.zero_point, grid.high - grid.zero_point).mul_(grid.scale)
+    clamped = rounded.clamp_(grid.low - grid.zero_point, grid.high - grid.zero_point)
+    return clamped.mul_(grid.scale).add_(0.0)  # -0 to +0: torch goes through integers, which have no -0
 
 
 class FakeQuantize(nn.Module):
@@ -148,7 +155,8 @@ class FakeQuantize(nn.Module):
         return fake_quantize(values, grid, self.rounding, self.inplace and not values.requires_grad)
 
     def extra_repr(self) -> str:
-        return f"scale={self.scale:.4g}, zero_point={self.zero_point}, levels=[{self.low}, {self.high}], relu={self.relu}"
+        levels = f"[{self.low}, {self.high}]"
+        return f"scale={self.scale:.4g}, zero_point={self.zero_point}, levels={levels}, relu={self.relu}"
 
 
 class HalfPrecision(nn.Module):
@@ -187,16 +195,33 @@ def quantize(
 def prepare(model: nn.Module, calibration: torch.Tensor, scheme: Scheme = PAPER) -> Prepared:
     """Everything about :func:`quantize` that does not depend on the widths, done once for a whole sweep."""
     layers = quantizable_layers(model)
-    if not layers:
-        raise ValueError(f"model {type(model).__name__} has no Conv2d or Linear layer to quantize")
+    _check_layers(model, layers)
     if not isinstance(calibration, torch.Tensor) or calibration.ndim < 2 or len(calibration) == 0:
         raise ValueError("calibration must be a tensor of one or more images (n, ...), got an empty or different one")
+    if not calibration.is_floating_point():
+        raise ValueError(f"calibration holds {calibration.dtype} values; normalize the images to floating point first")
     if not bool(torch.isfinite(calibration).all()):
         raise ValueError("calibration holds NaN or infinite values; check the normalization of the images")
     traced = _trace(model, scheme.fold_batch_norm)
     sites = {node.name: node for node in _site_nodes(traced, layers, scheme).values()}
     statistics = _observe(traced, sites, calibration, scheme)
     return Prepared(traced, layers, scheme, statistics)
+
+
+def _check_layers(model: nn.Module, layers: Sequence[str]) -> None:
+    """Refuse what would be left in float without a word."""
+    kind = type(model).__name__
+    for name, part in model.named_modules():
+        if isinstance(part, nn.modules.conv._ConvNd) and name not in layers:
+            raise ValueError(f"layer {name} of model {kind} is a {type(part).__name__}, which cannot be quantized here")
+    if not layers:
+        raise ValueError(f"model {kind} has no convolution or Linear layer to quantize")
+    for layer in layers:
+        if "weight" not in model.get_submodule(layer)._parameters:
+            raise ValueError(
+                f"layer {layer} of model {kind} computes its weight anew each time (weight norm, pruning, ...); "
+                "make it a plain parameter first, e.g. with torch.nn.utils.parametrize.remove_parametrizations"
+            )
 
 
 @dataclass(frozen=True)
@@ -244,16 +269,17 @@ class Prepared:
         return affine_grid(minimum, maximum, bits)
 
     def _insert(self, model: fx.GraphModule, site: fx.Node, layer: str, width: int) -> None:
-        name = f"{layer.replace('.', '_')}_quantizer"
+        name = f"{layer}_quantizer"  # beside the layer, so that no two layers' quantizers can share a name
         model.add_submodule(name, FakeQuantize(self.activation_grid(site.name, width), self.scheme.rounding))
-        with model.graph.inserting_after(site):
-            quantizer = model.graph.call_module(name, (site,))
         if self.scheme.activation_site == "input":
             # Only this layer sees the rounded values: another reader of the same tensor has a quantizer of its own.
-            for reader in _calls(model, layer):
-                reader.replace_input_with(site, quantizer)
-        else:
-            site.replace_all_uses_with(quantizer, delete_user_cb=lambda user: user is not quantizer)
+            (reader,) = _calls(model, layer)
+            with model.graph.inserting_before(reader):
+                reader.replace_input_with(site, model.graph.call_module(name, (site,)))
+            return
+        with model.graph.inserting_after(site):
+            quantizer = model.graph.call_module(name, (site,))
+        site.replace_all_uses_with(quantizer, delete_user_cb=lambda user: user is not quantizer)
 
 
 def layer_widths(bits: int | Sequence[int], layers: Sequence[str]) -> tuple[int, ...]:
@@ -262,25 +288,23 @@ def layer_widths(bits: int | Sequence[int], layers: Sequence[str]) -> tuple[int,
     if len(widths) != len(layers):
         raise ValueError(f"bits names {len(widths)} layers, the model has {len(layers)}: {', '.join(layers)}")
     for width in widths:
-        if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= FULL_PRECISION:
+        if isinstance(width, bool) or not isinstance(width, Integral) or not 1 <= width <= FULL_PRECISION:
             raise ValueError(f"bits must be whole numbers in 1..{FULL_PRECISION}, got {width!r}")
-    return widths
+    return tuple(map(int, widths))
 
 
 def quantized_weight(weight: torch.Tensor, bits: int, scheme: Scheme = PAPER) -> torch.Tensor:
     """The weight tensor ``(out, ...)`` rounded by the scheme; the same tensor at 32 bits."""
     if bits == FULL_PRECISION:
         return weight
-    minimum, maximum = weight_range(
-        weight, scheme.weight_range, bits, scheme.percentile, scheme.weight_per_channel
-    )
+    minimum, maximum = weight_range(weight, scheme.weight_range, bits, scheme.percentile, scheme.weight_per_channel)
     grid = symmetric_grid(minimum, maximum, bits, restricted=scheme.weight_levels == "restricted")
     return fake_quantize(weight, grid, scheme.rounding)
 
 
 def _quantize_weight(layer: nn.Module, bits: int, scheme: Scheme) -> None:
-    with torch.no_grad():
-        layer.weight.copy_(quantized_weight(layer.weight, bits, scheme))
+    # A new parameter: another layer may share the old one, at another width.
+    layer.weight = nn.Parameter(quantized_weight(layer.weight.detach(), bits, scheme), requires_grad=False)
 
 
 def _trace(model: nn.Module, fold_batch_norm: bool) -> fx.GraphModule:
@@ -309,7 +333,7 @@ def _site_nodes(model: fx.GraphModule, layers: Sequence[str], scheme: Scheme) ->
             raise ValueError(f"layer {layer} is called {len(calls)} times in the model; each layer must be called once")
         node = calls[0]
         if scheme.activation_site == "input":
-            sites[layer] = node.args[0]
+            sites[layer] = node.all_input_nodes[0]
             continue
         if not scheme.quantize_logits and any(user.op == "output" for user in node.users):
             continue
@@ -324,7 +348,7 @@ def _site_nodes(model: fx.GraphModule, layers: Sequence[str], scheme: Scheme) ->
 def _observe(
     model: fx.GraphModule, sites: dict[str, fx.Node], calibration: torch.Tensor, scheme: Scheme
 ) -> dict[str, Statistics]:
-    """Ranges of the sites over the calibration images; a second pass fills histograms where the range rule needs them."""
+    """Ranges of the sites over the calibration images; a second pass fills histograms if the range rule needs them."""
     statistics = {name: Statistics() for name in sites}
     passes = ["extremes"] if scheme.activation_range == "minmax" else ["extremes", "histogram"]
     for step in passes:
@@ -374,31 +398,26 @@ def _commute(model: fx.GraphModule) -> None:
                 model.get_submodule(source.target), (nn.Conv2d, nn.Linear, nn.MaxPool2d)
             )
             model.get_submodule(node.target).inplace = made_here and len(source.users) == 1
-    model.graph.eliminate_dead_code()
 
 
 def _merge_relu(model: fx.GraphModule, node: fx.Node) -> None:
     quantizer = model.get_submodule(node.target)
-    before, after = node.args[0], next(iter(node.users))
+    before, after = node.args[0], next(iter(node.users), None)
     if len(node.users) == 1 and _is_relu(model, after):
         after.replace_all_uses_with(node)
         model.graph.erase_node(after)
         quantizer.relu = True
-    elif _is_relu(model, before) and len(before.users) == 1:
-        node.replace_input_with(before, before.args[0])
+    # An in-place ReLU also changes what other readers of its input see, so it stays when there are any.
+    elif _is_relu(model, before) and len(before.users) == len(before.all_input_nodes[0].users) == 1:
+        node.replace_input_with(before, before.all_input_nodes[0])
         model.graph.erase_node(before)
         quantizer.relu = True
 
 
 def _move_past_max_pool(model: fx.GraphModule, node: fx.Node) -> None:
-    pool = next(iter(node.users))
+    pool = next(iter(node.users), None)
     if len(node.users) == 1 and _is_max_pool(model, pool):
         pool.replace_input_with(node, node.args[0])
         pool.replace_all_uses_with(node)
         node.replace_input_with(node.args[0], pool)
         pool.append(node)
-
-
-def scale_bits(grid: Grid) -> float:
-    """Bits a grid spans, log2 of its number of levels."""
-    return math.log2(grid.high - grid.low + 1)

@@ -137,7 +137,7 @@ def _unpacked(archive: Path, wanted: set[str]) -> Members:
     """The wanted files of a compressed tar archive, read in one pass and into memory: nothing is written."""
     members = {}
     try:
-        with tarfile.open(archive) as files:
+        with tarfile.open(archive, "r:gz") as files:
             for member in files:
                 name = member.name.rpartition("/")[2]
                 if name in wanted and member.isfile():
@@ -157,18 +157,18 @@ def _decode(name: str, layout: Layout, place: Path, members: Members) -> Found:
     for split, files in layout.files.items():
         parts = [_decode_file(layout, checksums, place / file, members[file]) for file in files]
         try:
-            arrays = [np.concatenate([part for part in column if part is not None]) for column in zip(*parts, strict=True)]
-            check(facts, split, *arrays, facts.sha256[split])
+            images, labels = (
+                np.concatenate([part for part in column if part is not None]) for column in zip(*parts, strict=True)
+            )
+            check(facts, split, images, labels, facts.sha256[split])
         except ValueError as error:
             raise ValueError(f"{place} does not hold the published {name} {split} split: {error}") from error
-        splits[split] = tuple(arrays)
+        splits[split] = images, labels
     pinned = all(facts.sha256.values())
     return Found(splits, place, "SHA-256 of the decoded arrays" if pinned else checksums.evidence)
 
 
-def _decode_file(
-    layout: Layout, checksums: Checksums | None, file: Path, read: Callable[[], bytes]
-) -> formats.Arrays:
+def _decode_file(layout: Layout, checksums: Checksums | None, file: Path, read: Callable[[], bytes]) -> formats.Arrays:
     data = read()
     if checksums:
         actual = hashlib.new(checksums.algorithm, data, usedforsecurity=False).hexdigest()
@@ -180,9 +180,7 @@ def _decode_file(
         raise ValueError(f"{file} {error}") from error
 
 
-def check(
-    facts: datasets.DatasetInfo, split: str, images: np.ndarray, labels: np.ndarray, sha256: str | None
-) -> None:
+def check(facts: datasets.DatasetInfo, split: str, images: np.ndarray, labels: np.ndarray, sha256: str | None) -> None:
     """``ValueError`` unless the arrays have the split's shape, its range of labels and, where given, this digest."""
     shape = (facts.sizes[split], facts.image_size, facts.image_size, facts.channels)
     if images.shape != shape or images.dtype != np.uint8 or labels.shape != shape[:1] or labels.dtype != np.uint8:

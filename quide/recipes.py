@@ -17,7 +17,7 @@ SEARCHED = (8, 8, 8, 4)  # the topology of the paper's Table 2, whose accuracy i
 class Recipe:
     """One way to read the paper's PTQ paragraph: a scheme, the epoch whose weights are used, and the calibration size.
 
-    ``axis`` says what it varies: ``"grid"`` for the full factorial over the four main choices, else the one choice in
+    ``axis`` says what it varies: ``"grid"`` for the full factorial over the three main choices, else the one choice in
     which it differs from :data:`quide.ptq.PAPER`.
     """
 
@@ -34,14 +34,14 @@ class Recipe:
 
 
 def grid() -> list[Recipe]:
-    """Full factorial over activation site and range, weight granularity and range; then single departures from PAPER."""
+    """Full factorial over activation site and range and weight granularity; then single departures from PAPER."""
     factorial = [
-        _named(site, activation, per_channel, weight)
-        for site, activation, per_channel, weight in product(
-            ("output", "relu", "input"), OBSERVERS, (False, True), ("minmax", "mse")
-        )
+        _named(site, activation, per_channel)
+        for site, activation, per_channel in product(("output", "relu", "input"), OBSERVERS, (False, True))
     ]
     departures = [
+        Recipe("least-squares weight range", "weight range", replace(PAPER, weight_range="mse")),
+        Recipe("percentile weight range", "weight range", replace(PAPER, weight_range="percentile")),
         Recipe("rounds half up", "rounding", replace(PAPER, rounding="half_up")),
         Recipe("rounds down", "rounding", replace(PAPER, rounding="floor")),
         Recipe("full weight range", "weight levels", replace(PAPER, weight_levels="full")),
@@ -54,9 +54,7 @@ def grid() -> list[Recipe]:
     return factorial + departures
 
 
-def _named(site: str, activation: str, per_channel: bool, weight: str) -> Recipe:
-    scheme = replace(
-        PAPER, activation_site=site, activation_range=activation, weight_per_channel=per_channel, weight_range=weight
-    )
+def _named(site: str, activation: str, per_channel: bool) -> Recipe:
+    scheme = replace(PAPER, activation_site=site, activation_range=activation, weight_per_channel=per_channel)
     granularity = "channel" if per_channel else "tensor"
-    return Recipe(f"{site} {activation}, weights per {granularity} {weight}", "grid", scheme)
+    return Recipe(f"{site} {activation}, weights per {granularity}", "grid", scheme)

@@ -6,6 +6,7 @@ records, and a table joins them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from quide import datasets, embedded, evaluate, latency, models, observers, paths, ptq, records, train
@@ -174,7 +175,12 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
 
     Values: :meth:`quide.latency.Timings.to_dict`. The machine is in the spec, so that another machine measures anew.
     """
-    details = {"backend": "simulated", "scheme": asdict(ptq.PAPER), "warmup": case.size.warmup, "passes": case.size.passes}
+    details = {
+        "backend": "simulated",
+        "scheme": asdict(ptq.PAPER),
+        "warmup": case.size.warmup,
+        "passes": case.size.passes,
+    }
     details |= {"environment": latency.environment(device), "training_seed": case.training_seed}
 
     def compute() -> dict:
@@ -186,18 +192,22 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
         networks[COMMUTED_8] = prepared.at(8)
         passes = {name: _forward(model.to(device), batch) for name, model in networks.items()}
         size = case.size
-        return latency.measure_interleaved(passes, size.warmup, size.passes, progress=progress, wait_s=size.wait_s).to_dict()
+        return latency.measure_interleaved(
+            passes, size.warmup, size.passes, progress=progress, wait_s=size.wait_s
+        ).to_dict()
 
     code = code_digest(latency, ptq, models.SimpleCNN)
     return Run(case.spec("latency", details), compute, code, _test_checksum(case))
 
 
 def network(case: Case, selection: str = "best") -> nn.Module:
-    """The case's full-precision network in evaluation mode: embedded, or trained here (which may take hours)."""
+    """The case's full-precision network in evaluation mode: a checkpoint that travels with the checkout (the best epoch
+    of the seeds that were trained for it), or one trained here, which may take an hour."""
+    file = published_checkpoint(case)
+    if selection == "best" and (case.size.embedded or file.exists()):
+        return _with_weights(case, _read_weights(case, file))
     if case.size.embedded:
-        if selection != "best":
-            raise ValueError(f"selection must be 'best' at profile {case.profile}: only that checkpoint is embedded")
-        return _with_weights(case, _embedded_weights(case))
+        raise ValueError(f"selection must be 'best' at profile {case.profile}: only that checkpoint is embedded")
     fitted = _fit(case, "cpu", progress=True)
     return _with_weights(case, getattr(fitted, selection))
 
@@ -226,9 +236,22 @@ def checkpoint_file(case: Case) -> Path:
     return paths.cache() / "checkpoints" / f"{case.model}-{case.dataset}-seed{case.training_seed}.pt"
 
 
-def embedded_checkpoint(model: str, dataset: str) -> Path:
-    """The checkpoint that travels with the checkout."""
-    return paths.embedded() / f"{model}-{dataset}-seed{EMBEDDED_SEED}.safetensors"
+def published_checkpoint(case: Case) -> Path:
+    """Where the checkout keeps the best epoch of a training seed, if it does."""
+    folder = paths.embedded() if case.training_seed == EMBEDDED_SEED else paths.home() / "data" / "checkpoints"
+    return folder / f"{case.model}-{case.dataset}-seed{case.training_seed}.safetensors"
+
+
+def publish_checkpoint(case: Case) -> Path:
+    """Write the best epoch of a finished training run to :func:`published_checkpoint`."""
+    file = published_checkpoint(case)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    best = _fit(case, "cpu", progress=True).best
+    save_file({name: weights.contiguous() for name, weights in best.items()}, partial)
+    partial.chmod(0o644)
+    os.replace(partial, file)
+    return file
 
 
 def _fit(case: Case, device: str, progress: bool) -> train.Fit:
@@ -245,10 +268,11 @@ def _with_weights(case: Case, weights: dict[str, torch.Tensor]) -> nn.Module:
     return model.eval()
 
 
-def _embedded_weights(case: Case) -> dict[str, torch.Tensor]:
-    file = embedded_checkpoint(case.model, case.dataset)
+def _read_weights(case: Case, file: Path) -> dict[str, torch.Tensor]:
     if not file.exists():
-        raise FileNotFoundError(f"{file} is missing: no checkpoint of {case.model} on {case.dataset} is embedded; use profile paper")
+        raise FileNotFoundError(
+            f"{file} is missing: no checkpoint of {case.model} on {case.dataset} is embedded; use profile paper"
+        )
     try:
         return load_file(file)
     except SafetensorError as error:
@@ -265,7 +289,7 @@ def _checksum(dataset: str, split: str) -> str:
 
 def _test_checksum(case: Case) -> str:
     if case.size.embedded:
-        return embedded.checksum(case.dataset, "test")
+        return embedded.PARTS[case.dataset]["test"].sha256
     return _checksum(case.dataset, "test")
 
 

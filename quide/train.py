@@ -1,4 +1,4 @@
-"""The paper's training recipes (§3.3, §4.1): data resident in memory, augmented in batches, resumable to the same result."""
+"""The paper's training recipes (§3.3, §4.1): data in memory, augmented in batches, resumable to the same result."""
 
 from __future__ import annotations
 
@@ -139,7 +139,9 @@ def _epoch(
         total += loss.detach() * len(chosen)
     mean = total.item() / len(train)
     if not math.isfinite(mean):
-        raise ValueError(f"training diverged in epoch {epoch} (loss {mean}); lower learning_rate={recipe.learning_rate}")
+        raise ValueError(
+            f"training diverged in epoch {epoch} (loss {mean}); lower learning_rate={recipe.learning_rate}"
+        )
     return mean
 
 
@@ -172,9 +174,7 @@ def _crop_and_flip(
 def _optimizer(model: nn.Module, recipe: Recipe):
     parameters = list(model.parameters())
     if recipe.optimizer == "adam":
-        chosen = torch.optim.Adam(
-            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-        )
+        chosen = torch.optim.Adam(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
     elif recipe.optimizer == "sgd":
         chosen = torch.optim.SGD(
             parameters, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
@@ -200,7 +200,12 @@ def _save(file: Path, optimizer, schedule, fitted: Fit, identity: dict) -> None:
     partial = file.with_suffix(f".{os.getpid()}.partial")
     try:
         torch.save(
-            {"identity": identity, "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "fit": asdict(fitted)},
+            {
+                "identity": identity,
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "fit": asdict(fitted),
+            },
             partial,
         )
         os.replace(partial, file)
@@ -214,7 +219,9 @@ def _restore(file: Path, model: nn.Module, optimizer, schedule, fitted: Fit, ide
     except Exception as error:  # torch raises half a dozen types for a file that is not a checkpoint
         raise ValueError(f"checkpoint {file} does not parse; delete it to train from the start") from error
     if saved.get("identity") != identity:
-        raise ValueError(f"checkpoint {file} belongs to another run ({saved.get('identity')}); delete it or name another file")
+        raise ValueError(
+            f"checkpoint {file} belongs to another run ({saved.get('identity')}); delete it or name another file"
+        )
     model.load_state_dict(saved["fit"]["last"])
     optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))
     schedule.load_state_dict(saved["schedule"])

@@ -28,18 +28,30 @@ def smoke_environment() -> dict[str, str]:
     shutil.copytree(
         CHECKOUT / "data" / "results", results, ignore=shutil.ignore_patterns("quick", "smoke"), dirs_exist_ok=True
     )
-    return {**os.environ, "QUIDE_RESULTS": str(results), "TQDM_DISABLE": "1"}
+    return {**os.environ, "QUIDE_RESULTS": str(results), "TQDM_DISABLE": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
 
 
 @pytest.fixture(scope="session")
-def rendered_book(smoke_environment: dict[str, str]) -> Path:
-    """The ``html`` folder of the book: built from nothing, any warning an error; ``$QUIDE_HTML`` names a ready one."""
-    if ready := os.environ.get("QUIDE_HTML"):
-        return Path(ready)
+def _built_book(smoke_environment: dict[str, str]) -> Path:
+    """``_build`` of the book at the smoke profile, built from nothing with every warning an error."""
     output = CHECKOUT / "_build" / "test"
     command = [sys.executable, "-m", "quide.cli", "book", "--profile", "smoke", "--strict", "--output", str(output)]
     done = subprocess.run(
         command, cwd=CHECKOUT, env=smoke_environment, capture_output=True, text=True, timeout=RENDERING_LIMIT
     )
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
-    return output / "_build" / "html"
+    return output / "_build"
+
+
+@pytest.fixture(scope="session")
+def executed_notebooks(_built_book: Path) -> Path:
+    """The folder of the notebooks as papermill left them."""
+    return _built_book / "executed"
+
+
+@pytest.fixture(scope="session")
+def rendered_book(request: pytest.FixtureRequest) -> Path:
+    """The book's ``html`` folder; ``$QUIDE_HTML`` names one that is ready."""
+    if ready := os.environ.get("QUIDE_HTML"):
+        return Path(ready).resolve()
+    return request.getfixturevalue("_built_book") / "html"

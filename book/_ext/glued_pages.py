@@ -1,7 +1,7 @@
 """Rebuilds a page when a notebook that it shows results of has changed.
 
-MyST-NB lets a page show an output of another page (``{glue} name`` with ``:doc:``), but does not tell Sphinx about it, so
-that an incremental build would go on showing the old output.
+MyST-NB lets a page show an output of another page (``{glue} name`` with ``:doc:``), but does not tell Sphinx about it,
+so that an incremental build would go on showing the old output.
 """
 
 from __future__ import annotations

@@ -1,0 +1,214 @@
+"""Tables and figures of the book, drawn from data frames; each figure carries its caption and its alt text."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Iterable, Mapping, Sequence
+
+import matplotlib
+
+matplotlib.use("agg")  # figures are rendered to PNG here; no window, no notebook backend
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, Markdown, display
+from matplotlib.figure import Figure
+
+from quide.stats import Interval
+
+# Okabe and Ito's colours, told apart in every form of colour blindness; markers and line styles repeat the distinction.
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#595959"
+STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 160,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+UNKNOWN = "–"
+
+
+def panels(
+    columns: int = 1, rows: int = 1, width: float = 7.0, height: float = 3.2, **options
+) -> tuple[Figure, np.ndarray]:
+    """A figure in the book's style and its axes as a flat array; sizes in inches."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
+    return figure, axes.ravel()
+
+
+def show(figure: Figure, name: str, caption: str, alt: str) -> None:
+    """Display a figure as PNG with its reference name, caption and alternative text; one figure a notebook cell.
+
+    Raises:
+        ValueError: the caption or the alternative text is empty.
+    """
+    for argument, text in (("name", name), ("caption", caption), ("alt", alt)):
+        if not text.strip():
+            raise ValueError(f"{argument} must not be empty: every figure is numbered, captioned and described")
+    image = io.BytesIO()
+    with plt.rc_context(STYLE):
+        figure.savefig(image, format="png", metadata={"Software": None})
+    plt.close(figure)
+    display(
+        {"image/png": image.getvalue(), "text/plain": f"{caption} ({alt})"},
+        metadata={"quide": {"name": name, "caption": caption, "alt": alt}, "image/png": {"alt": alt}},
+        raw=True,
+    )
+
+
+def say(text: str) -> None:
+    """Display a paragraph of Markdown whose numbers were computed."""
+    display(Markdown(text))
+
+
+def table(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None = None) -> None:
+    """Display a data frame of finished text cells as an accessible table that scrolls sideways on a narrow screen.
+
+    Args:
+        frame: one row a line; the first column heads its row.
+        caption: what it shows and where the numbers are from.
+        classes: cell text -> CSS class, for verdicts.
+    """
+    head = "".join(f'<th scope="col">{html.escape(str(column))}</th>' for column in frame.columns)
+    rows = "".join(_row(values, classes or VERDICT_CLASSES) for values in frame.astype(str).to_numpy().tolist())
+    text = html.escape(caption)
+    display(
+        HTML(
+            f'<div class="quide-table" role="region" tabindex="0" aria-label="{text}"><table><caption>{text}</caption>'
+            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        )
+    )
+
+
+def _row(values: Sequence[str], classes: Mapping[str, str]) -> str:
+    first, *others = values
+    cells = "".join(
+        f'<td class="{classes[value]}">{html.escape(value)}</td>'
+        if value in classes
+        else f"<td>{html.escape(value)}</td>"
+        for value in others
+    )
+    return f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>'
+
+
+REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED = "✓ reproduced", "◐ in part", "✗ not reproduced", "○ not comparable"
+VERDICT_CLASSES = {
+    REPRODUCED: "verdict-reproduced",
+    IN_PART: "verdict-part",
+    NOT_REPRODUCED: "verdict-not",
+    UNDECIDED: "verdict-open",
+}
+CLOSE, NEAR = 0.01, 0.05  # accuracy differences (fractions) up to which a number counts as reproduced, or in part
+
+
+def accuracy_verdict(stated: float, mean: float, low: float, high: float) -> tuple[str, str]:
+    """Verdict and reason for an accuracy: stated value against our mean and its 95 % interval over seeds (fractions).
+
+    Reproduced: within 1 pp of our mean, or inside our interval and within 5 pp. In part: within 5 pp. The second limit
+    keeps a wide interval from three seeds from excusing any difference.
+    """
+    if np.isnan(stated):
+        return UNDECIDED, "not stated in the paper's text"
+    difference = mean - stated
+    inside = not np.isnan(low) and low <= stated <= high
+    where = (
+        "inside our interval" if inside else "outside our interval" if not np.isnan(low) else "one seed, no interval"
+    )
+    reason = f"ours {100 * difference:+.2f} pp, {where}"
+    if abs(difference) <= CLOSE or (inside and abs(difference) <= NEAR):
+        return REPRODUCED, reason
+    return (IN_PART if abs(difference) <= NEAR else NOT_REPRODUCED), reason
+
+
+def knee_verdict(stated: int, probability: Mapping[int | None, float]) -> tuple[str, str]:
+    """Verdict and reason for a knee: the stated width against the bootstrap probabilities of each being the knee."""
+    ours = max(probability, key=probability.get)
+    reason = f"ours {ours}-bit, P(knee = {stated}-bit) = {probability.get(stated, 0.0):.2f}"
+    if ours != stated:
+        return NOT_REPRODUCED, reason
+    return (REPRODUCED if probability[stated] >= 0.95 else IN_PART), reason
+
+
+def percent(value: float, digits: int = 2) -> str:
+    """A fraction as a percentage, or a dash for an unknown one."""
+    return UNKNOWN if pd.isna(value) else f"{100 * value:.{digits}f} %"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number, or a dash for an unknown one."""
+    return UNKNOWN if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def with_origin(text: str, origin: str) -> str:
+    """A number of the paper with a dagger when the paper does not print it but implies it."""
+    return f"{text} †" if origin == "derived" and text != UNKNOWN else text
+
+
+def spread(row: pd.Series, quantity: str, scale: float = 1.0, digits: int = 2) -> str:
+    """``mean ± standard deviation [95 % interval]`` over seeds, from a row of :meth:`quide.scores.Measured.summary`."""
+    mean, std, low, high = (scale * row[f"{quantity}{end}"] for end in ("", "_std", "_low", "_high"))
+    if np.isnan(std):
+        return f"{mean:.{digits}f} (1 seed)"
+    return f"{mean:.{digits}f} ± {std:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def with_interval(interval: Interval, scale: float = 1.0, digits: int = 2) -> str:
+    """``estimate [low, high]``."""
+    estimate, low, high = (scale * value for value in (interval.estimate, interval.low, interval.high))
+    return f"{estimate:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def bit_axis(axis: plt.Axes, bits: Iterable[int]) -> None:
+    """Bit-widths as evenly spaced categories, widest first: compression grows to the right."""
+    widths = sorted(bits, reverse=True)
+    axis.set_xticks(range(len(widths)), [str(width) for width in widths])
+    axis.set_xlabel("bits")
+
+
+def positions(bits: Iterable[int], widths: Sequence[int]) -> list[int]:
+    """Where :func:`bit_axis` puts each of ``widths``."""
+    order = sorted(bits, reverse=True)
+    return [order.index(width) for width in widths]
+
+
+def provenance(records: Iterable, rerun: str) -> None:
+    """Display which records a page was drawn from, who made them, and the command that makes them again."""
+    used = list(records)
+    if not used:
+        say(f"No record was used. To make them: `{rerun}`")
+        return
+    facts = pd.DataFrame(
+        {
+            "kind": record.spec.kind,
+            "network": f"{record.spec.model} on {record.spec.dataset}",
+            "profile": record.spec.profile,
+            "seed": record.spec.seed,
+            "made": record.provenance["date"][:16].replace("T", " "),
+            "machine": record.provenance["accelerator"] or record.provenance["cpu"],
+            "torch": record.provenance["packages"]["torch"],
+            "commit": record.provenance["git_commit"] or UNKNOWN,
+            "wall time": f"{record.seconds:.0f} s",
+            "data": record.data[:12],
+            "key": record.key,
+        }
+        for record in used
+    )
+    grouped = facts.groupby(["kind", "network", "profile", "machine", "torch"], sort=False)
+    summary = grouped.agg(
+        seeds=("seed", lambda seeds: ", ".join(map(str, sorted(set(seeds))))),
+        records=("key", "count"),
+        made=("made", "max"),
+        commit=("commit", "last"),
+        data=("data", "last"),
+    ).reset_index()
+    table(summary, "Provenance: the records this page was drawn from")
+    say(f"To make them again, or with another seed: `{rerun}`")

@@ -1,0 +1,255 @@
+"""The rendered book in a real browser: it works from the disk, without a network, on a phone, in the dark, for all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="needs the test extra: pip install 'quide[test]'")
+from axe_playwright_python.sync_playwright import Axe  # noqa: E402
+from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
+
+pytestmark = pytest.mark.browser
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-first-run",
+]  # fmt: skip
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+VIEWS = {"desktop": (DESKTOP, "light"), "phone": (PHONE, "light"), "phone in the dark": (PHONE, "dark")}
+LOCAL = ("file", "data", "blob", "about")
+PATIENCE_MS = 120_000  # a machine that trains networks meanwhile is slow, not broken
+# Preloading would read the style sheets by XMLHttpRequest, which no browser allows on file:// pages.
+AXE_OPTIONS = {"preload": False, "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+SMALLEST_CONTRAST = 4.5  # WCAG 2 AA for text of normal size
+
+READY = """async () => {
+  await document.fonts.ready;
+  if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
+  const images = [...document.querySelectorAll("article img")];
+  await Promise.all(images.map(image => { image.loading = "eager"; return image.decode().catch(() => null); }));
+}"""
+# Everything that is asked of a page, in one round trip. Contrast is WCAG 2's ratio between the colours of a text and of
+# the nearest background behind it; axe leaves undecided what several style sheets colour at once.
+FACTS = """() => {
+  const all = selector => [...document.querySelectorAll(selector)];
+  const parse = colour => colour.match(/[\\d.]+/g).map(Number);
+  const luminance = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const contrast = element => {
+    let background = [0, 0, 0, 0];
+    for (let behind = element; behind && background[3] === 0; behind = behind.parentElement)
+      background = parse(getComputedStyle(behind).backgroundColor);
+    if (background[3] === 0) background = [255, 255, 255];
+    const [a, b] = [parse(getComputedStyle(element).color), background].map(luminance);
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  };
+  const texts = "article p, article li, figcaption, .quide-table caption, .quide-table th, .quide-table td";
+  return {
+    title: document.title,
+    heading: document.querySelector("h1")?.firstChild?.textContent,
+    language: document.documentElement.lang,
+    theme: document.documentElement.dataset.theme,
+    skips: all("a").filter(a => a.textContent.includes("Skip to main content")).length,
+    overflow: document.documentElement.scrollWidth - window.innerWidth,
+    images: all("article img").map(image => ({alt: image.alt, width: image.naturalWidth})),
+    figures: all("article figure").length,
+    captions: all("article figcaption .caption-number").map(caption => caption.textContent.trim()),
+    equations: all("div.math mjx-container").map(equation => equation.getBoundingClientRect().width),
+    broken: all("mjx-merror").length,
+    contrasts: all(texts).filter(e => e.offsetParent && e.textContent.trim()).map(e => [e.textContent.slice(0, 40), contrast(e)]),
+    text: document.querySelector("article").textContent,
+    ids: all("[id]").map(e => e.id),
+    links: all("a[href]").map(a => a.href),
+  };
+}"""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What one page showed in one view: :data:`FACTS`, what the browser complained of, what axe found."""
+
+    facts: dict
+    complaints: list[str]
+    violations: list[str]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium from the system; missing, the tests are skipped, but not where CI must run them."""
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no browser found, looked for {', '.join(BROWSERS)}")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def pages(rendered_book: Path) -> dict[str, Path]:
+    """Files of the book's own pages by name, such as ``book/intro``."""
+    files = [file for folder in ("book", "notebooks") for file in sorted((rendered_book / folder).glob("*.html"))]
+    assert files, f"no pages in {rendered_book}"
+    return {file.relative_to(rendered_book).with_suffix("").as_posix(): file for file in files}
+
+
+@pytest.fixture(scope="module")
+def open_page(browser: Browser) -> Iterator[Callable[..., tuple[Page, list[str]]]]:
+    """Open a file in a fresh profile; returns the page, and the list that gathers everything it complains of."""
+    contexts = []
+
+    def open_page(file: Path, viewport: dict = DESKTOP, theme: str = "light") -> tuple[Page, list[str]]:
+        context = browser.new_context(viewport=viewport, color_scheme=theme, reduced_motion="reduce")
+        context.set_default_timeout(PATIENCE_MS)
+        contexts.append(context)
+        page, complaints = context.new_page(), []
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("requestfailed", lambda request: complaints.append(f"not loaded: {request.url}"))
+        page.on("request", lambda request: complaints.extend(_outside(request.url)))
+        page.goto(file.as_uri())
+        page.evaluate(READY)
+        return page, complaints
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def survey(pages, open_page) -> dict[str, dict[str, Visit]]:
+    """Every page in every view, by view and page name; each is opened once."""
+    found: dict[str, dict[str, Visit]] = {view: {} for view in VIEWS}
+    for view, (viewport, theme) in VIEWS.items():
+        for name, file in pages.items():
+            page, complaints = open_page(file, viewport, theme)
+            facts = page.evaluate(FACTS)
+            before_axe = list(complaints)
+            rules = Axe().run(page, options=AXE_OPTIONS).response["violations"]
+            violations = [f"{rule['id']}: {node['html'][:120]}" for rule in rules for node in rule["nodes"]]
+            found[view][name] = Visit(facts, before_axe, violations)
+            page.context.close()
+    return found
+
+
+def _outside(url: str) -> list[str]:
+    return [] if urlsplit(url).scheme in LOCAL else [f"asked for {url}"]
+
+
+def _press_theme_switch(page: Page) -> str:
+    """Press it and return the mode that it names then: auto, light or dark."""
+    page.locator("button.theme-switch-button >> visible=true").first.click()
+    return page.evaluate("document.documentElement.dataset.mode")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+class TestEveryPage:
+    def test_works_from_the_disk_and_asks_no_host(self, survey, view):
+        assert {name: visit.complaints for name, visit in survey[view].items() if visit.complaints} == {}
+
+    def test_has_title_language_and_skip_link(self, survey, view):
+        for name, visit in survey[view].items():
+            assert visit.facts["heading"] and visit.facts["title"].startswith(visit.facts["heading"].strip()), name
+            assert visit.facts["language"] == "en", name
+            assert visit.facts["skips"] == 1, name
+
+    def test_fits_the_window(self, survey, view):
+        wide = {name: visit.facts["overflow"] for name, visit in survey[view].items()}
+        assert {name: pixels for name, pixels in wide.items() if pixels > 0} == {}
+
+    def test_passes_axe(self, survey, view):
+        assert {name: visit.violations for name, visit in survey[view].items() if visit.violations} == {}
+
+    def test_is_readable_in_the_theme_asked_for(self, survey, view):
+        for name, visit in survey[view].items():
+            assert visit.facts["theme"] == VIEWS[view][1], name
+            assert visit.facts["contrasts"], name
+            faint = [text for text, contrast in visit.facts["contrasts"] if contrast < SMALLEST_CONTRAST]
+            assert faint == [], name
+
+
+def test_images_are_loaded_described_and_numbered(survey):
+    figures = 0
+    for name, visit in survey["desktop"].items():
+        for image in visit.facts["images"]:
+            assert image["width"] > 1, name
+            assert len(image["alt"]) > 20, name
+        assert len(visit.facts["captions"]) == visit.facts["figures"], name
+        assert all(caption.startswith("Fig.") for caption in visit.facts["captions"]), name
+        figures += visit.facts["figures"]
+    assert figures >= 3
+
+
+def test_mathematics_is_rendered(survey):
+    facts = survey["desktop"]["notebooks/metric_explained"].facts
+    assert len(facts["equations"]) >= 7
+    assert min(facts["equations"]) > 50
+    assert all(visit.facts["broken"] == 0 for visit in survey["desktop"].values())
+
+
+def test_no_page_shows_a_path_of_the_machine_that_made_it(survey):
+    private = ("site-packages", f"{Path.home()}/", f"{Path(__file__).parents[1]}/")
+    found = {
+        name: [path for path in private if path in visit.facts["text"]] for name, visit in survey["desktop"].items()
+    }
+    assert {name: shown for name, shown in found.items() if shown} == {}
+
+
+def test_links_within_the_book_lead_somewhere(survey, pages):
+    ids = {pages[name]: set(visit.facts["ids"]) for name, visit in survey["desktop"].items()}
+    for name, visit in survey["desktop"].items():
+        for link in map(urlsplit, visit.facts["links"]):
+            if link.scheme != "file":
+                continue
+            target = Path(unquote(link.path))
+            assert target.is_file(), f"{name} links to {target}"
+            if link.fragment and target in ids:
+                assert unquote(link.fragment) in ids[target], f"{name} links to {target.name}#{link.fragment}"
+
+
+def test_the_theme_switch_works_and_is_remembered(pages, open_page):
+    page, complaints = open_page(pages["book/intro"])
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
+    assert "dark" in (_press_theme_switch(page) for _ in range(3))
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert page.evaluate(background) != light
+    assert complaints == []
+
+
+def test_search_finds_a_term_without_a_server(rendered_book, open_page):
+    page, complaints = open_page(rendered_book / "search.html")
+    page.goto(f"{(rendered_book / 'search.html').as_uri()}?q=knee")
+    page.locator("#search-results li a").first.wait_for()
+    assert any("Glossary" in title for title in page.locator("#search-results li a").all_text_contents())
+    assert complaints == []
+
+
+def test_a_wide_table_scrolls_in_its_own_box(pages, open_page):
+    page, _ = open_page(pages["notebooks/status"], PHONE)
+    boxes = page.locator(".quide-table").all()
+    widest = max(boxes, key=lambda box: box.evaluate("box => box.scrollWidth"))
+    assert widest.evaluate("box => box.scrollWidth > box.clientWidth")
+    widest.evaluate("box => box.scrollLeft = 100")
+    left = widest.evaluate("box => box.getBoundingClientRect().left")
+    heading = widest.locator("tbody th").first.evaluate("cell => cell.getBoundingClientRect().left")
+    assert heading == pytest.approx(left, abs=1), "the first column stays in view"
+    widest.focus()
+    assert widest.evaluate("box => box === document.activeElement"), "can be reached, and so scrolled, by keyboard"
+
+
+def test_the_first_page_shows_a_table_of_another(pages, open_page):
+    page, _ = open_page(pages["book/intro"])
+    rows = page.locator("article .quide-table tbody tr")
+    assert rows.count() == 6
+    assert "MNIST" in rows.first.inner_text()
