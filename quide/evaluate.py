@@ -69,7 +69,7 @@ def sweep(
     """
     _check_images(images, labels)
     prepared = prepare(model, calibration, scheme)
-    _check_bits(bits, prepared.layers)
+    bits = _configurations(bits, prepared.layers)
     reference = predict(prepared.at(FULL_PRECISION), images.split(BATCH))
     classes = num_classes or _num_outputs(prepared, images)
     threshold = metric.accuracy_threshold(_share(reference == labels), tolerance, classes)
@@ -85,7 +85,7 @@ def sweep(
     sizes = num_weights(model) if size_weighted else None
     table = pd.DataFrame(
         {
-            "bits": [width if isinstance(width, Integral) else tuple(width) for width in bits],
+            "bits": bits,
             "compression": [metric.compression_ratio(width, sizes) for width in bits],
             "accuracy": accuracy,
             "latency_ms": [timings.latencies[label(width)].median_ms for width in bits],
@@ -125,12 +125,15 @@ def _num_outputs(prepared: Prepared, images: torch.Tensor) -> int:
         return prepared.at(FULL_PRECISION)(images[:1]).shape[1]
 
 
-def _check_bits(bits: Sequence[int | Sequence[int]], layers: Sequence[str]) -> None:
-    """Before anything is computed: a wrong last width must not cost the time of the ones before it."""
-    if isinstance(bits, Integral) or len(bits) == 0:
+def _configurations(bits: Iterable[int | Sequence[int]], layers: Sequence[str]) -> list[int | tuple[int, ...]]:
+    """Checked before anything is computed: a wrong last width must not cost the time of the ones before it."""
+    entries = [] if isinstance(bits, Integral) else list(bits)
+    if not entries:
         raise ValueError(f"bits must list one or more configurations, such as (32, 8), got {bits!r}")
-    for width in bits:
-        layer_widths(width, layers)
+    checked = [layer_widths(entry, layers) for entry in entries]
+    return [
+        widths[0] if isinstance(entry, Integral) else widths for entry, widths in zip(entries, checked, strict=True)
+    ]
 
 
 def _check_images(images: torch.Tensor, labels: torch.Tensor) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from quide import metric, paper, ptq, recipes, records, report, runs, scores, stats
 from quide.evaluate import PAPER_BITS, label
@@ -94,32 +94,23 @@ def conditions(datasets: Iterable[str]) -> list[Condition]:
 def recipe_results(datasets: Iterable[str]) -> pd.DataFrame:
     """Accuracies of the recipe grid from paper-profile records, one row a (dataset, recipe, seed, configuration).
 
-    Columns: dataset, recipe, axis, site, seed, configuration, accuracy; ``attrs["records"]`` holds the records.
+    Columns: dataset, recipe, axis, site, seed, configuration, accuracy.
     """
-    rows, used = [], []
+    rows = [
+        (dataset, recipe.name, recipe.axis, recipe.scheme.activation_site, record.spec.seed, configuration, accuracy)
+        for dataset, recipe, record in _known_recipes(datasets)
+        for configuration, accuracy in record.values["accuracy"].items()
+    ]
+    return pd.DataFrame(rows, columns=["dataset", "recipe", "axis", "site", "seed", "configuration", "accuracy"])
+
+
+def _known_recipes(datasets: Iterable[str]) -> Iterator[tuple[str, recipes.Recipe, records.Record]]:
     for dataset in datasets:
         for seed in sorted({record.spec.seed for record in records.collect("accuracy", "paper", MODEL, dataset)}):
             for recipe in recipes.grid():
                 record = recipe.run(runs.Case(MODEL, dataset, seed, "paper")).known()
-                if record is None:
-                    continue
-                used.append(record)
-                for configuration, accuracy in record.values["accuracy"].items():
-                    rows.append(
-                        (
-                            dataset,
-                            recipe.name,
-                            recipe.axis,
-                            recipe.scheme.activation_site,
-                            seed,
-                            configuration,
-                            accuracy,
-                        )
-                    )
-    columns = ["dataset", "recipe", "axis", "site", "seed", "configuration", "accuracy"]
-    table = pd.DataFrame(rows, columns=columns)
-    table.attrs["records"] = used
-    return table
+                if record is not None:
+                    yield dataset, recipe, record
 
 
 # --- Table 1: accuracy -----------------------------------------------------------------------------------------------
@@ -372,6 +363,37 @@ def knee_table(found: Sequence[Condition]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def between_table(found: Sequence[Condition]) -> pd.DataFrame:
+    """Accuracy and I' at the widths the paper skips, beside their neighbours; latency is that of 8 bits throughout,
+    since simulated rounding costs the same at any width. The width with the highest I' of all is marked."""
+    rows = []
+    for condition in _present(found):
+        measured = condition.measured
+        cases = [runs.Case(MODEL, condition.dataset, seed, condition.profile) for seed in measured.seeds]
+        known = [runs.accuracy(case, BETWEEN).known() for case in cases]
+        if None in known:
+            continue
+        accuracy = {bits: [record.values["accuracy"][label(bits)] for record in known] for bits in BETWEEN}
+        wide = measured.table.pivot(index="seed", columns="bits", values="accuracy")
+        accuracy |= {bits: wide[bits].tolist() for bits in (8, 4, 2)}
+        latency = measured.table[measured.table.bits == 8].latency_ms.to_numpy()
+        scored = {
+            bits: metric.gated_index(32 / bits, np.array(values), latency, measured.threshold).mean()
+            for bits, values in accuracy.items()
+        }
+        for bits in sorted(accuracy, reverse=True):
+            rows.append(
+                {
+                    "condition": condition.name,
+                    "bits": bits,
+                    "P (%)": _mean_std(pd.Series(accuracy[bits])),
+                    "I'": number(scored[bits]) + (" (highest)" if scored[bits] == max(scored.values()) else ""),
+                    "in the paper": "no" if bits in BETWEEN else "yes",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
 # --- the recipe question ---------------------------------------------------------------------------------------------
 
 
@@ -418,6 +440,8 @@ def figure_sites(grid: pd.DataFrame) -> tuple:
 
 def say_sites(grid: pd.DataFrame) -> None:
     """How far moving the quantizer moves the 4-bit accuracy, paired by seed."""
+    if grid.empty:
+        return say_absent()
     part = _at_sites(grid)
     part = part[part.configuration == "4"]
     lines = []
@@ -429,11 +453,11 @@ def say_sites(grid: pd.DataFrame) -> None:
                 f"{NAMES[dataset]}: moving it from the layer's output to {SITES[site]} changes 4-bit accuracy by "
                 f"{gain.estimate:+.1f} pp [{gain.low:+.1f}, {gain.high:+.1f}] ({len(wide)} seeds, paired)"
             )
-    report.say("; ".join(lines) + "." if lines else "There is no record of the grid yet.")
+    report.say("; ".join(lines) + ".")
 
 
 def figure_recipes(grid: pd.DataFrame) -> tuple:
-    """Every recipe as a point: uniform 4-bit accuracy against the paper's searched topology, CIFAR-10."""
+    """Every recipe as a point: uniform 4-bit accuracy against the paper's searched topology; ``grid`` of CIFAR-10."""
     wide = _recipe_means(grid)
     figure, axes = report.panels(width=7, height=4)
     axis = axes[0]
@@ -457,8 +481,15 @@ def figure_recipes(grid: pd.DataFrame) -> tuple:
     return figure, "fig-exp1-recipes", caption, alt
 
 
+def say_absent() -> None:
+    """In place of what is drawn from the recipe grid, where there is no record of it."""
+    report.say("There is no record of the recipe grid here. To make it: `quide run exp1 --profile paper`")
+
+
 def closest_table(grid: pd.DataFrame, most: int = 12) -> pd.DataFrame:
     """The recipes nearest to the paper's stated CIFAR-10 accuracies, and quide.PAPER wherever it stands."""
+    if grid.empty:
+        return grid
     ranked = _distances(_recipe_means(grid)).reset_index(drop=True)
     base = _base_recipe()
     shown = ranked[(ranked.index < most) | (ranked.recipe == base)]
@@ -478,6 +509,8 @@ def closest_table(grid: pd.DataFrame, most: int = 12) -> pd.DataFrame:
 
 def say_recipes(grid: pd.DataFrame) -> None:
     """Which recipes can and cannot have made the paper's numbers."""
+    if grid.empty:
+        return say_absent()
     ranked = _distances(_recipe_means(grid))
     close = ranked[ranked.distance <= report.NEAR]
     sites = close.site.value_counts()
@@ -575,10 +608,12 @@ def this_run_table(done: Sequence[tuple[runs.Case, records.Record, records.Recor
     return pd.DataFrame(rows)
 
 
-def records_used(found: Sequence[Condition], grid: pd.DataFrame) -> list[records.Record]:
+def records_used(found: Sequence[Condition]) -> list[records.Record]:
     """The records the page was drawn from."""
-    trained = [record for c in _present(found) for record in records.collect("training", c.profile, MODEL, c.dataset)]
-    return trained + [record for c in _present(found) for record in c.measured.records] + grid.attrs["records"]
+    shown = _present(found)
+    trained = [record for c in shown for record in records.collect("training", c.profile, MODEL, c.dataset)]
+    grid = [record for _, _, record in _known_recipes(c.dataset for c in shown)]
+    return trained + [record for c in shown for record in c.measured.records] + grid
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
@@ -668,11 +703,9 @@ def _stated_cells(dataset: str, configurations: Iterable[str]) -> dict[str, str]
 
 
 def _recipe_means(grid: pd.DataFrame) -> pd.DataFrame:
-    """One row a recipe: CIFAR-10 accuracy by configuration, mean over seeds."""
-    part = grid[grid.dataset == "cifar10"]
-    wide = part.pivot_table(
-        index=["recipe", "axis", "site"], columns="configuration", values="accuracy", aggfunc="mean"
-    )
+    """One row a recipe: accuracy by configuration, mean over seeds, of one data set's rows."""
+    keys = ["recipe", "axis", "site"]
+    wide = grid.pivot_table(index=keys, columns="configuration", values="accuracy", aggfunc="mean")
     return wide.reset_index()
 
 

@@ -78,6 +78,8 @@ def table(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None =
         caption: what it shows and where the numbers are from.
         classes: cell text -> CSS class, for verdicts.
     """
+    if frame.empty:
+        return say(f"*{caption}*: there is no record of it here.")
     head = "".join(f'<th scope="col">{html.escape(str(column))}</th>' for column in frame.columns)
     rows = "".join(_row(values, classes or VERDICT_CLASSES) for values in frame.astype(str).to_numpy().tolist())
     text = html.escape(caption)

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 Configuration = tuple[int, ...]
 

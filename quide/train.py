@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from quide import provenance
 from quide.datasets import ImageSet, normalize

@@ -254,7 +254,33 @@ def test_readme_and_contributing_link_to_files_that_exist(checkout: Path) -> Non
             assert (checkout / target).exists(), f"{page} links to {target}"
 
 
-def test_contributing_tells_of_every_file_of_the_library(checkout: Path) -> None:
-    text = (checkout / "CONTRIBUTING.md").read_text()
-    for file in sorted((checkout / "quide").glob("*.py")):
-        assert file.name == "__init__.py" or f"`{file.name}`" in text, f"CONTRIBUTING.md says nothing of {file.name}"
+def test_contributing_lists_the_library_in_the_order_of_its_imports(checkout: Path) -> None:
+    order = re.findall(r"^\| `(\w+)\.py` \|", (checkout / "CONTRIBUTING.md").read_text(), flags=re.M)
+    files = {file.stem: file for file in (checkout / "quide").glob("*.py") if file.stem != "__init__"}
+    assert sorted(order) == sorted(files)
+    for place, name in enumerate(order):
+        later = _siblings(files[name]) - set(order[:place])
+        assert not later, f"{name}.py imports {', '.join(later)}, which CONTRIBUTING.md lists after it"
+
+
+def _siblings(file: Path) -> set[str]:
+    """Modules of the library that a file imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "quide":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("quide."):
+            names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("quide.")}
+    return names
+
+
+def test_the_hosted_checks_run_what_make_test_runs(checkout: Path) -> None:
+    checks = yaml.safe_load((checkout / ".github" / "workflows" / "ci.yml").read_text())
+    commands = [step.get("run", "") for step in checks["jobs"]["test"]["steps"]]
+    assert sum("bash .ci/run" in command for command in commands) == 1
+    assert "bash .ci/run" in (checkout / "Makefile").read_text()
+    for workflow in (checkout / ".github" / "workflows").glob("*.yml"):
+        for action in re.findall(r"uses: (\S+)", workflow.read_text()):
+            assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+", action), action

@@ -157,3 +157,18 @@ def test_cells_are_escaped(capsys):
         report.display = original
     markup = shown[0].data
     assert "&lt;b&gt;" in markup and "x &lt; y" in markup and 'class="verdict-part"' in markup and "<b>" not in markup
+
+
+def test_the_page_stands_without_a_grid(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
+    found, grid = exp1.conditions(["cifar10"]), exp1.recipe_results(["cifar10"])
+    assert grid.empty and found[0].measured is None
+    said = []
+    monkeypatch.setattr(report, "say", said.append)
+    for sentence in (exp1.say_sites, exp1.say_recipes):
+        sentence(grid)
+    exp1.say_selection(found)
+    for table in (exp1.site_table(grid), exp1.closest_table(grid), exp1.site_knee_table(grid, found)):
+        report.table(table, "A table")
+    assert len(said) == 6 and all("no " in text for text in said)
+    assert exp1.summary_table(found, grid).verdict.tolist() == [report.UNDECIDED]
