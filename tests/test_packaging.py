@@ -177,10 +177,15 @@ def test_make_help_lists_every_target(checkout: Path) -> None:
         assert named in listed, f"README.md names make {named}"
 
 
-def make_set_up(folder: Path, python: str) -> subprocess.CompletedProcess[str]:
+def make_set_up(folder: Path, python: str, *variables: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PIP_"))}
     return subprocess.run(
-        ["make", "set-up", f"PYTHON={python}"], cwd=folder, env=kept, capture_output=True, text=True, timeout=300
+        ["make", "set-up", f"PYTHON={python}", *variables],
+        cwd=folder,
+        env=kept,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 
@@ -220,6 +225,17 @@ def test_set_up_that_fails_is_not_taken_for_done_and_keeps_what_is_there(bare_ch
     (bare_checkout / "requirements.lock").write_text("# other\n")
     os.utime(bare_checkout / "requirements.lock", (2e9, 2e9))
     assert make_set_up(bare_checkout, python).returncode == 0 and calls.read_text() != before
+
+
+def test_set_up_from_cpu_wheels_leaves_the_cuda_packages_out(bare_checkout: Path) -> None:
+    calls = bare_checkout / "calls"
+    (bare_checkout / "requirements.lock").write_text(
+        "cuda-toolkit==13 ; sys_platform == 'linux'\nnvidia-cublas==13\ntorch==2.14.0\ntriton==3.8.0\n"
+    )
+    done = make_set_up(bare_checkout, _recording_python(bare_checkout, calls), "TORCH_INDEX=wheels")
+    assert done.returncode == 0, done.stderr
+    assert "-m pip install --extra-index-url wheels --requirement .venv/cpu.lock" in calls.read_text()
+    assert (bare_checkout / ".venv" / "cpu.lock").read_text() == "torch==2.14.0\n"
 
 
 def _recording_python(folder: Path, calls: Path) -> str:
