@@ -71,7 +71,7 @@ def sweep(
     prepared = prepare(model, calibration, scheme)
     bits = _configurations(bits, prepared.layers)
     reference = predict(prepared.at(FULL_PRECISION), images.split(BATCH))
-    classes = num_classes or _num_outputs(prepared, images)
+    classes = _num_outputs(prepared, images) if num_classes is None else num_classes
     threshold = metric.accuracy_threshold(_share(reference == labels), tolerance, classes)
     accuracy = [
         _share((reference if width == FULL_PRECISION else predict(prepared.at(width), images.split(BATCH))) == labels)

@@ -32,7 +32,7 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("smoke", embedded=True, test_images=200, warmup=2, passes=10, wait_s=0),
-        Profile("quick", embedded=True, test_images=None, warmup=20, passes=200, wait_s=10),
+        Profile("quick", embedded=True, test_images=None, warmup=10, passes=50, wait_s=5),
         Profile("paper", embedded=False, test_images=None, warmup=latency.WARMUP, passes=latency.PASSES, wait_s=120),
     )
 }

@@ -261,6 +261,7 @@ def test_num_weights_counts_no_biases(net):
         ({"bits": ()}, "^bits must list one or more configurations"),
         ({"tolerance": 30}, "^tolerance must be a fraction.*percentage"),
         ({"num_classes": 1}, "^num_classes must be an integer of at least 2"),
+        ({"num_classes": 0}, "^num_classes must be an integer of at least 2"),
         ({"model": nn.ReLU()}, "^model ReLU has no .* to quantize"),
     ],
 )

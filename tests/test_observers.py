@@ -81,6 +81,12 @@ def test_percentile_keeps_the_stated_share_and_hardly_more(values, percentile):
         assert (values >= high - one_bin - edge).sum() > tail
 
 
+def test_percentile_golden():
+    """75 % of sixteen values leave two on each side: those go, the next ones stay."""
+    low, high = watched(torch.arange(16.0)).range("percentile", 8, 75, False)
+    assert (low, high) == pytest.approx((2, 13), abs=15 / observers.BINS)
+
+
 def test_percentile_100_is_minmax():
     values = torch.randn(500, generator=torch.Generator().manual_seed(0))
     assert watched(values).range("percentile", 8, 100, False) == pytest.approx(

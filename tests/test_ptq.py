@@ -276,8 +276,9 @@ class Branches(nn.Module):
 
     def forward(self, x):
         stem = self.stem(x)
-        x = self.left(F.relu(stem)) + self.right(input=stem) - stem
-        x = self.pool(x) + self.pool(self.relu(x))
+        left = self.left(F.relu(stem))
+        x = left + self.right(input=stem) - stem
+        x = self.pool(x) + self.pool(left) - F.max_pool2d(self.relu(x), 2)
         return self.head(x.flatten(1))
 
 
@@ -286,7 +287,7 @@ class InPlace(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.second = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.first, self.second, self.third = (nn.Conv2d(inner, 3, 3, padding=1) for inner in (2, 3, 3))
         self.head = nn.Linear(3 * 64, 3)
 
     def forward(self, x):
@@ -294,6 +295,8 @@ class InPlace(nn.Module):
         positive = F.relu(x, inplace=True)
         x = self.second(positive) + x
         F.relu(x, inplace=True)
+        x = self.third(x)
+        x.relu_()
         return self.head(x.flatten(1))
 
 
