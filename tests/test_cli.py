@@ -92,7 +92,7 @@ def test_absent_and_damaged_data_are_told_apart(workplace: Path) -> None:
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(b"half a file")
     listed = quide(workplace, "data", "list")
-    assert listed.returncode == 0 and len(listed.stdout.splitlines()) == 6 and listed.stdout.count("absent") == 5
+    assert listed.returncode == 0 and len(listed.stdout.splitlines()) == 6 and listed.stdout.count(": absent") == 5
     checked = quide(workplace, "data", "verify", "mnist")
     train, test = checked.stdout.splitlines()
     assert f"{damaged} is refused" in train and "absent; run: quide data fetch mnist" in test
