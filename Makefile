@@ -42,7 +42,8 @@ format: $(READY)  ## put imports and formatting right
 	@$(RUN) -m ruff format .
 
 bench: $(READY)  ## run the performance comparisons in benchmarks/
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(RUN) "$$file" || exit 1; done
+	@$(RUN) -m benchmarks
+	@echo "The results: benchmarks/README.md"
 
 set-up: $(READY)  ## make .venv from requirements.lock (the other targets do it by themselves)
 	@echo "Set up: $(VENV)"
