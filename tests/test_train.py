@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import pickle
 import signal
@@ -26,13 +27,6 @@ EPOCHS = 6
 TINY = Recipe("adam", 3e-3, 1e-4, epochs=EPOCHS, batch_size=16, augment=True)
 MEAN, STD = (0.4, 0.5), (0.2, 0.3)
 LIMIT = 300  # seconds for a run of seconds, on a busy machine
-
-
-@pytest.fixture(autouse=True)
-def denormals_again():
-    """Training turns denormals off for the whole process; other tests must not depend on whether it ran."""
-    yield
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture
@@ -206,6 +200,33 @@ def test_the_model_is_trained_in_place_to_the_last_epoch():
     net = network()
     result = fitted(net=net)
     assert all(torch.equal(tensor, result.last[name]) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("flushed_before", [False, True])
+@pytest.mark.parametrize("dies", [False, True])
+def test_denormals_are_flushed_while_training_and_the_callers_arithmetic_is_put_back(flushed_before, dies, monkeypatch):
+    seen = []
+
+    def epoch(*_):
+        seen.append(flushes())
+        if dies:
+            raise KeyboardInterrupt
+        return 1.0
+
+    monkeypatch.setattr(train, "_epoch", epoch)
+    torch.set_flush_denormal(flushed_before)
+    try:
+        with pytest.raises(KeyboardInterrupt) if dies else contextlib.nullcontext():
+            fitted(TINY.shortened(1))
+        assert flushes() == flushed_before
+    finally:
+        torch.set_flush_denormal(False)
+    assert seen == [True]
+
+
+def flushes() -> bool:
+    """Whether the sum of two denormal numbers is zero."""
+    return (torch.full((1,), 1e-40) + torch.full((1,), 1e-40)).view(torch.int32).item() == 0
 
 
 def test_cosine_schedule_runs_from_the_full_rate_towards_zero(monkeypatch):
