@@ -14,6 +14,8 @@ from safetensors.numpy import load_file
 
 from quide import paths
 
+BATCH = 128  # images classified at once: enough to keep two cores busy, few enough for activations to stay in cache
+
 
 @dataclass(frozen=True)
 class DatasetInfo:
@@ -147,3 +149,18 @@ def calibration_indices(count: int, size: int, seed: int) -> torch.Tensor:
     if not 0 < size <= count:
         raise ValueError(f"size must be between 1 and the {count} images there are, got {size}")
     return torch.from_numpy(np.random.default_rng(seed).choice(count, size, replace=False))
+
+
+def check_images(images: torch.Tensor, labels: torch.Tensor) -> None:
+    """Refuse what cannot be scored: no images, another number of labels, values that are not normalized numbers."""
+    if not isinstance(images, torch.Tensor) or not images.is_floating_point():
+        kind = getattr(images, "dtype", type(images).__name__)
+        raise ValueError(f"images must be a floating-point tensor of normalized images, got {kind}")
+    if not isinstance(labels, torch.Tensor) or labels.ndim != 1:
+        raise ValueError("labels must be a tensor (n,) with the class number of each image")
+    if len(images) == 0 or len(images) != len(labels):
+        raise ValueError(
+            f"images and labels must be of the same number, at least one; got {len(images)} and {len(labels)}"
+        )
+    if not all(bool(torch.isfinite(part).all()) for part in images.split(BATCH)):  # in parts: memory must not grow
+        raise ValueError("images hold NaN or infinite values; check their normalization")

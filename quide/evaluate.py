@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from quide import latency, metric
-from quide.datasets import ImageSet
+from quide.datasets import BATCH, ImageSet, check_images
 from quide.models import quantizable_layers
+from quide.prefix_tree import exhaustive  # noqa: F401 - one of this module's public names
 from quide.ptq import FULL_PRECISION, PAPER, Prepared, Scheme, layer_widths, prepare
 
-BATCH = 128  # large enough to keep two cores busy, small enough for activations to stay in cache
 PAPER_BITS = (32, 16, 8, 4, 2)
 
 
@@ -67,7 +67,7 @@ def sweep(
     Raises:
         ValueError: as :func:`quide.quantize`; images and labels of different number, or none.
     """
-    _check_images(images, labels)
+    check_images(images, labels)
     prepared = prepare(model, calibration, scheme)
     bits = _configurations(bits, prepared.layers)
     reference = predict(prepared.at(FULL_PRECISION), images.split(BATCH))
@@ -134,17 +134,3 @@ def _configurations(bits: Iterable[int | Sequence[int]], layers: Sequence[str]) 
     return [
         widths[0] if isinstance(entry, Integral) else widths for entry, widths in zip(entries, checked, strict=True)
     ]
-
-
-def _check_images(images: torch.Tensor, labels: torch.Tensor) -> None:
-    if not isinstance(images, torch.Tensor) or not images.is_floating_point():
-        kind = getattr(images, "dtype", type(images).__name__)
-        raise ValueError(f"images must be a floating-point tensor of normalized images, got {kind}")
-    if not isinstance(labels, torch.Tensor) or labels.ndim != 1:
-        raise ValueError("labels must be a tensor (n,) with the class number of each image")
-    if len(images) == 0 or len(images) != len(labels):
-        raise ValueError(
-            f"images and labels must be of the same number, at least one; got {len(images)} and {len(labels)}"
-        )
-    if not bool(torch.isfinite(images).all()):
-        raise ValueError("images hold NaN or infinite values; check their normalization")
