@@ -89,10 +89,10 @@ COMPILED: dict[str, tuple[str, Builder]] = {  # the eager contestant whose setti
 def run(size: Size, compiled: bool = False, progress: bool = False) -> Result:
     """Measure it; ``compiled`` adds what ``torch.compile`` makes of QuIDE's and PT2E's networks (minutes more)."""
     found, source = harness.images("test", size.images)
-    task = _task(found)
+    inputs = task(found)
     result = Result("sweep", size.name, {"images": len(found), "source": source, "network": "SimpleCNN"})
-    settings = _tune(task.first(size.tuning_images), size, result, progress)
-    rows, evaluations = _build(settings, task, compiled)
+    settings = _tune(inputs.first(size.tuning_images), size, result, progress)
+    rows, evaluations = _build(settings, inputs, compiled)
     timings = latency.measure_interleaved(
         evaluations, warmup=1, passes=size.rounds, block=1, progress=progress, wait_s=size.wait_s
     )
@@ -103,7 +103,8 @@ def run(size: Size, compiled: bool = False, progress: bool = False) -> Result:
     return result
 
 
-def _task(found: ImageSet) -> Task:
+def task(found: ImageSet) -> Task:
+    """The embedded network and these images, in both layouts."""
     network, calibration, normalized = harness.network(), harness.calibration(), found.normalized()
     return Task(
         {name: copy.deepcopy(network).to(memory_format=layout) for name, layout in LAYOUTS.items()},
@@ -131,6 +132,20 @@ def _tune(task: Task, size: Size, result: Result, progress: bool) -> dict[str, S
         settings[name] = options[min(tried[name], key=tried[name].get)]
     result.details["tuning"] = {"images": len(task.labels), "median_ms": tried}
     return settings
+
+
+def fastest_plain_pass(found: Task, size: Size) -> Evaluation:
+    """The FP32 pass over all images at the batch size and layout that suit it best."""
+    options = {f"{layout}, {batch}": Setting(layout, batch) for layout, batch in product(LAYOUTS, size.batch_sizes)}
+    trial = found.first(size.tuning_images)
+    passes = {name: _evaluation(_plain(trial, option), trial, option) for name, option in options.items()}
+    timings = latency.measure_interleaved(passes, warmup=1, passes=size.tuning_rounds, block=1)
+    best = options[min(options, key=lambda name: timings.latencies[name].median_ms)]
+    return _evaluation(_plain(found, best), found, best)
+
+
+def _plain(found: Task, option: Setting) -> Callable[[], peers.Network]:
+    return lambda: found.networks[option.layout]
 
 
 def _build(settings: dict[str, Setting], task: Task, compiled: bool) -> tuple[dict[str, dict], dict[str, Evaluation]]:

@@ -152,7 +152,7 @@ class FakeQuantize(nn.Module):
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         low = self.zero_point if self.relu else self.low
         grid = Grid(self.scale, self.zero_point, low, self.high)
-        return fake_quantize(values, grid, self.rounding, self.inplace)
+        return fake_quantize(values, grid, self.rounding, self.inplace and not values.requires_grad)
 
     def extra_repr(self) -> str:
         levels = f"[{self.low}, {self.high}]"

@@ -30,6 +30,11 @@ RECIPES = {
     ("simplecnn", "cifar10"): train.SIMPLECNN_AUGMENTED,
     ("simplecnn", "cifar100"): train.SIMPLECNN_AUGMENTED,
 }
+# What the accuracy of a quantized network hangs on.
+PTQ_CODE = (
+    ptq, observers, models.SimpleCNN, models.quantizable_layers, datasets.normalize, datasets.calibration_indices,
+    evaluate.predict,
+)  # fmt: skip
 # Timed beside the paper's widths: 16 bits as an integer grid too, and 8 bits with the quantizers moved past pooling.
 INTEGER_16, COMMUTED_8 = "16 (integer grid)", "8 (after pooling)"
 
@@ -163,7 +168,7 @@ def accuracy(
             "images": len(test),
         }
 
-    return Run(case.spec("accuracy", details), compute, _ptq_digest(), _test_checksum(case))
+    return Run(case.spec("accuracy", details), compute, code_digest(*PTQ_CODE), test_checksum(case))
 
 
 def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
@@ -197,7 +202,7 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
         ).to_dict()
 
     code = code_digest(latency, ptq, models.SimpleCNN)
-    return Run(case.spec("latency", details), compute, code, _test_checksum(case))
+    return Run(case.spec("latency", details), compute, code, test_checksum(case))
 
 
 def network(case: Case, selection: str = "best") -> nn.Module:
@@ -287,14 +292,8 @@ def _checksum(dataset: str, split: str) -> str:
     return datasets.info(dataset).sha256[split] or "unpinned"
 
 
-def _test_checksum(case: Case) -> str:
+def test_checksum(case: Case) -> str:
+    """SHA-256 of the images accuracy is measured on."""
     if case.size.embedded:
         return embedded.PARTS[case.dataset]["test"].sha256
     return _checksum(case.dataset, "test")
-
-
-def _ptq_digest() -> str:
-    return code_digest(
-        ptq, observers, models.SimpleCNN, models.quantizable_layers, datasets.normalize, datasets.calibration_indices,
-        evaluate.predict,
-    )  # fmt: skip

@@ -10,10 +10,10 @@ import sys
 import pytest
 import torch
 
-from benchmarks import denormals, harness, memory, peers, sweep, training
+from benchmarks import denormals, harness, memory, peers, search, sweep, training
 from quide import ptq
 
-NAMES = ("sweep", "training", "memory")
+NAMES = ("sweep", "training", "memory", "search")
 LIMIT = 900  # seconds
 
 
@@ -105,6 +105,16 @@ def test_a_missing_library_is_noted_and_the_rest_measured(monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_tree_is_compared_with_one_after_the_other_and_the_memory_with_none():
+    every, genetic = search.run(harness.TINY).to_dict()["tables"].values()
+    assert [row["way"] for row in every] == [search.FP32, search.TREE, search.FLAT]
+    assert every[1]["same_predictions"] is True
+    with_memory, without = genetic
+    assert with_memory["evaluations"] < without["evaluations"] == 4 + 2 * 4
+    assert with_memory["best"] == without["best"]
+
+
+@pytest.mark.slow
 def test_training_is_compared_with_the_loader_and_with_bare_steps(trained):
     table = {row["contestant"]: row for row in rows(trained)}
     assert table[training.QUIDE]["of_QuIDE"] == 1
@@ -137,7 +147,8 @@ def test_denormals_are_told_by_their_bits():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not memory.STATUS.exists(), reason="memory is measured on Linux alone")
-def test_memory_is_measured_in_fresh_processes():
+def test_memory_is_measured_in_fresh_processes(monkeypatch):
+    monkeypatch.setattr(memory, "SHARES", (0.5, 1.0))
     result = memory.run(harness.TINY).to_dict()
     assert [row["images"] for row in rows(result)][-1] == harness.TINY.images
     assert {row["way"] for row in rows(result)} == set(memory.WAYS)

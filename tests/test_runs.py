@@ -1,8 +1,10 @@
 """Specs of the runs: what makes two runs the same, what makes a record stale, and what is refused before any work."""
 
+from collections import Counter
+
 import pytest
 
-from quide import ptq, recipes, records, runs
+from quide import mixed, paths, ptq, recipes, records, runs
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,20 @@ def test_the_grid_has_the_paper_scheme_once_and_distinct_recipes():
         if recipe.axis not in ("grid", "calibration size", "model selection"):
             changed = [name for name, value in vars(recipe.scheme).items() if value != getattr(ptq.PAPER, name)]
             assert len(changed) == 1, recipe.name
+
+
+MAKERS = {"training": runs.training, "accuracy": runs.accuracy, "latency": runs.timing,
+          "mixed_accuracy": mixed.accuracy, "mixed_latency": mixed.timing}  # fmt: skip
+
+
+def test_no_committed_record_is_stale(monkeypatch):
+    monkeypatch.delenv("QUIDE_RESULTS", raising=False)
+    stale, seen = Counter(), 0
+    for file in (paths.results() / "paper").glob("*/*.json"):
+        record = records.read(file)
+        spec = record.spec
+        today = MAKERS[spec.kind](runs.Case(spec.model, spec.dataset, spec.seed, spec.profile))
+        seen += 1
+        if records.is_stale(record, today.code, today.data):
+            stale[f"{spec.kind} of {spec.model} on {spec.dataset}"] += 1
+    assert seen and not stale, "restore the code they were made by, or make them again"

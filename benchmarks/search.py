@@ -1,0 +1,107 @@
+"""Mixed precision: every configuration by the prefix tree and one after the other, the genetic search with and without
+its memory.
+
+The yardstick is the plain FP32 pass over the same images, in whichever batch size and layout is fastest for it. "One
+after the other" is what anyone would write: quantize, classify, next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import torch
+from tqdm.auto import tqdm
+
+from benchmarks import harness, sweep
+from benchmarks.harness import Goal, Result, Size
+from quide import latency, ptq, search
+from quide.datasets import BATCH
+from quide.evaluate import predict
+from quide.prefix_tree import PrefixTree
+from quide.search import Configuration
+
+CHOICES = (16, 8, 4, 2)
+PASSES_LIMIT, FLAT_FACTOR = 22.0, 10.0
+SHARE = 0.1  # of the images, on which the genetic search evaluates: without its memory it would take minutes on all
+TREE, FLAT, FP32 = "prefix tree", "one after the other", "plain FP32 pass"
+
+
+def run(size: Size, progress: bool = False) -> Result:
+    """Measure it."""
+    found, source = harness.images("test", size.images)
+    inputs = {"images": len(found), "source": source, "network": "SimpleCNN", "choices": list(CHOICES)}
+    result = Result("search", size.name, inputs)
+    task = sweep.task(found)
+    plain = sweep.fastest_plain_pass(task, size)
+    images = task.images["channels-last"].split(BATCH)
+    prepared = ptq.prepare(task.networks["channels-last"], task.calibration["channels-last"])
+    tree = PrefixTree(prepared, CHOICES)
+    answers: dict[str, torch.Tensor] = {}
+
+    def by_tree() -> None:
+        answers[TREE] = torch.cat([tree.predict(batch) for batch in images], dim=1)
+
+    timings = latency.measure_interleaved(
+        {FP32: plain, TREE: by_tree}, warmup=1, passes=size.rounds, block=1, progress=progress, wait_s=size.wait_s
+    )
+    result.add_timings("every configuration", timings)
+    started = time.perf_counter()
+    flat = [predict(prepared.at(bits), images) for bits in tqdm(tree.configurations, disable=not progress)]
+    flat_s = time.perf_counter() - started
+    same = bool(torch.equal(torch.stack(flat), answers[TREE]))
+    fp32 = harness.quantiles(timings, FP32)
+    rows = [
+        {"way": FP32, **fp32},
+        {"way": TREE, **harness.quantiles(timings, TREE)},
+        {"way": FLAT, **harness.spread([flat_s])},
+    ]
+    for row in rows:
+        row |= {"of_FP32": row["median_s"] / fp32["median_s"], "same_predictions": None if row["way"] == FP32 else same}
+    result.tables[f"All {len(tree.configurations)} configurations"] = rows
+    result.goals += [
+        Goal("the prefix tree, of the FP32 pass", rows[1]["of_FP32"], "at most", PASSES_LIMIT),
+        Goal("one after the other, of the prefix tree", flat_s / rows[1]["median_s"], "at least", FLAT_FACTOR),
+    ]
+    result.tables["Genetic search (Algorithm 1)"] = _genetic(prepared, found.subset(slice(0, _few(len(found)))), size)
+    return result
+
+
+def _genetic(prepared: ptq.Prepared, images, size: Size) -> list[dict[str, Any]]:
+    """The search with and without its memory: evaluations and seconds."""
+    batches = list(images.batches(BATCH))
+
+    def fitness(bits: Configuration) -> float:
+        return (predict(prepared.at(bits), batches) == images.labels).double().mean().item()
+
+    settings = {} if size.name == "full" else {"population": 4, "generations": 2, "elite": 1}
+    rows = [_timed("with its memory", lambda: search.genetic(fitness, len(prepared.layers), CHOICES, **settings))]
+    with mock.patch.object(search, "_Scorer", _Forgetful):
+        rows.append(_timed("without", lambda: search.genetic(fitness, len(prepared.layers), CHOICES, **settings)))
+    for row in rows:
+        row["of_the_first"] = row["seconds"] / rows[0]["seconds"]
+    return rows
+
+
+def _timed(name: str, find: Callable[[], search.SearchResult]) -> dict[str, Any]:
+    started = time.perf_counter()
+    result = find()
+    seconds = time.perf_counter() - started
+    evaluations = result.evaluations if name == "with its memory" else result.calls
+    return {"search": name, "evaluations": evaluations, "seconds": seconds, "best": "-".join(map(str, result.best))}
+
+
+class _Forgetful(search._Scorer):
+    """Evaluates whatever it is asked for, as Algorithm 1 reads literally."""
+
+    def __call__(self, configurations: list[Configuration]) -> list:
+        self.calls += len(configurations)
+        values = [self.check(each, self.fitness(each)) for each in configurations]
+        self.values.update(zip(configurations, values, strict=True))
+        return values
+
+
+def _few(count: int) -> int:
+    return max(round(SHARE * count), 1)
