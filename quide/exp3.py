@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import f as fisher
 
 from quide import metric, mixed, paper, records, report, runs, search, stats
 from quide.evaluate import label
@@ -373,7 +374,7 @@ def figure_progress(truth: Found, seeds: int = 100) -> tuple:
     return figure, "fig-exp3-progress", caption, "Line plot. " + "; ".join(words) + "."
 
 
-def say_frontier(truth: Found, seeds: int = 20) -> None:
+def say_frontier(truth: Found, seeds: int = 5) -> None:
     """How much of the true frontier NSGA-II finds."""
     lines = []
     for name, land in _countings(truth.main):
@@ -388,7 +389,7 @@ def say_frontier(truth: Found, seeds: int = 20) -> None:
         evaluations = np.median([each.evaluations for each in explored])
         lines.append(
             f"with C {name}, {100 * np.mean(recall):.0f} % of the frontier's {len(points)} points (mean of {seeds} "
-            f"seeds) in {evaluations:.0f} evaluations (median)"
+            f"seeds) in {evaluations:.0f} of {len(table)} evaluations (median)"
         )
     report.say("NSGA-II, which looks for the whole frontier instead of one score: " + "; ".join(lines) + ".")
 
@@ -440,7 +441,12 @@ def seeds_table(truth: Found) -> pd.DataFrame:
     """The optimum of each checkpoint, by either count and with measured or equal latencies."""
     rows = []
     for seed, land in truth.landscapes.items():
-        for latency, variant in (("measured once", land), ("equal", land.equal_latency())):
+        variants = (
+            ("sum over layers", land),
+            ("each measured once", land.measured_latency()),
+            ("equal", land.equal_latency()),
+        )
+        for latency, variant in variants:
             for name, counted in _countings(variant):
                 probability = optimum_shares(counted)
                 rows.append(
@@ -472,15 +478,19 @@ def optimum_shares(land: Landscape, repeats: int = REPEATS, seed: int = 0) -> di
 
 
 def say_latency(truth: Found) -> None:
-    """How far the configurations' latencies differ, against the noise."""
-    timed, values = truth.main.latency_ms, truth.timed.values
-    low, high = np.percentile(timed, (5, 95))
-    noisy = "; the machine was noisy: " + "; ".join(values["reasons"]) if values["noisy"] else ""
+    """How far the configurations' latencies differ, and whether their widths have anything to do with it."""
+    land, values = truth.main, truth.timed.values
+    low, high = np.percentile(land.measured_ms, (5, 95))
+    explained = 1 - np.var(land.measured_ms - land.latency_ms) / np.var(land.measured_ms)
+    effects = sum(len(set(layer)) - 1 for layer in zip(*land.configurations, strict=True))
+    left = len(land.measured_ms) - 1 - effects
+    chance = fisher.sf(explained / effects / ((1 - explained) / left), effects, left)
+    noisy = " The machine was noisy: " + "; ".join(values["reasons"]) + "." if values["noisy"] else ""
     report.say(
-        f"Of {len(timed)} configurations, nine in ten take between {low:.2f} and {high:.2f} ms (ratio "
-        f"{high / low:.3f}); the same network timed twice differs by a factor {values['aa_ratio']:.3f}{noisy}. A "
-        f"factor of {high / low:.3f} in T changes I' by {percent(abs(_penalty_change(low, high)))}. Measured on: "
-        f"{truth.device}."
+        f"Of {len(land.measured_ms)} configurations, nine in ten took between {low:.2f} and {high:.2f} ms. The widths "
+        f"explain {percent(explained, 1)} of the variance, where noise alone would explain "
+        f"{percent(effects / (left + effects), 1)} (F test, p = {chance:.2f}).{noisy} As a sum over layers T lies "
+        f"between {land.latency_ms.min():.2f} and {land.latency_ms.max():.2f} ms. Measured on: {truth.device}."
     )
 
 
@@ -625,10 +635,6 @@ def _named(land: Landscape, configuration: Configuration) -> str:
 
 def _frontier(land: Landscape) -> np.ndarray:
     return search.pareto_front(np.column_stack([land.accuracy, land.compression]))
-
-
-def _penalty_change(low: float, high: float) -> float:
-    return 1 - metric.latency_penalty(low) / metric.latency_penalty(high)
 
 
 def _yes(value: bool) -> str:
