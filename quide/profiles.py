@@ -18,6 +18,7 @@ class Profile:
         test_images: at most so many test images; None for all there are.
         warmup, passes: of the timing protocol.
         wait_s: seconds to wait at most for a quiet machine before timing.
+        searches: seeds that a randomized search is tried with.
     """
 
     name: str
@@ -26,12 +27,13 @@ class Profile:
     warmup: int
     passes: int
     wait_s: float
+    searches: int = 100
 
 
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("smoke", embedded=True, test_images=200, warmup=2, passes=10, wait_s=0),
+        Profile("smoke", embedded=True, test_images=200, warmup=2, passes=10, wait_s=0, searches=5),
         Profile("quick", embedded=True, test_images=None, warmup=10, passes=50, wait_s=5),
         Profile("paper", embedded=False, test_images=None, warmup=latency.WARMUP, passes=latency.PASSES, wait_s=120),
     )

@@ -151,7 +151,9 @@ def test_halves_report_on_images_the_choice_did_not_see(truth):
 
 
 def test_shares_of_resampled_test_sets_add_up_and_favour_the_optimum(land):
-    shares = exp3.optimum_shares(land, repeats=300)
+    accuracy, reference = exp3.redrawn(land, repeats=300)
+    assert accuracy.shape == (300, 256) and np.abs(accuracy.mean(0) - land.accuracy).max() < 0.01
+    shares = exp3.optimum_shares(land, accuracy, reference)
     assert sum(shares.values()) == pytest.approx(1)
     assert shares[land.best] == max(shares.values())
 
@@ -166,8 +168,9 @@ def test_every_figure_says_what_it_shows(truth):
 
 def test_verdicts_follow_the_numbers(truth):
     table = exp3.summary_table(truth, exp3.searches(truth, seeds=4)).set_index("claim").verdict
-    best = table["8-8-8-4 is the topology with the highest I'"]
-    assert (best == "✓ reproduced") == (truth.main.best == SEARCHED)
+    answers = [land.best == SEARCHED for land in truth.landscapes.values()]
+    expected = "✓ reproduced" if all(answers) else "◐ in part" if any(answers) else "✗ not reproduced"
+    assert table["(implied) 8-8-8-4 has the highest I' of all"] == expected
 
 
 # --- the runs --------------------------------------------------------------------------------------------------------
