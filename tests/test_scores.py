@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from quide import evaluate, exp1, metric, paper, recipes, records, report, runs, scores
+from quide import evaluate, exp1, metric, paper, recipes, records, report, runs, scores, table1
 
 IMAGES = 400
 ACCURACY = {32: 0.80, 16: 0.80, 8: 0.7975, 4: 0.58, 2: 0.10}
@@ -99,11 +99,11 @@ def test_every_table_of_the_page_has_a_row_for_each_condition_and_no_nan(known):
     found = exp1.conditions(["cifar10", "cifar100"])
     grid = exp1.recipe_results(["cifar10", "cifar100"])
     tables = {
-        "accuracy": exp1.accuracy_table(found),
-        "latency": exp1.latency_table(found),
-        "score": exp1.score_table(found),
-        "ranking": exp1.ranking_table(found),
-        "knee": exp1.knee_table(found),
+        "accuracy": table1.accuracy_table(found),
+        "latency": table1.latency_table(found),
+        "score": table1.score_table(found),
+        "ranking": table1.ranking_table(found),
+        "knee": table1.knee_table(found),
         "site": exp1.site_table(grid),
         "closest": exp1.closest_table(grid),
         "site knee": exp1.site_knee_table(grid, found),
@@ -121,7 +121,7 @@ def test_every_table_of_the_page_has_a_row_for_each_condition_and_no_nan(known):
 def test_every_figure_has_caption_and_alt_text_with_numbers(known, capsys):
     found, grid = exp1.conditions(["cifar10"]), exp1.recipe_results(["cifar10"])
     made = [
-        exp1.figure_components(found), exp1.figure_index(found), exp1.figure_knee(found), exp1.figure_sites(grid),
+        table1.figure_components(found), table1.figure_index(found), table1.figure_knee(found), exp1.figure_sites(grid),
         exp1.figure_recipes(grid),
     ]  # fmt: skip
     assert len({name for _, name, _, _ in made}) == len(made)
