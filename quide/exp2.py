@@ -239,6 +239,8 @@ def _parting(accuracy: pd.Series) -> str:
     By Eq. 2, I prefers 4 bits when 8 P(4) > 4 P(8); by Eq. 3, I' prefers 8 when 4 (P(8) - t) > 8 (P(4) - t), which is
     t > 2 P(4) - P(8), as long as t < P(8).
     """
+    if accuracy[4] >= accuracy[8]:
+        return "4 bits are right as often as 8 bits, so both scores prefer them"
     if 2 * accuracy[4] <= accuracy[8]:
         return "4 bits keep no more than half of what 8 bits get right, so I prefers 8 bits as I' does"
     return (

@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from quide import models, ptq
 from quide.datasets import INFO
+from quide.evaluate import predict
 from quide.models import SimpleCNN, build, quantizable_layers
+from quide.prefix_tree import PrefixTree
 
 PARAMETERS = {  # weights and biases of conv1 + conv2 + fc1 + fc2, by hand from §3.3 with padding 1
     "mnist": 320 + 18_496 + 401_536 + 1_290,
@@ -147,6 +149,25 @@ def test_resnet18_s_quantized_values_are_those_of_its_docstring():
     assert sorted(node.target for node in rounded) == sorted(quantizable_layers(net))
     sums = [node for node in quantized.graph.nodes if "add" in node.name]
     assert len(sums) == 8 and all(len(node.users) == 1 for node in sums)
+
+
+@pytest.mark.slow
+def test_every_configuration_of_the_stages_is_scored_exactly():
+    """The tree over the six stages gives each configuration the predictions that quantizing it on its own gives."""
+    net = network("cifar10", model="resnet18").eval()
+    generator = torch.Generator().manual_seed(0)
+    for norm in (part for part in net.modules() if isinstance(part, nn.BatchNorm2d)):
+        norm.running_mean.uniform_(-0.2, 0.2, generator=generator)
+        norm.running_var.uniform_(0.5, 1.5, generator=generator)
+    images = torch.randn(40, 3, 16, 16, generator=generator)
+    prepared, stages = ptq.prepare(net, images), models.stages(net)
+    tree = PrefixTree(prepared, (8, 3), stages)
+    assert len(tree.configurations) == 2 ** len(stages)
+    predicted = tree.predict(images)
+    assert len(predicted.unique(dim=0)) > 8  # configurations differ, or nothing would be tested
+    for place in range(0, len(tree.configurations), 9):
+        widths = [width for width, stage in zip(tree.configurations[place], stages, strict=True) for _ in stage]
+        assert torch.equal(predicted[place], predict(prepared.at(widths), [images])), tree.configurations[place]
 
 
 def test_quantizable_layers_are_all_conv_and_linear_ones_in_order():
