@@ -53,7 +53,7 @@ class Size:
     wait_s: float
 
 
-FULL = Size("full", None, 5, 2_048, 3, (64, 128, 256, 512), 50, 2_000, 120)
+FULL = Size("full", None, 3, 2_048, 3, (64, 128, 256, 512), 50, 2_000, 120)
 TINY = Size("tiny", 64, 1, 32, 1, (16, 32), 1, 5, 0)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,12 +45,13 @@ class Found:
         return f"{environment['device_name']}, {environment['threads']} threads"
 
 
-def run(seeds: Sequence[int], profile: str, device: str = "cpu") -> None:
-    """Accuracy of every configuration for each seed and latency for the first, computed where there is no record."""
+def run(seeds: Sequence[int], profile: str, device: str = "cpu") -> dict[int, Landscape]:
+    """Accuracy of every configuration for each seed, latency for the first, computed where there is no record; joined
+    to one landscape a seed."""
     cases = [runs.Case(MODEL, DATASET, seed, profile) for seed in seeds]
-    for case in cases:
-        mixed.accuracy(case).result()
-    mixed.timing(cases[0], device, progress=False).result()
+    known = [mixed.accuracy(case).result() for case in cases]
+    timed = mixed.timing(cases[0], device, progress=False).result()
+    return {case.seed: mixed.landscape(case, timed, record) for case, record in zip(cases, known, strict=True)}
 
 
 def found(seeds: Sequence[int], profile: str) -> Found:
@@ -578,6 +579,25 @@ def summary_table(truth: Found, outcomes: pd.DataFrame) -> pd.DataFrame:
         ),
     ]
     return pd.DataFrame(rows, columns=["claim", "verdict", "evidence"])
+
+
+def this_run_table(landscapes: Mapping[int, Landscape]) -> pd.DataFrame:
+    """What this rendering ran: the optimum of each seed, and the paper's topology."""
+    rows = []
+    for seed, land in landscapes.items():
+        for name, counted in _countings(land):
+            rows.append(
+                {
+                    "seed": str(seed),
+                    "C": name,
+                    "images": len(land.reference),
+                    "optimum": label(counted.best),
+                    "P of the optimum": percent(_accuracy(counted, counted.best)),
+                    f"P of {label(SEARCHED)}": percent(_accuracy(counted, SEARCHED)),
+                    f"place of {label(SEARCHED)}": f"{counted.place(SEARCHED)} of {len(counted.configurations)}",
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def _claim(claim: str, holds: bool, evidence: str) -> tuple[str, str, str]:

@@ -69,8 +69,8 @@ class Fit:
 def _denormals_flushed() -> Iterator[None]:
     """Round denormal numbers to zero on this thread, and on those that torch starts meanwhile, as the CPU can.
 
-    Weight decay drives the weights of dead units into the denormal range, where a CPU computes several times slower.
-    The caller's own arithmetic is put back after.
+    Weight decay drives the weights of dead units into the denormal range, where a CPU can be many times slower; how
+    much that is for a step of this training, the benchmarks measure. The caller's own arithmetic is put back after.
     """
     flushed_before = sys.float_info.min / 2 == 0  # torch sets the mode but does not tell it
     torch.set_flush_denormal(True)

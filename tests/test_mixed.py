@@ -158,8 +158,11 @@ def test_verdicts_follow_the_numbers(truth):
 
 def test_a_landscape_from_records_holds_what_each_network_says_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
-    exp3.run([0], "smoke")
+    ran = exp3.run([0], "smoke")
     known = exp3.found([0], "smoke")
+    assert exp3.this_run_table(ran).optimum.tolist() == [
+        evaluate.label(known.main.best), evaluate.label(known.main.size_weighted().best)
+    ]  # fmt: skip
     prepared = ptq.prepare(runs.network(SMOKE), runs.calibration_images(SMOKE), ptq.PAPER)
     images = runs.test_images(SMOKE)
     for bits in (SEARCHED, (2, 16, 4, 8), (16, 16, 16, 16)):
