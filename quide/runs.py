@@ -185,7 +185,7 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
 
     16 bits is a float16 cast (the scheme's ``sixteen_bit="float16"``); 8, 4 and 2 round after every layer, as a
     simulating framework does. Two more configurations show what simulation itself costs: 16 bits on an integer grid,
-    and 8 bits with the quantizers moved past pooling, which returns the same numbers.
+    and 8 bits with the quantizers moved past pooling and merged with the ReLUs, which returns the same numbers.
 
     Values: :meth:`quide.latency.Timings.to_dict`. The machine is in the spec, so that another machine measures anew.
     """
