@@ -257,10 +257,12 @@ def summary_table(condition: Condition) -> pd.DataFrame:
     if condition.measured is None:
         rows = [(f"{condition.name}: everything", report.UNDECIDED, condition.absence)]
     else:
-        name, (drop, _) = condition.name, _stated_drop(condition, 4)
+        name, (stated, _) = condition.name, _stated_drop(condition, 4)
+        verdict, _ = drop_verdict(condition, 4)
+        lost = f"ours {report.with_interval(_drop(condition, 4), 100)} pp"
         rows = [
             *claims(condition),
-            (f"{name}: 4 bits lose {100 * drop:.0f} pp", *drop_verdict(condition, 4)),
+            (f"{name}: 4 bits lose {100 * stated:.0f} pp", *condition.judged(verdict, lost)),
             (f"{name}: I prefers 4 bits to 8, I' 8 to 4", *reversal_verdict(condition)),
             (f"{name}: slower when quantized, and as slow at 8 as at 2 bits", *overhead_verdict(condition)),
         ]
