@@ -25,6 +25,7 @@ import yaml
 from quide import paths
 from quide.records import PROFILES
 
+BOOK_PROFILES = tuple(name for name in PROFILES if name != "short")  # which only some pages can be run at
 SOURCES = ("_config.yml", "_toc.yml", "CONTRIBUTING.md", "book")
 KERNEL = "python3"
 KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=50"]  # no remarks on the transport or on being stopped; cells have errors
@@ -56,8 +57,8 @@ def build(profile: str = "quick", strict: bool = False, output: Path | None = No
         BookError: a notebook failed, or a page did not render cleanly.
     """
     started = time.perf_counter()
-    if profile not in PROFILES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
+    if profile not in BOOK_PROFILES:
+        raise ValueError(f"profile must be one of {', '.join(BOOK_PROFILES)}, got {profile!r}")
     root = paths.home().resolve()
     notebooks = [page for page in pages(root) if page.suffix == ".ipynb"]
     output = root if output is None else Path(output).resolve()

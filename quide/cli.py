@@ -67,7 +67,9 @@ def run(
     experiment: Annotated[str, typer.Argument(help="Such as exp1; notebooks/ holds one notebook an experiment.")],
     seeds: Annotated[list[int] | None, typer.Option(help="A seed; repeat for more.", metavar="SEED")] = None,
     datasets: Annotated[list[str] | None, typer.Option(help="A data set; repeat for more.", metavar="NAME")] = None,
-    profile: Annotated[str | None, Profile.__metadata__[0]] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="smoke (seconds), quick (minutes), short (of ResNet-18) or paper (the protocol).")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
     output: Annotated[Path | None, typer.Option(help="The executed notebook to write.", metavar="FILE")] = None,
 ) -> None:

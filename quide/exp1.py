@@ -3,54 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy.stats import kendalltau
 from tqdm import tqdm
 
-from quide import metric, paper, ptq, recipes, records, report, runs, scores, stats
+from quide import metric, paper, ptq, recipes, records, report, runs, stats, table1
 from quide.evaluate import PAPER_BITS, label
 from quide.recipes import SEARCHED
-from quide.report import UNKNOWN, number, percent, with_origin
-from quide.scores import CONDITION, Measured
+from quide.report import number, percent
+from quide.scores import CONDITION
+from quide.table1 import NAMES, Condition, accuracy_table, claims, mean_ratios, present
 
 MODEL = "simplecnn"
-NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 BETWEEN = (6, 5, 3)  # widths the paper skips
 SITES = {"output": "layer output, before ReLU", "relu": "after ReLU", "input": "layer input"}
 SITE_MARKERS = {"output": ("o", report.ORANGE), "relu": ("s", report.BLUE), "input": ("^", report.GREEN)}
-TIMED = (*map(label, PAPER_BITS), runs.INTEGER_16, runs.COMMUTED_8)
-WIDTH_STYLES = {32: report.GREY, 16: report.PURPLE, 8: report.BLUE, 4: report.ORANGE, 2: report.GREEN}
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One data set of the page: what was measured, at which profile; ``measured`` is None when there is no record."""
-
-    dataset: str
-    profile: str
-    measured: Measured | None
-
-    @property
-    def name(self) -> str:
-        """As printed; anything but the paper's full protocol says so."""
-        return (
-            NAMES[self.dataset]
-            if self.profile in ("paper", "none")
-            else f"{NAMES[self.dataset]} ({self.profile} profile)"
-        )
-
-    @property
-    def stated(self) -> pd.DataFrame:
-        """The paper's rows, indexed by width."""
-        return paper.table1(CONDITION[MODEL, self.dataset]).set_index("bits")
-
-    @property
-    def facts(self) -> pd.Series:
-        """The paper's facts about the condition."""
-        return paper.conditions().loc[CONDITION[MODEL, self.dataset]]
 
 
 # --- what is run -----------------------------------------------------------------------------------------------------
@@ -81,14 +50,10 @@ def paper_profile_runs(case: runs.Case, device: str = "cpu") -> list[runs.Run]:
 
 def conditions(datasets: Iterable[str]) -> list[Condition]:
     """What records hold of each data set: the paper profile's, or the best profile there is."""
-    found = []
-    for dataset in datasets:
-        for profile in ("paper", "quick", "smoke"):
-            measured = scores.measured(MODEL, dataset, profile)
-            if measured is not None:
-                break
-        found.append(Condition(dataset, profile if measured else "none", measured))
-    return found
+    rerun = "quide data fetch {0}, then quide run exp1 --datasets {0} --profile paper"
+    return [
+        table1.best_known(MODEL, dataset, ("paper", "quick", "smoke"), rerun.format(dataset)) for dataset in datasets
+    ]
 
 
 def recipe_results(datasets: Iterable[str]) -> pd.DataFrame:
@@ -114,26 +79,6 @@ def _known_recipes(datasets: Iterable[str]) -> Iterator[tuple[str, recipes.Recip
 
 
 # --- Table 1: accuracy -----------------------------------------------------------------------------------------------
-
-
-def accuracy_table(found: Sequence[Condition]) -> pd.DataFrame:
-    """One row a condition and width: the paper's accuracy, ours over seeds, verdict and reason."""
-    rows = []
-    for condition in found:
-        ours = _summary(condition)
-        for bits, stated in condition.stated.iterrows():
-            row = {"condition": condition.name, "bits": bits}
-            row["paper P (%)"] = with_origin(_percent_with_std(stated), stated.accuracy_origin)
-            if ours is None:
-                row |= {"ours P (%)": "no record", "verdict": report.UNDECIDED, "reason": _absence(condition.dataset)}
-            else:
-                mine = ours.loc[bits]
-                verdict, reason = report.accuracy_verdict(
-                    stated.accuracy, mine.accuracy, mine.accuracy_low, mine.accuracy_high
-                )
-                row |= {"ours P (%)": report.spread(mine, "accuracy", 100), "verdict": verdict, "reason": reason}
-            rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def say_accuracy(found: Sequence[Condition]) -> None:
@@ -169,72 +114,11 @@ def say_selection(found: Sequence[Condition]) -> None:
 # --- Figure 2 and latency --------------------------------------------------------------------------------------------
 
 
-def figure_components(found: Sequence[Condition]) -> tuple:
-    """Figure 2: accuracy and latency by width, ours with seeds' range, the paper's where it states them."""
-    shown = _present(found)
-    figure, axes = report.panels(2, max(len(shown), 1), width=7, height=2.6 * max(len(shown), 1))
-    words = []
-    for row, condition in enumerate(shown):
-        ours, stated = _summary(condition), condition.stated
-        left, right = axes[2 * row], axes[2 * row + 1]
-        _lines(left, ours, stated, "accuracy", 100)
-        left.set(title=f"{condition.name}: accuracy P", ylabel="test accuracy (%)", ylim=(0, 103))
-        _lines(right, ours, stated, "latency_ms", 1)
-        right.set(title=f"{condition.name}: latency T", ylabel="ms a batch of 64", yscale="log")
-        right.yaxis.set_major_formatter("{x:g}")
-        left.legend()
-        words.append(
-            f"{condition.name}: accuracy falls from {percent(ours.accuracy[32], 1)} at 32 bits over "
-            f"{percent(ours.accuracy[8], 1)} at 8 and {percent(ours.accuracy[4], 1)} at 4 to "
-            f"{percent(ours.accuracy[2], 1)} at "
-            f"2 bits; latency is {ours.latency_ms[32]:.2f} ms at 32 bits, {ours.latency_ms[16]:.2f} at 16 and "
-            f"{ours.latency_ms[8]:.2f} at 8"
-        )
-    caption = (
-        "The paper's Figure 2 for SimpleCNN: accuracy and latency by bit-width. Filled: ours, mean and standard "
-        "deviation over seeds "
-        f"({_devices(shown)}). Hollow: stated or implied by the paper (RTX 3090)."
-    )
-    return figure, "fig-exp1-components", caption, "Line plots by bit-width. " + ". ".join(words) + "."
-
-
-def latency_table(found: Sequence[Condition]) -> pd.DataFrame:
-    """Latency of every timed configuration relative to 32 bits, with the noise floor of the A/A pair."""
-    rows = []
-    for condition in _present(found):
-        timed = [record for record in condition.measured.records if record.spec.kind == "latency"]
-        for name in TIMED:
-            ratios = [_ratio(record, name) for record in timed]
-            low, high = min(r[1] for r in ratios), max(r[2] for r in ratios)
-            rows.append(
-                {
-                    "condition": condition.name,
-                    "configuration": name,
-                    "median (ms)": number(
-                        np.mean([record.values["latencies"][name]["median_ms"] for record in timed]), 2
-                    ),
-                    "relative to 32 bits": f"{np.mean([r[0] for r in ratios]):.2f} ({low:.2f} to {high:.2f})",
-                }
-            )
-        aa = [record.values["aa_ratio"] for record in timed]
-        noisy = "noisy: " + "; ".join(condition.measured.noisy) if condition.measured.noisy else "quiet"
-        rows.append(
-            {
-                "condition": condition.name,
-                "configuration": "A/A (32 bits against itself)",
-                "median (ms)": noisy,
-                "relative to 32 bits": f"{np.mean(aa):.3f} ({min(aa):.3f} to {max(aa):.3f})",
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def say_latency(found: Sequence[Condition]) -> None:
     """What the extra timings show."""
     lines = []
-    for condition in _present(found):
-        timed = [record for record in condition.measured.records if record.spec.kind == "latency"]
-        mean = {name: np.mean([_ratio(record, name)[0] for record in timed]) for name in TIMED}
+    for condition in present(found):
+        mean = mean_ratios(condition)
         lines.append(
             f"On {condition.name} an 8-bit pass takes {mean['8']:.2f} times the 32-bit one, "
             f"{mean[runs.COMMUTED_8]:.2f} times when the same numbers are computed after pooling, and a 16-bit integer "
@@ -245,131 +129,14 @@ def say_latency(found: Sequence[Condition]) -> None:
     report.say(". ".join(lines) + ". So $T$, and through it the index, depends on how the simulator is written.")
 
 
-# --- Table 1: scores -------------------------------------------------------------------------------------------------
-
-
-def score_table(found: Sequence[Condition]) -> pd.DataFrame:
-    """Latency, I and I' of the paper and ours, one row a condition and width."""
-    rows = []
-    for condition in found:
-        ours = _summary(condition)
-        for bits, stated in condition.stated.iterrows():
-            row = {"condition": condition.name, "bits": bits, "C": number(stated.compression, 0)}
-            for quantity, sign, digits in (("latency_ms", "T (ms)", 2), ("index", "I", 3), ("gated_index", "I'", 3)):
-                row[f"paper {sign}"] = with_origin(number(stated[quantity], digits), stated[f"{quantity}_origin"])
-                row[f"ours {sign}"] = "no record" if ours is None else _plus_minus(ours.loc[bits], quantity, digits)
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def ranking_table(found: Sequence[Condition]) -> pd.DataFrame:
-    """Order of the widths by I and I': the paper's, ours, and whether the first place and the whole order agree."""
-    rows = []
-    stated = paper.rankings()
-    for condition in _present(found):
-        ours = _summary(condition)
-        for quantity, sign in (("index", "I"), ("gated_index", "I'")):
-            mine = metric.rank(PAPER_BITS, [ours[quantity][bits] for bits in PAPER_BITS])
-            match = stated[(stated.condition == condition.measured.condition) & (stated.metric == quantity)]
-            row = {"condition": condition.name, "score": sign, "paper": UNKNOWN, "ours": " > ".join(map(str, mine))}
-            if match.empty:
-                row |= {"verdict": report.UNDECIDED, "reason": "no order stated"}
-            else:
-                order, origin = match.iloc[0]["order"], match.iloc[0].origin
-                row["paper"] = with_origin(" > ".join(map(str, order)), origin)
-                row |= dict(zip(("verdict", "reason"), _order_verdict(order, mine), strict=True))
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _order_verdict(stated: Sequence[int], ours: Sequence[int]) -> tuple[str, str]:
-    shared = [bits for bits in ours if bits in stated]
-    agreement = kendalltau(range(len(stated)), [shared.index(bits) for bits in stated]).statistic
-    reason = f"Kendall's tau {agreement:.2f}"
-    if list(stated) == shared:
-        return report.REPRODUCED, "same order"
-    if stated[0] == shared[0]:
-        return report.IN_PART, f"same first place, {reason}"
-    return report.NOT_REPRODUCED, f"other first place, {reason}"
-
-
-def figure_index(found: Sequence[Condition]) -> tuple:
-    """Figure 1: I and I' by width, ours and the paper's."""
-    shown = _present(found)
-    figure, axes = report.panels(2, max(len(shown), 1), width=7, height=2.7 * max(len(shown), 1))
-    words = []
-    for row, condition in enumerate(shown):
-        ours, stated = _summary(condition), condition.stated
-        for axis, quantity, sign in ((axes[2 * row], "index", "I"), (axes[2 * row + 1], "gated_index", "I'")):
-            _lines(axis, ours, stated, quantity, 1)
-            axis.set(title=f"{condition.name}: {sign}", ylabel=sign, ylim=(0, None))
-            best = ours[quantity].idxmax()
-            words.append(f"{condition.name}, {sign}: highest at {best} bits ({ours[quantity][best]:.2f})")
-        axes[2 * row].legend()
-    caption = (
-        "The paper's Figure 1 for SimpleCNN: the index I (left) and the gated index I' (right) by bit-width. Filled: "
-        f"ours, mean and standard deviation over seeds ({_devices(shown)}). Hollow: stated or implied by the paper. "
-        "The two differ in height because their latencies do."
-    )
-    return figure, "fig-exp1-index", caption, "Line plots by bit-width. " + "; ".join(words) + "."
-
-
 # --- the knee --------------------------------------------------------------------------------------------------------
-
-
-def figure_knee(found: Sequence[Condition]) -> tuple:
-    """Stacked bars: probability of each width being the knee."""
-    shown = _present(found)
-    figure, axes = report.panels(width=7, height=0.9 + 0.55 * max(len(shown), 1))
-    axis, words = axes[0], []
-    for place, condition in enumerate(shown):
-        probability = condition.measured.knee().probability
-        start = 0.0
-        for bits in PAPER_BITS:
-            share = probability[bits]
-            if share == 0:
-                continue
-            axis.barh(place, share, left=start, color=WIDTH_STYLES[bits], edgecolor="white", height=0.6)
-            if share > 0.06:
-                axis.text(
-                    start + share / 2,
-                    place,
-                    f"{bits}-bit\n{share:.2f}",
-                    ha="center",
-                    va="center",
-                    color="white",
-                    fontsize=8,
-                )
-            start += share
-        words.append(
-            f"{condition.name}: " + ", ".join(f"{b}-bit {probability[b]:.2f}" for b in PAPER_BITS if probability[b])
-        )
-    axis.set_yticks(range(len(shown)), [condition.name for condition in shown])
-    axis.set(xlim=(0, 1), xlabel="probability of being the knee of I'")
-    axis.invert_yaxis()
-    axis.grid(axis="y", visible=False)
-    caption = "Probability that each bit-width is the knee of I', over resampled test images and seeds."
-    return figure, "fig-exp1-knee", caption, "Stacked bars. " + "; ".join(words) + "."
-
-
-def knee_table(found: Sequence[Condition]) -> pd.DataFrame:
-    """Knee probabilities per condition beside the paper's knee, with a verdict."""
-    rows = []
-    for condition in _present(found):
-        bootstrap = condition.measured.knee()
-        stated = int(condition.facts["knee_bits"])
-        verdict, reason = report.knee_verdict(stated, bootstrap.probability)
-        row = {"condition": condition.name, "paper's knee": f"{stated}-bit"}
-        row |= {f"P({bits})": f"{bootstrap.probability[bits]:.3f}" for bits in PAPER_BITS}
-        rows.append(row | {"threshold": f"{condition.measured.threshold:.3f}", "verdict": verdict, "reason": reason})
-    return pd.DataFrame(rows)
 
 
 def between_table(found: Sequence[Condition]) -> pd.DataFrame:
     """Accuracy and I' at the widths the paper skips, beside their neighbours; latency is that of 8 bits throughout,
     since simulated rounding costs the same at any width. The width with the highest I' of all is marked."""
     rows = []
-    for condition in _present(found):
+    for condition in present(found):
         measured = condition.measured
         cases = [runs.Case(MODEL, condition.dataset, seed, condition.profile) for seed in measured.seeds]
         known = [runs.accuracy(case, BETWEEN).known() for case in cases]
@@ -530,7 +297,7 @@ def say_recipes(grid: pd.DataFrame) -> None:
 def site_knee_table(grid: pd.DataFrame, found: Sequence[Condition]) -> pd.DataFrame:
     """Knee probabilities when only the activation site moves; 32 and 16 bits and all latencies are kept."""
     rows = []
-    for condition in _present(found):
+    for condition in present(found):
         measured = condition.measured
         for site, title in SITES.items():
             correct = _correct_at_site(condition, site)
@@ -553,29 +320,9 @@ def summary_table(found: Sequence[Condition], grid: pd.DataFrame) -> pd.DataFram
     rows = []
     for condition in found:
         if condition.measured is None:
-            rows.append((f"{condition.name}: everything", report.UNDECIDED, _absence(condition.dataset)))
+            rows.append((f"{condition.name}: everything", report.UNDECIDED, condition.absence))
             continue
-        ours, stated = _summary(condition), condition.stated
-        for bits, claim in (
-            (32, "full-precision accuracy"),
-            (4, "accuracy at 4 bits"),
-            (2, "collapse to chance at 2 bits"),
-        ):
-            mine = ours.loc[bits]
-            verdict, reason = report.accuracy_verdict(
-                stated.accuracy[bits], mine.accuracy, mine.accuracy_low, mine.accuracy_high
-            )
-            if verdict != report.UNDECIDED:
-                rows.append((f"{condition.name}: {claim} ({percent(stated.accuracy[bits])})", verdict, reason))
-        rows.append((f"{condition.name}: 16 bits loses nothing", *_lossless_verdict(condition, 16, 0.0001)))
-        rows.append((f"{condition.name}: stable through 8 bits", *_lossless_verdict(condition, 8, report.CLOSE)))
-        stated_knee = int(condition.facts["knee_bits"])
-        rows.append(
-            (
-                f"{condition.name}: the knee is {stated_knee}-bit",
-                *report.knee_verdict(stated_knee, condition.measured.knee().probability),
-            )
-        )
+        rows += claims(condition)
     mixed = grid[
         (grid.dataset == "cifar10") & (grid.recipe == _base_recipe()) & (grid.configuration == label(SEARCHED))
     ]
@@ -587,94 +334,15 @@ def summary_table(found: Sequence[Condition], grid: pd.DataFrame) -> pd.DataFram
     return pd.DataFrame(rows, columns=["claim", "verdict", "evidence"])
 
 
-def this_run_table(done: Sequence[tuple[runs.Case, records.Record, records.Record]]) -> pd.DataFrame:
-    """Accuracy and latency of the cases this rendering ran."""
-    rows = []
-    for case, accuracy, timed in done:
-        count = accuracy.values["images"]
-        for bits in PAPER_BITS:
-            name = label(bits)
-            hits = round(accuracy.values["accuracy"][name] * count)
-            interval = stats.wilson_interval(hits, count)
-            rows.append(
-                {
-                    "condition": NAMES[case.dataset],
-                    "seed": case.seed,
-                    "bits": bits,
-                    "P (%) [95 % Wilson]": report.with_interval(interval, 100),
-                    "images": count,
-                    "T (ms)": number(timed.values["latencies"][name]["median_ms"], 2),
-                    "timing": "noisy" if timed.values["noisy"] else "quiet",
-                }
-            )
-    return pd.DataFrame(rows)
-
-
 def records_used(found: Sequence[Condition]) -> list[records.Record]:
     """The records the page was drawn from."""
-    shown = _present(found)
+    shown = present(found)
     trained = [record for c in shown for record in records.collect("training", c.profile, MODEL, c.dataset)]
     grid = [record for _, _, record in _known_recipes(c.dataset for c in shown)]
     return trained + [record for c in shown for record in c.measured.records] + grid
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
-
-
-def _present(found: Sequence[Condition]) -> list[Condition]:
-    return [condition for condition in found if condition.measured is not None]
-
-
-def _summary(condition: Condition) -> pd.DataFrame | None:
-    return None if condition.measured is None else condition.measured.summary().set_index("bits")
-
-
-def _absence(dataset: str) -> str:
-    return f"not run yet; quide data fetch {dataset}, then quide run exp1 --datasets {dataset} --profile paper"
-
-
-def _percent_with_std(stated: pd.Series) -> str:
-    text = number(100 * stated.accuracy, 2)
-    return text if pd.isna(stated.accuracy_std) else f"{text} ± {100 * stated.accuracy_std:.2f}"
-
-
-def _plus_minus(row: pd.Series, quantity: str, digits: int) -> str:
-    std = row[f"{quantity}_std"]
-    return number(row[quantity], digits) if np.isnan(std) else f"{row[quantity]:.{digits}f} ± {std:.{digits}f}"
-
-
-def _lines(axis, ours: pd.DataFrame, stated: pd.DataFrame, quantity: str, scale: float) -> None:
-    """Ours as a filled line with bars of one standard deviation, the paper's known points hollow."""
-    order = report.positions(PAPER_BITS, list(ours.index))
-    error = scale * ours[f"{quantity}_std"].fillna(0)
-    axis.errorbar(order, scale * ours[quantity], yerr=error, fmt="o-", color=report.BLUE, capsize=3, label="ours")
-    known = stated[stated[quantity].notna()]
-    places = report.positions(PAPER_BITS, list(known.index))
-    axis.plot(
-        places, scale * known[quantity], "D", color=report.ORANGE, markerfacecolor="none", markersize=8, label="paper"
-    )
-    report.bit_axis(axis, PAPER_BITS)
-
-
-def _devices(shown: Sequence[Condition]) -> str:
-    return "; ".join(sorted({condition.measured.device for condition in shown})) or "no record"
-
-
-def _ratio(record: records.Record, name: str) -> tuple[float, float, float]:
-    """Median, p10 and p90 of a configuration over the median of 32 bits, from one timing run."""
-    reference = record.values["latencies"]["32"]["median_ms"]
-    timed = record.values["latencies"][name]
-    return timed["median_ms"] / reference, timed["p10_ms"] / reference, timed["p90_ms"] / reference
-
-
-def _lossless_verdict(condition: Condition, bits: int, limit: float) -> tuple[str, str]:
-    """Whether the mean change from 32 bits stays within ``limit``, with the worst seed as evidence."""
-    wide = condition.measured.table.pivot(index="seed", columns="bits", values="accuracy")
-    change = wide[bits] - wide[32]
-    reason = f"mean change {100 * change.mean():+.3f} pp, worst seed {100 * change.min():+.3f} pp"
-    if abs(change.mean()) <= limit:
-        return report.REPRODUCED, reason
-    return (report.IN_PART if abs(change.mean()) <= report.CLOSE else report.NOT_REPRODUCED), reason
 
 
 def _at_sites(grid: pd.DataFrame) -> pd.DataFrame:

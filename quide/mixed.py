@@ -55,7 +55,7 @@ def accuracy(case: Case, scheme: ptq.Scheme = ptq.PAPER, progress: bool = True) 
             "num_weights": evaluate.num_weights(network),
         }
 
-    return Run(case.spec("mixed_accuracy", details), compute, _code(), runs.test_checksum(case))
+    return Run(case.spec("mixed_accuracy", details), compute, _code(case), runs.test_checksum(case))
 
 
 def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
@@ -78,7 +78,7 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
         timings = latency.measure_interleaved(passed, warmup, passes, block=5, progress=progress, wait_s=size.wait_s)
         return timings.to_dict()
 
-    return Run(case.spec("mixed_latency", details), compute, _code(latency), runs.test_checksum(case))
+    return Run(case.spec("mixed_latency", details), compute, _code(case, latency), runs.test_checksum(case))
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,5 +196,5 @@ def _forward(model: torch.nn.Module, batch: torch.Tensor):
     return lambda: model(batch)
 
 
-def _code(*more) -> str:
-    return code_digest(prefix_tree, *runs.PTQ_CODE, *more)
+def _code(case: Case, *more) -> str:
+    return code_digest(prefix_tree, *runs.ptq_code(case.model), *more)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import torch
 from torch import nn
 
@@ -37,19 +39,53 @@ class SimpleCNN(nn.Sequential):
         self.fc2 = nn.Linear(128, num_classes)
 
 
+def resnet18(num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> nn.Module:
+    """ResNet-18 for small images (§4.1): torchvision's, with a 3x3 stem of stride 1 and without the first max-pooling.
+
+    How :data:`quide.PAPER` quantizes it: each batch norm is folded into its convolution, and the output of each of the
+    21 layers is rounded (the 17 convolutions of the main path, the 3 of the skips, the linear layer), before it is
+    added or goes through a ReLU. The sum of a block is not rounded again, so the next block reads values between the
+    grid points. The paper does not say what becomes of the sum.
+
+    Args:
+        num_classes: outputs of the last layer.
+        in_channels: 3 for CIFAR.
+        image_size: side of the square input in pixels; any will do, as the last pooling averages what is left.
+
+    Shapes:
+        as :class:`SimpleCNN`.
+    """
+    from torchvision import models as published  # here, because it takes longer to import than all of quide
+
+    network = published.resnet18(num_classes=num_classes)
+    network.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")  # as all its convolutions
+    network.maxpool = nn.Identity()
+    return network
+
+
 def build(name: str, num_classes: int, in_channels: int, image_size: int, seed: int) -> nn.Module:
     """A freshly initialised network in channels-last layout; ``seed`` alone decides its weights."""
-    if name not in _BUILDERS:
-        raise ValueError(f"model must be one of {', '.join(sorted(_BUILDERS))}, got {name!r}")
+    if name not in BUILDERS:
+        raise ValueError(f"model must be one of {', '.join(sorted(BUILDERS))}, got {name!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _BUILDERS[name](num_classes, in_channels, image_size)
+        model = BUILDERS[name](num_classes, in_channels, image_size)
     return model.to(memory_format=torch.channels_last)
 
 
-_BUILDERS = {"simplecnn": SimpleCNN}
+BUILDERS = {"simplecnn": SimpleCNN, "resnet18": resnet18}
 
 
 def quantizable_layers(model: nn.Module) -> list[str]:
     """Names of the conv and linear layers, in the order the model registers them (§3.3: all of them are quantized)."""
     return [name for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+
+
+def stages(model: nn.Module) -> list[list[str]]:
+    """The quantizable layers by the part of the model they are in, to be given one width each (``groups=`` of
+    :func:`quide.evaluate.exhaustive`): the stem, the four stages and the linear layer of a ResNet-18.
+
+    The paper's mixed topology of ResNet-18 has six entries and does not name them (Table 2); these are six parts.
+    """
+    return [list(layers) for _, layers in groupby(quantizable_layers(model), lambda name: name.split(".")[0])]

@@ -26,7 +26,7 @@ import numpy as np
 from quide import paths, provenance
 
 SCHEMA = 1
-PROFILES = ("smoke", "quick", "paper")
+PROFILES = ("smoke", "quick", "short", "paper")
 PARTIAL = ".partial"  # ending of a file that is still being written
 ABANDONED_AFTER = 3600  # seconds after which a partial file's writer is taken to be dead
 
@@ -50,7 +50,7 @@ class RunSpec:
         kind: what was measured, ``"training"``, ``"accuracy"``, ``"latency"``, ...; characters ``a-z0-9_-``.
         model, dataset: their names, ``"simplecnn"``, ``"cifar10"``; characters ``a-z0-9_.-``.
         seed: a non-negative integer.
-        profile: ``"smoke"``, ``"quick"`` or ``"paper"``.
+        profile: ``"smoke"``, ``"quick"``, ``"short"`` or ``"paper"``.
         details: every other JSON value that identifies the run (scheme, bits, recipe, backend, device). Copied and
             frozen: mappings become read-only, lists become tuples.
     """

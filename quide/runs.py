@@ -29,12 +29,9 @@ RECIPES = {
     ("simplecnn", "mnist"): train.SIMPLECNN,
     ("simplecnn", "cifar10"): train.SIMPLECNN_AUGMENTED,
     ("simplecnn", "cifar100"): train.SIMPLECNN_AUGMENTED,
+    ("resnet18", "cifar10"): train.RESNET18,
 }
-# What the accuracy of a quantized network hangs on.
-PTQ_CODE = (
-    ptq, observers, models.SimpleCNN, models.quantizable_layers, datasets.normalize, datasets.calibration_indices,
-    evaluate.predict,
-)  # fmt: skip
+SLOW_TO_TRAIN = ("resnet18",)  # the networks that there is a short schedule for
 # Timed beside the paper's widths: 16 bits as an integer grid too, and 8 bits with the quantizers moved past pooling.
 INTEGER_16, COMMUTED_8 = "16 (integer grid)", "8 (after pooling)"
 
@@ -52,7 +49,12 @@ class Case:
         datasets.info(self.dataset)
         profile(self.profile)
         if (self.model, self.dataset) not in RECIPES:
-            raise ValueError(f"model must be one of {', '.join(sorted({m for m, _ in RECIPES}))}, got {self.model!r}")
+            known = ", ".join(sorted(model for model, dataset in RECIPES if dataset == self.dataset))
+            raise ValueError(f"model must be one of {known} for {self.dataset}, got {self.model!r}")
+        if self.size.epochs is not None and self.model not in SLOW_TO_TRAIN:
+            raise ValueError(
+                f"profile {self.profile} is for {', '.join(SLOW_TO_TRAIN)}, got model {self.model!r}; use profile paper"
+            )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be a whole number in 0..{2**31 - 1}, got {self.seed!r}")
 
@@ -63,13 +65,20 @@ class Case:
 
     @property
     def recipe(self) -> train.Recipe:
-        """The paper's training recipe for this network and data set."""
-        return RECIPES[self.model, self.dataset]
+        """The paper's training recipe for this network and data set, shortened where the profile says so."""
+        recipe = RECIPES[self.model, self.dataset]
+        return recipe if self.size.epochs is None else recipe.shortened(self.size.epochs)
 
     @property
     def training_seed(self) -> int:
         """The seed its weights come from."""
         return EMBEDDED_SEED if self.size.embedded else self.seed
+
+    @property
+    def weights_name(self) -> str:
+        """Name, without ending, of the files that hold its weights: one for each network, data set, schedule, seed."""
+        schedule = "" if self.size.epochs is None else f"-{self.profile}"
+        return f"{self.model}-{self.dataset}{schedule}-seed{self.training_seed}"
 
     def spec(self, kind: str, details: dict) -> records.RunSpec:
         """The spec of a run of this case."""
@@ -100,7 +109,7 @@ class Run:
 
 
 def training(case: Case, device: str = "cpu", progress: bool = True) -> Run:
-    """Training the case's network by the paper's recipe; resumes from the checkpoint of an interrupted run.
+    """Training the case's network by its recipe; resumes from the checkpoint of an interrupted run.
 
     Values: ``history`` (:class:`quide.train.Fit`), ``best_epoch``,
     ``best_accuracy``, ``last_accuracy`` (fractions of the test set), and the packed bit sets ``correct_best`` and
@@ -122,7 +131,7 @@ def training(case: Case, device: str = "cpu", progress: bool = True) -> Run:
             values[f"correct_{selection}"] = records.pack_bits(hits.numpy())
         return values
 
-    code = code_digest(train, models.SimpleCNN, datasets.normalize, evaluate.predict)
+    code = code_digest(train, models.BUILDERS[case.model], datasets.normalize, evaluate.predict)
     data = f"{_checksum(case.dataset, 'train')} {_checksum(case.dataset, 'test')}"
     return Run(case.spec("training", {"recipe": asdict(case.recipe)}), compute, code, data)
 
@@ -168,7 +177,7 @@ def accuracy(
             "images": len(test),
         }
 
-    return Run(case.spec("accuracy", details), compute, code_digest(*PTQ_CODE), test_checksum(case))
+    return Run(case.spec("accuracy", details), compute, code_digest(*ptq_code(case.model)), test_checksum(case))
 
 
 def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
@@ -176,7 +185,7 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
 
     16 bits is a float16 cast (the scheme's ``sixteen_bit="float16"``); 8, 4 and 2 round after every layer, as a
     simulating framework does. Two more configurations show what simulation itself costs: 16 bits on an integer grid,
-    and 8 bits with the quantizers moved past pooling, which returns the same numbers.
+    and 8 bits with the quantizers moved past pooling and merged with the ReLUs, which returns the same numbers.
 
     Values: :meth:`quide.latency.Timings.to_dict`. The machine is in the spec, so that another machine measures anew.
     """
@@ -201,8 +210,16 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
             passes, size.warmup, size.passes, progress=progress, wait_s=size.wait_s
         ).to_dict()
 
-    code = code_digest(latency, ptq, models.SimpleCNN)
+    code = code_digest(latency, ptq, models.BUILDERS[case.model])
     return Run(case.spec("latency", details), compute, code, test_checksum(case))
+
+
+def ptq_code(model: str) -> tuple:
+    """The code that the accuracy of a quantized network hangs on, for :func:`quide.provenance.code_digest`."""
+    return (
+        ptq, observers, models.BUILDERS[model], models.quantizable_layers, datasets.normalize,
+        datasets.calibration_indices, evaluate.predict,
+    )  # fmt: skip
 
 
 def network(case: Case, selection: str = "best") -> nn.Module:
@@ -238,13 +255,13 @@ def calibration_images(case: Case, size: int = CALIBRATION_SIZE) -> torch.Tensor
 
 def checkpoint_file(case: Case) -> Path:
     """Where a training run keeps its state."""
-    return paths.cache() / "checkpoints" / f"{case.model}-{case.dataset}-seed{case.training_seed}.pt"
+    return paths.cache() / "checkpoints" / f"{case.weights_name}.pt"
 
 
 def published_checkpoint(case: Case) -> Path:
     """Where the checkout keeps the best epoch of a training seed, if it does."""
     folder = paths.embedded() if case.training_seed == EMBEDDED_SEED else paths.home() / "data" / "checkpoints"
-    return folder / f"{case.model}-{case.dataset}-seed{case.training_seed}.safetensors"
+    return folder / f"{case.weights_name}.safetensors"
 
 
 def publish_checkpoint(case: Case) -> Path:
@@ -263,7 +280,8 @@ def _fit(case: Case, device: str, progress: bool) -> train.Fit:
     facts = datasets.info(case.dataset)
     model = models.build(case.model, facts.num_classes, facts.channels, facts.image_size, case.training_seed).to(device)
     sets = (datasets.load(case.dataset, split).to(device) for split in ("train", "test"))
-    return train.fit(model, *sets, case.recipe, case.training_seed, checkpoint_file(case), progress=progress)
+    # Saved each epoch: writing takes a second at most, an epoch of a large network on a CPU half an hour.
+    return train.fit(model, *sets, case.recipe, case.training_seed, checkpoint_file(case), every=1, progress=progress)
 
 
 def _with_weights(case: Case, weights: dict[str, torch.Tensor]) -> nn.Module:

@@ -10,7 +10,7 @@ import pandas as pd
 from quide import evaluate, metric, paper, records, runs, stats
 from quide.evaluate import PAPER_BITS
 
-CONDITION = {("simplecnn", name): f"{name}-simplecnn" for name in ("mnist", "cifar10", "cifar100")}
+CONDITION = {(model, dataset): f"{dataset}-{model}" for model, dataset in runs.RECIPES}
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def quide(workplace: Path, *arguments: str, **more: str) -> subprocess.Completed
         (["run", "exp1", "--seeds", "-1"], "seeds must be integers from 0 to 4294967295, got -1"),
         (["run", "exp1", "--seeds", "7", "--seeds", "7"], "seeds must differ from one another, got 7, 7"),
         (["run", "exp1", "--datasets", "imagenet"], "dataset must be one of mnist, cifar10, cifar100, got 'imagenet'"),
-        (["run", "exp1", "--profile", "huge"], "profile must be one of smoke, quick, paper, got 'huge'"),
+        (["run", "exp1", "--profile", "huge"], "profile must be one of smoke, quick, short, paper, got 'huge'"),
         (["run", "exp1", "--device", "abacus"], "device 'abacus' cannot be used on this machine; try cpu"),
         (["run", "exp1", "--output", "out.html"], "output must end in .ipynb, got out.html"),
         (["book", "--profile", "huge"], "profile must be one of smoke, quick, paper, got 'huge'"),

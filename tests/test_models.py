@@ -1,15 +1,18 @@
-"""The paper's network: its size, its wiring, and that a seed alone decides its weights."""
+"""The paper's networks: their size, their wiring, and that a seed alone decides their weights."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from quide import models
+from quide import models, ptq
 from quide.datasets import INFO
+from quide.evaluate import predict
 from quide.models import SimpleCNN, build, quantizable_layers
+from quide.prefix_tree import PrefixTree
 
 PARAMETERS = {  # weights and biases of conv1 + conv2 + fc1 + fc2, by hand from §3.3 with padding 1
     "mnist": 320 + 18_496 + 401_536 + 1_290,
@@ -18,9 +21,9 @@ PARAMETERS = {  # weights and biases of conv1 + conv2 + fc1 + fc2, by hand from 
 }
 
 
-def network(dataset: str, seed: int = 0) -> nn.Module:
+def network(dataset: str, seed: int = 0, model: str = "simplecnn") -> nn.Module:
     facts = INFO[dataset]
-    return build("simplecnn", facts.num_classes, facts.channels, facts.image_size, seed)
+    return build(model, facts.num_classes, facts.channels, facts.image_size, seed)
 
 
 @pytest.mark.parametrize(("dataset", "total"), [("mnist", 421_642), ("cifar10", 545_098), ("cifar100", 556_708)])
@@ -45,13 +48,16 @@ def test_forward_is_the_network_of_the_paper():
     assert torch.equal(net(images), expected)
 
 
-def test_the_seed_alone_decides_the_weights():
+@pytest.mark.parametrize("model", models.BUILDERS)
+def test_the_seed_alone_decides_the_weights(model):
     torch.manual_seed(1)
-    first = network("mnist", 7).state_dict()
+    first = network("cifar10", 7, model).state_dict()
     torch.manual_seed(2)
-    again, other = network("mnist", 7).state_dict(), network("mnist", 8).state_dict()
+    again, other = network("cifar10", 7, model).state_dict(), network("cifar10", 8, model).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not any(torch.equal(first[name], other[name]) for name in first)
+    drawn = {name for name, weights in first.items() if weights.ndim > 1}
+    assert len(drawn) == {"simplecnn": 4, "resnet18": 21}[model]
+    assert not any(torch.equal(first[name], other[name]) for name in drawn)
 
 
 def test_building_leaves_the_global_generator_alone():
@@ -73,6 +79,95 @@ def test_refuses_an_image_size_that_two_poolings_do_not_divide(image_size):
 def test_refuses_an_unknown_model_and_lists_the_known():
     with pytest.raises(ValueError, match="^model must be one of .*simplecnn.*, got 'vgg'$"):
         build("vgg", 10, 3, 32, 0)
+
+
+# --- ResNet-18 -------------------------------------------------------------------------------------------------------
+
+STAGES = [  # torchvision's names of the layers, by hand
+    ["conv1"],
+    ["layer1.0.conv1", "layer1.0.conv2", "layer1.1.conv1", "layer1.1.conv2"],
+    *(
+        [f"layer{n}.0.conv1", f"layer{n}.0.conv2", f"layer{n}.0.downsample.0", f"layer{n}.1.conv1", f"layer{n}.1.conv2"]
+        for n in (2, 3, 4)
+    ),
+    ["fc"],
+]
+
+
+def test_resnet18_has_the_size_of_the_cifar_one():
+    net = network("cifar10", model="resnet18")
+    plain = 4 * 64 * 64 * 9 + sum(9 * (c * c // 2 + 3 * c * c) + c * c // 2 for c in (128, 256, 512))
+    norms = 2 * (64 + 4 * 64 + sum(5 * c for c in (128, 256, 512)))
+    assert sum(parameter.numel() for parameter in net.parameters()) == 3 * 64 * 9 + plain + norms + 5_130 == 11_173_962
+
+
+def test_resnet18_keeps_the_resolution_up_to_its_first_stage():
+    net, sides = network("cifar10", model="resnet18").eval(), []
+    for part in (net.layer1, net.layer2, net.layer3, net.layer4):
+        part.register_forward_hook(lambda _, inputs, output: sides.append((inputs[0].shape[-1], output.shape[-1])))
+    assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert sides == [(32, 32), (32, 16), (16, 8), (8, 4)]
+
+
+def test_resnet18_is_torchvision_s_but_for_the_stem():
+    """With the same weights and the stem's work done outside, both compute the same."""
+    net, theirs = network("cifar10", model="resnet18").eval(), torchvision.models.resnet18(num_classes=10).eval()
+    theirs.conv1 = theirs.bn1 = theirs.relu = theirs.maxpool = nn.Identity()
+    theirs.load_state_dict(net.state_dict(), strict=False)
+    images = torch.randn(2, 3, 32, 32)
+    stem = F.relu(net.bn1(F.conv2d(images, net.conv1.weight, padding=1)))
+    assert torch.equal(net(images), theirs(stem))
+
+
+def test_resnet18_s_stem_starts_as_wide_as_its_other_convolutions():
+    net = network("cifar10", model="resnet18")
+    for conv in (net.conv1, net.layer2[0].conv1):
+        fan_out = conv.out_channels * 9
+        assert conv.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
+
+
+def test_resnet18_has_21_layers_in_six_parts():
+    net = network("cifar10", model="resnet18")
+    assert models.stages(net) == STAGES
+    assert quantizable_layers(net) == [layer for stage in STAGES for layer in stage]
+    assert len(quantizable_layers(net)) == 21
+
+
+def test_parts_without_parts_of_their_own_are_stages_of_one_layer():
+    assert models.stages(network("mnist")) == [["conv1"], ["conv2"], ["fc1"], ["fc2"]]
+
+
+def test_resnet18_s_quantized_values_are_those_of_its_docstring():
+    """Each layer's output is rounded, once; the sums of the blocks are not."""
+    net = network("cifar10", model="resnet18").eval()
+    quantized = ptq.prepare(net, torch.randn(4, 3, 32, 32)).at(8, commute=False)
+    rounded = [
+        node.all_input_nodes[0]
+        for node in quantized.graph.nodes
+        if node.op == "call_module" and isinstance(quantized.get_submodule(node.target), ptq.FakeQuantize)
+    ]
+    assert sorted(node.target for node in rounded) == sorted(quantizable_layers(net))
+    sums = [node for node in quantized.graph.nodes if "add" in node.name]
+    assert len(sums) == 8 and all(len(node.users) == 1 for node in sums)
+
+
+@pytest.mark.slow
+def test_every_configuration_of_the_stages_is_scored_exactly():
+    """The tree over the six stages gives each configuration the predictions that quantizing it on its own gives."""
+    net = network("cifar10", model="resnet18").eval()
+    generator = torch.Generator().manual_seed(0)
+    for norm in (part for part in net.modules() if isinstance(part, nn.BatchNorm2d)):
+        norm.running_mean.uniform_(-0.2, 0.2, generator=generator)
+        norm.running_var.uniform_(0.5, 1.5, generator=generator)
+    images = torch.randn(40, 3, 16, 16, generator=generator)
+    prepared, stages = ptq.prepare(net, images), models.stages(net)
+    tree = PrefixTree(prepared, (8, 3), stages)
+    assert len(tree.configurations) == 2 ** len(stages)
+    predicted = tree.predict(images)
+    assert len(predicted.unique(dim=0)) > 8  # configurations differ, or nothing would be tested
+    for place in range(0, len(tree.configurations), 9):
+        widths = [width for width, stage in zip(tree.configurations[place], stages, strict=True) for _ in stage]
+        assert torch.equal(predicted[place], predict(prepared.at(widths), [images])), tree.configurations[place]
 
 
 def test_quantizable_layers_are_all_conv_and_linear_ones_in_order():

@@ -122,7 +122,7 @@ def test_a_spec_is_frozen_copied_and_picklable():
     ({"kind": "Accuracy"}, "kind"), ({"kind": "a/b"}, "kind"), ({"kind": ""}, "kind"), ({"kind": "a\n"}, "kind"),
     ({"model": "../up"}, "model"), ({"model": ".hidden"}, "model"), ({"dataset": "CIFAR 10"}, "dataset"),
     ({"dataset": None}, "dataset"), ({"seed": -1}, "seed"), ({"seed": True}, "seed"), ({"seed": "0"}, "seed"),
-    ({"seed": 0.5}, "seed"), ({"profile": "fast"}, "smoke, quick, paper"), ({"profile": ["quick"]}, "profile"),
+    ({"seed": 0.5}, "seed"), ({"profile": "fast"}, "smoke, quick, short, paper"), ({"profile": ["quick"]}, "profile"),
     ({"details": {"rate": float("nan")}}, r"details\.rate is nan"), ({"details": [1]}, "details must be a mapping"),
     ({"details": {"bits": {8: 1}}}, r"details\.bits has the key 8"),
     ({"details": {"a": {1, 2}}}, r"details\.a is a set"),

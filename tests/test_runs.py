@@ -3,8 +3,9 @@
 from collections import Counter
 
 import pytest
+import torch
 
-from quide import mixed, paths, ptq, recipes, records, runs
+from quide import datasets, mixed, models, paths, ptq, recipes, records, runs, train
 
 
 @pytest.mark.parametrize(
@@ -15,6 +16,8 @@ from quide import mixed, paths, ptq, recipes, records, runs
         (("simplecnn", "mnist", -1), "seed"),
         (("simplecnn", "mnist", True), "seed"),
         (("simplecnn", "mnist", 0, "fast"), "profile"),
+        (("resnet18", "mnist", 0), "model"),
+        (("simplecnn", "mnist", 0, "short"), "profile short"),
     ],
 )
 def test_a_wrong_case_is_refused_by_name(arguments, named):
@@ -41,6 +44,68 @@ def test_a_spec_tells_apart_whatever_changes_the_result():
     ]
     assert len({run.spec.key for run in [plain, *others]}) == len(others) + 1
     assert runs.accuracy(case, bits=[32, 16, 8, 4, 2]).spec == plain.spec
+
+
+def test_the_short_schedule_is_the_paper_s_with_fewer_epochs():
+    short, paper = (runs.Case("resnet18", "cifar10", 0, name).recipe for name in ("short", "paper"))
+    assert paper == train.RESNET18
+    assert short == train.RESNET18.shortened(3)
+
+
+def test_nothing_of_the_short_schedule_is_taken_for_the_paper_s():
+    short, paper = (runs.Case("resnet18", "cifar10", 0, name) for name in ("short", "paper"))
+    for make in (runs.training, runs.accuracy, runs.timing):
+        assert make(short).spec.key != make(paper).spec.key
+        assert records.path_of(make(short).spec).parts[-3] == "short"
+    assert runs.checkpoint_file(short) != runs.checkpoint_file(paper)
+    assert runs.published_checkpoint(short) != runs.published_checkpoint(paper)
+
+
+def test_weights_are_kept_under_the_name_that_published_checkpoints_have():
+    assert runs.published_checkpoint(runs.Case("simplecnn", "cifar10", 0, "paper")).exists()
+    assert runs.published_checkpoint(runs.Case("simplecnn", "mnist", 42, "paper")).exists()
+
+
+def test_a_record_hangs_on_the_code_of_its_own_network_alone(monkeypatch):
+    cases = [runs.Case(model, "cifar10", 0, "paper") for model in ("simplecnn", "resnet18")]
+    makers = (runs.training, runs.accuracy, runs.timing)
+    before = [[make(case).code for make in makers] for case in cases]
+    monkeypatch.setitem(models.BUILDERS, "resnet18", models.SimpleCNN)
+    after = [[make(case).code for make in makers] for case in cases]
+    assert after[0] == before[0]
+    assert all(new != old for new, old in zip(after[1], before[1], strict=True))
+
+
+def few_images(count: int) -> datasets.ImageSet:
+    generator = torch.Generator().manual_seed(count)
+    pixels = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    facts = datasets.info("cifar10")
+    return datasets.ImageSet(pixels, torch.arange(count) % facts.num_classes, facts.mean, facts.std)
+
+
+@pytest.mark.slow
+def test_an_interrupted_short_training_goes_on_from_its_last_epoch(tmp_path, monkeypatch):
+    case, run_epoch = runs.Case("resnet18", "cifar10", 0, "short"), train._epoch
+    monkeypatch.setattr(datasets, "load", lambda _, split: few_images({"train": 12, "test": 4}[split]))
+    monkeypatch.setenv("QUIDE_CACHE", str(tmp_path / "whole"))
+    whole = runs._fit(case, "cpu", progress=False)
+    assert len(whole.history) == case.size.epochs
+
+    def mortal(*arguments):
+        if arguments[-1] == 2:
+            raise KeyboardInterrupt
+        return run_epoch(*arguments)
+
+    monkeypatch.setenv("QUIDE_CACHE", str(tmp_path / "interrupted"))
+    monkeypatch.setattr(train, "_epoch", mortal)
+    with pytest.raises(KeyboardInterrupt):
+        runs._fit(case, "cpu", progress=False)
+    epochs = []
+    monkeypatch.setattr(train, "_epoch", lambda *arguments: epochs.append(arguments[-1]) or run_epoch(*arguments))
+    resumed = runs._fit(case, "cpu", progress=False)
+    assert epochs == [2, 3]
+    for name, weights in whole.last.items():
+        assert torch.equal(resumed.last[name], weights), name
 
 
 def test_an_unknown_selection_is_refused():
@@ -83,7 +148,8 @@ MAKERS = {"training": runs.training, "accuracy": runs.accuracy, "latency": runs.
 def test_no_committed_record_is_stale(monkeypatch):
     monkeypatch.delenv("QUIDE_RESULTS", raising=False)
     stale, seen = Counter(), 0
-    for file in (paths.results() / "paper").glob("*/*.json"):
+    committed = [file for profile in ("short", "paper") for file in (paths.results() / profile).glob("*/*.json")]
+    for file in committed:
         record = records.read(file)
         spec = record.spec
         today = MAKERS[spec.kind](runs.Case(spec.model, spec.dataset, spec.seed, spec.profile))

@@ -2,41 +2,11 @@
 
 import numpy as np
 import pytest
+from known_records import IMAGES, LATENCY, save_accuracy, save_timing
 
-from quide import evaluate, exp1, metric, paper, recipes, records, report, runs, scores
+from quide import evaluate, exp1, metric, paper, recipes, report, runs, scores, table1
 
-IMAGES = 400
 ACCURACY = {32: 0.80, 16: 0.80, 8: 0.7975, 4: 0.58, 2: 0.10}
-LATENCY = {"32": 2.0, "16": 3.0, "8": 4.0, "4": 4.0, "2": 4.0, runs.INTEGER_16: 4.0, runs.COMMUTED_8: 2.5}
-PROVENANCE = {
-    "date": "2026-01-02T03:04:05+00:00", "git_commit": "abc", "cpu": "a CPU", "accelerator": None,
-    "packages": {"torch": "2.14.0"},
-}  # fmt: skip
-
-
-def bits_with(share: float, shift: int) -> np.ndarray:
-    """Exactly ``share`` of the images right, which ones depending on ``shift``."""
-    hits = np.zeros(IMAGES, bool)
-    hits[: round(share * IMAGES)] = True
-    return np.roll(hits, shift)
-
-
-def save_accuracy(run: runs.Run, accuracy: dict[str, float]) -> None:
-    values = {
-        "accuracy": accuracy,
-        "correct": {name: records.pack_bits(bits_with(share, 0)) for name, share in accuracy.items()},
-        "images": IMAGES,
-    }
-    records.save(records.Record(run.spec, values, run.code, run.data, PROVENANCE, 1.0))
-
-
-def save_timing(run: runs.Run, factor: float) -> None:
-    latencies = {
-        name: {"median_ms": factor * ms, "p10_ms": 0.9 * factor * ms, "p90_ms": 1.2 * factor * ms}
-        for name, ms in LATENCY.items()
-    }
-    values = {"latencies": latencies, "aa_ratio": 1.01, "reasons": [], "noisy": False}
-    records.save(records.Record(run.spec, values, run.code, run.data, PROVENANCE, 1.0))
 
 
 @pytest.fixture
@@ -99,11 +69,11 @@ def test_every_table_of_the_page_has_a_row_for_each_condition_and_no_nan(known):
     found = exp1.conditions(["cifar10", "cifar100"])
     grid = exp1.recipe_results(["cifar10", "cifar100"])
     tables = {
-        "accuracy": exp1.accuracy_table(found),
-        "latency": exp1.latency_table(found),
-        "score": exp1.score_table(found),
-        "ranking": exp1.ranking_table(found),
-        "knee": exp1.knee_table(found),
+        "accuracy": table1.accuracy_table(found),
+        "latency": table1.latency_table(found),
+        "score": table1.score_table(found),
+        "ranking": table1.ranking_table(found),
+        "knee": table1.knee_table(found),
         "site": exp1.site_table(grid),
         "closest": exp1.closest_table(grid),
         "site knee": exp1.site_knee_table(grid, found),
@@ -121,7 +91,7 @@ def test_every_table_of_the_page_has_a_row_for_each_condition_and_no_nan(known):
 def test_every_figure_has_caption_and_alt_text_with_numbers(known, capsys):
     found, grid = exp1.conditions(["cifar10"]), exp1.recipe_results(["cifar10"])
     made = [
-        exp1.figure_components(found), exp1.figure_index(found), exp1.figure_knee(found), exp1.figure_sites(grid),
+        table1.figure_components(found), table1.figure_index(found), table1.figure_knee(found), exp1.figure_sites(grid),
         exp1.figure_recipes(grid),
     ]  # fmt: skip
     assert len({name for _, name, _, _ in made}) == len(made)
