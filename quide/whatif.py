@@ -422,7 +422,6 @@ def _json(known: Mapping[str, Network], start: Choice) -> str:
         "kernels": {key: {"words": kernel.words} for key, kernel in KERNELS.items()},
         "presets": {key: asdict(preset.choice) for key, preset in presets(known).items()},
         "start": asdict(start),
-        "step": STEP,
     }
     return json.dumps(content, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 

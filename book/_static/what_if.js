@@ -149,19 +149,21 @@ const whatIf = (() => {
     return `#${new URLSearchParams(entries)}`;
   }
 
-  // The choice that an address holds; null if it holds none. What it leaves out, or has wrong, is as the network starts.
+  // The choice that an address holds, null if it names no network. What else it lacks or has wrong is as at the start.
   function fromFragment(data, fragment) {
     const asked = new URLSearchParams(fragment.slice(1));
-    const network = data.networks[asked.get("network")];
-    if (network === undefined) return null;
     const oneOf = (name, options, otherwise) => (Object.hasOwn(options, asked.get(name)) ? asked.get(name) : otherwise);
-    const tolerance = Number.parseFloat(asked.get("tolerance"));
+    const key = oneOf("network", data.networks, null);
+    if (key === null) return null;
+    const network = data.networks[key];
+    const tolerance = Number(Number.parseFloat(asked.get("tolerance")).toFixed(2)); // the slider's steps
+    const usable = tolerance >= 0 && tolerance <= 1 && tolerance !== network.tolerance;
     return {
-      network: asked.get("network"),
+      network: key,
       kernel: oneOf("kernel", network.sources, network.kernel),
       unit: oneOf("unit", data.units, data.start.unit),
       count: oneOf("count", data.counts, data.start.count),
-      tolerance: tolerance >= 0 && tolerance <= 1 ? tolerance : null,
+      tolerance: usable ? tolerance : null,
     };
   }
 
