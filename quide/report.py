@@ -80,7 +80,12 @@ def table(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None =
     """
     if frame.empty:
         return say(f"*{caption}*: there is no record of it here.")
-    display(HTML(table_markup(frame, caption, classes)))
+    show_markup(table_markup(frame, caption, classes))
+
+
+def show_markup(text: str) -> None:
+    """Display HTML."""
+    display(HTML(text))
 
 
 def table_markup(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None = None) -> str:

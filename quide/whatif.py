@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
-from IPython.display import HTML, display
 
 from quide import evaluate, exp3, latency, metric, models, paper, report, scores
 from quide.evaluate import PAPER_BITS, label
@@ -23,6 +22,7 @@ from quide.recipes import SEARCHED
 from quide.report import UNKNOWN
 from quide.search import Configuration
 
+Widths = int | Configuration  # of all layers, or one a layer
 PROFILES = ("paper", "quick", "smoke")  # whose records are taken, the first that has any
 WIDTH = metric.FULL_PRECISION_BITS
 FIGURES = 4  # significant digits of latencies and scores
@@ -112,12 +112,7 @@ class Network:
 
     def compression(self, count: str) -> list[float]:
         """C of each configuration, NaN where it hangs on layer sizes that are not known."""
-        sizes = self.num_weights if count == "size" else None
-        known = [isinstance(bits, int) or sizes is not None or count == "nominal" for bits in self.table.bits]
-        return [
-            metric.compression_ratio(bits, sizes) if sure else math.nan
-            for bits, sure in zip(self.table.bits, known, strict=True)
-        ]
+        return [_compression(bits, count, self.num_weights) for bits in self.table.bits]
 
     def scores(self, choice: Choice) -> pd.DataFrame:
         """Compression, accuracy, latency (in the choice's unit), index and gated_index by name; NaN is unknown."""
@@ -141,6 +136,13 @@ class Network:
         return found.idxmax() if len(found) and found.max() > 0 else None
 
 
+def _compression(bits: Widths, count: str, num_weights: tuple[int, ...] | None) -> float:
+    """C by one of :data:`COUNTS`; with one width for all layers both agree."""
+    if count == "nominal" or isinstance(bits, int):
+        return metric.compression_ratio(bits)
+    return math.nan if num_weights is None else metric.compression_ratio(bits, num_weights)
+
+
 # --- what is known ---------------------------------------------------------------------------------------------------
 
 
@@ -151,7 +153,7 @@ def networks(profile: str = "quick") -> dict[str, Network]:
         profile: whose records of mixed precision are taken where the paper profile has none.
     """
     mixed = _mixed(profile)
-    measured = {name: found for name in scores.CONDITION.values() if (found := _measured(name)) is not None}
+    measured = {name: found for case, name in scores.CONDITION.items() if (found := _measured(*case)) is not None}
     candidates = [_measured_network(name, *found) for name, found in measured.items()]
     if mixed is not None:
         candidates.append(_mixed_network(mixed))
@@ -165,9 +167,8 @@ def _comparable(network: Network) -> bool:
     return network.table.accuracy.notna().sum() > 1 and network.table[network.kernel].notna().any()
 
 
-def _measured(condition: str) -> tuple[str, scores.Measured] | None:
-    """The first profile with records of a condition, and what they hold."""
-    (model, dataset) = next(case for case, name in scores.CONDITION.items() if name == condition)
+def _measured(model: str, dataset: str) -> tuple[str, scores.Measured] | None:
+    """The first profile with records of a network, and what they hold."""
     for profile in PROFILES:
         if (found := scores.measured(model, dataset, profile)) is not None:
             return profile, found
@@ -185,9 +186,8 @@ def _measured_network(condition: str, profile: str, found: scores.Measured) -> N
     summary = found.summary().set_index("bits")
     table = _table({bits: summary.accuracy[bits] for bits in PAPER_BITS}, "measured")
     table["measured"] = summary.latency_ms.loc[list(PAPER_BITS)].to_numpy()
-    stated = _paper_latencies(condition)
     return _network(
-        condition, "measured", f"measured here{_unless_paper(profile)}", table, stated, float(summary.accuracy[WIDTH]),
+        condition, "measured", f"measured here{_unless_paper(profile)}", table, float(summary.accuracy[WIDTH]),
         _averaged(found.seeds, profile), _timed(found.device, found.noisy),
     )  # fmt: skip
 
@@ -208,9 +208,8 @@ def _mixed_network(found: exp3.Found) -> Network:
     table["measured"] = _mixed_latencies(found, table.bits)
     note = f" It has {len(main.configurations)} configurations; the best by each way to count C are among those shown."
     return _network(
-        exp3.CONDITION, "mixed", f"mixed precision, measured here{_unless_paper(found.profile)}", table,
-        _paper_latencies(exp3.CONDITION), full_precision, _averaged(found.landscapes, found.profile) + note,
-        _timed(found.device, found.timed.values["reasons"]),
+        exp3.CONDITION, "mixed", f"mixed precision, measured here{_unless_paper(found.profile)}", table, full_precision,
+        _averaged(found.landscapes, found.profile) + note, _timed(found.device, found.timed.values["reasons"]),
     )  # fmt: skip
 
 
@@ -234,9 +233,7 @@ def _paper_network(condition: str, swept: scores.Measured | None, mixed: exp3.Fo
         timed = _timed(swept.device, swept.noisy)
     full_precision = float(paper.conditions().loc[condition, "full_precision_accuracy"])
     source = "Accuracies: stated in the paper's text, or implied by it (†)."
-    return _network(
-        condition, "paper", "the paper's numbers", table, _paper_latencies(condition), full_precision, source, timed
-    )
+    return _network(condition, "paper", "the paper's numbers", table, full_precision, source, timed)
 
 
 def _network(
@@ -244,7 +241,6 @@ def _network(
     source: str,
     words: str,
     table: pd.DataFrame,
-    stated: Mapping[int | Configuration, tuple[float, str]],
     full_precision: float,
     accuracy_source: str,
     timed: str | None,
@@ -255,17 +251,16 @@ def _network(
         condition, source: make the key.
         words: what to say of the accuracies after the condition's label.
         table: with measured latencies.
-        stated: the paper's latencies and their origins, by widths.
         full_precision, accuracy_source: as in :class:`Network`.
         timed: where the measured latencies are from; None where there are none.
     """
     facts, sizes = paper.conditions().loc[condition], _num_weights(condition)
-    kernel = "paper" if source == "paper" else "measured"
+    kernel, stated = "paper" if source == "paper" else "measured", _paper_cells(condition, "latency_ms")
     table["paper"] = [stated.get(bits, (math.nan, ""))[0] for bits in table.bits]
     table["paper_origin"] = [stated.get(bits, (math.nan, "unknown"))[1] for bits in table.bits]
     sources = {"measured": timed} if timed else {}
     if table.paper.notna().any():
-        sources["paper"] = "Latencies: stated in the paper's text (RTX 3090), or implied by it (†)."
+        sources["paper"] = "Latencies: stated in the paper's text, or implied by it (†)."
     _imagine(table, kernel, sizes, sources)
     return Network(
         f"{condition}-{source}", f"{facts.label}, {words}", table, full_precision, float(facts.tolerance),
@@ -284,16 +279,13 @@ def _imagine(table: pd.DataFrame, kernel: str, sizes: tuple[int, ...] | None, so
     start = f"{_figures(reference[kernel])} ms, the latency of {name}"
     table["equal"] = reference[kernel]
     sources["equal"] = f"Latencies: all {start}."
-    if isinstance(reference.bits, int) or sizes is not None:
-        mean = [
-            WIDTH / metric.compression_ratio(bits, sizes) if isinstance(bits, int) or sizes else math.nan
-            for bits in (reference.bits, *table.bits)
-        ]
-        table["ideal"] = reference[kernel] * np.array(mean[1:]) / mean[0]
+    compression = pd.Series([_compression(bits, "size", sizes) for bits in table.bits], table.index)
+    if not math.isnan(compression[name]):
+        table["ideal"] = reference[kernel] * compression[name] / compression
         sources["ideal"] = f"Latencies: in proportion to the bits of the weights, from {start}."
 
 
-def _table(accuracy: Mapping[int | Configuration, float], origin: str) -> pd.DataFrame:
+def _table(accuracy: Mapping[Widths, float], origin: str) -> pd.DataFrame:
     """Configurations from the most bits to the fewest, with their accuracies."""
     order = sorted(accuracy, key=lambda bits: (-np.mean(bits), np.ndim(bits)))
     names = [f"{bits} bits" if isinstance(bits, int) else label(bits) for bits in order]
@@ -301,7 +293,7 @@ def _table(accuracy: Mapping[int | Configuration, float], origin: str) -> pd.Dat
     return pd.DataFrame({"bits": pd.Series(order, names, dtype=object), **columns}, index=names)
 
 
-def _paper_cells(condition: str, quantity: str) -> dict[int | Configuration, tuple[float, str]]:
+def _paper_cells(condition: str, quantity: str) -> dict[Widths, tuple[float, str]]:
     """The paper's cells of Tables 1 and 2: widths to value and origin, unknown ones included."""
     cells = {}
     if condition in set(paper.table1().condition):
@@ -313,18 +305,16 @@ def _paper_cells(condition: str, quantity: str) -> dict[int | Configuration, tup
     return cells
 
 
-def _paper_latencies(condition: str) -> dict[int | Configuration, tuple[float, str]]:
-    return _paper_cells(condition, "latency_ms")
-
-
-def _mixed_latencies(found: exp3.Found, configurations: Sequence[int | Configuration]) -> list[float]:
+def _mixed_latencies(found: exp3.Found, configurations: Sequence[Widths]) -> list[float]:
     """Medians in ms of the one run that timed every configuration."""
     layers, timed = len(found.main.num_weights), found.timed.values["latencies"]
-    names = [
-        label((bits,) * layers) if isinstance(bits, int) and bits != WIDTH else label(bits) for bits in configurations
-    ]
-    assert label(WIDTH) == FULL_PRECISION
-    return [timed[name]["median_ms"] for name in names]
+
+    def name(bits: Widths) -> str:
+        if bits == WIDTH:
+            return FULL_PRECISION
+        return label((bits,) * layers if isinstance(bits, int) else bits)
+
+    return [timed[name(bits)]["median_ms"] for bits in configurations]
 
 
 def _num_weights(condition: str) -> tuple[int, ...] | None:
@@ -333,7 +323,7 @@ def _num_weights(condition: str) -> tuple[int, ...] | None:
     return tuple(evaluate.num_weights(models.SimpleCNN())) if condition == exp3.CONDITION else None
 
 
-def _shortened(configuration: Configuration) -> int | Configuration:
+def _shortened(configuration: Configuration) -> Widths:
     return configuration[0] if len(set(configuration)) == 1 else configuration
 
 
@@ -354,7 +344,7 @@ def _timed(device: str, reasons: Sequence[str]) -> str:
 
 def show(known: Mapping[str, Network]) -> None:
     """Display the controls, the chart and the table; without JavaScript the table alone, and what is missing."""
-    display(HTML(markup(known)))
+    report.show_markup(markup(known))
 
 
 def say_left_out(known: Mapping[str, Network]) -> None:

@@ -6,7 +6,7 @@ const whatIf = (() => {
   const PAUSE_MS = 300; // a slider is described when it has come to rest, not at every step
   const FIGURES = 4; // significant digits of latencies and scores
   const UNKNOWN = "–";
-  const CONTROLS = ["network", "tolerance", "unit", "count", "kernel"];
+  const CONTROLS = ["network", "kernel", "unit", "count", "tolerance"];
 
   // --- the metric ---------------------------------------------------------------------------------------------------
 
