@@ -385,6 +385,10 @@ def test_solutions_open_by_keyboard(page):
     for solution in solutions.all():
         text = solution.locator("p:not(.admonition-title), li").first
         assert text.evaluate("e => !e.checkVisibility({visibilityProperty: true})")
-        solution.locator("button").focus()
+        button = solution.locator("button")
+        button.focus()
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Tab")
+        assert button.evaluate("b => getComputedStyle(b).outlineStyle") == "solid"
         page.keyboard.press("Enter")
         assert text.evaluate("e => e.checkVisibility({visibilityProperty: true})")

@@ -270,8 +270,8 @@ const whatIf = (() => {
       const button = event.target.closest("button");
       if (button !== null) show(button.dataset.preset ? data.presets[button.dataset.preset] : data.start);
     });
-    addEventListener("hashchange", () => {
-      const asked = fromFragment(data, location.hash);
+    addEventListener("hashchange", (event) => {
+      const asked = fromFragment(data, new URL(event.newURL).hash); // settle() may have rewritten the address since
       if (asked !== null) show(asked);
     });
     find(".what-if-missing").hidden = true;
