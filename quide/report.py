@@ -81,14 +81,22 @@ def table(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None =
     """
     if frame.empty:
         return say(f"*{caption}*: there is no record of it here.")
+    show_markup(table_markup(frame, caption, classes))
+
+
+def show_markup(text: str) -> None:
+    """Display HTML."""
+    display(HTML(text))
+
+
+def table_markup(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None = None) -> str:
+    """The HTML that :func:`table` displays; arguments as there."""
     head = "".join(f'<th scope="col">{html.escape(str(column))}</th>' for column in frame.columns)
     rows = "".join(_row(values, classes or VERDICT_CLASSES) for values in frame.astype(str).to_numpy().tolist())
     text = html.escape(caption)
-    display(
-        HTML(
-            f'<div class="quide-table" role="region" tabindex="0" aria-label="{text}"><table><caption>{text}</caption>'
-            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-        )
+    return (
+        f'<div class="quide-table" role="region" tabindex="0" aria-label="{text}"><table><caption>{text}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 

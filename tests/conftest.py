@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,21 @@ def rendered_book(request: pytest.FixtureRequest) -> Path:
     if ready := os.environ.get("QUIDE_HTML"):
         return Path(ready).resolve()
     return request.getfixturevalue("_built_book") / "html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """A running browser, which needs the test extra; see :func:`browsing.launched`."""
+    import browsing
+
+    with browsing.launched() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def open_page(browser) -> Iterator:
+    """Opens a file in a fresh profile; see :func:`browsing.opener`."""
+    import browsing
+
+    with browsing.opener(browser) as function:
+        yield function

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -12,37 +9,15 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 pytest.importorskip("playwright.sync_api", reason="needs the test extra: pip install 'quide[test]'")
-from axe_playwright_python.sync_playwright import Axe  # noqa: E402
-from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
+from browsing import DESKTOP, PHONE, axe_findings, go  # noqa: E402
+from playwright.sync_api import Page  # noqa: E402
 
 pytestmark = pytest.mark.browser
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--no-first-run",
-]  # fmt: skip
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 VIEWS = {"desktop": (DESKTOP, "light"), "phone": (PHONE, "light"), "phone in the dark": (PHONE, "dark")}
-LOCAL = ("file", "data", "blob", "about")
-PATIENCE_MS = 120_000  # a machine that trains networks meanwhile is slow, not broken
 AXE_VIEW = "phone"  # axe takes seconds a page; what differs between the views is checked here
-# Preloading would read the style sheets by XMLHttpRequest, which no browser allows on file:// pages.
-AXE_OPTIONS = {
-    "preload": False,
-    "resultTypes": ["violations"],
-    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"],
-}
-# Docutils gives the entries of a bibliography a role that ARIA has since deprecated; screen readers read them well.
-AXE_CONTEXT = {"exclude": [[".citation-list"]]}
 SMALLEST_CONTRAST = 4.5  # WCAG 2 AA for text of normal size
 
-READY = """async () => {
-  await document.fonts.ready;
-  if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
-  const images = [...document.querySelectorAll("article img")];
-  await Promise.all(images.map(image => { image.loading = "eager"; return image.decode().catch(() => null); }));
-}"""
 # Everything that is asked of a page, in one round trip. Contrast is WCAG 2's ratio between the colours of a text and of
 # what lies behind it, for every element that holds text of its own.
 FACTS = """() => {
@@ -96,45 +71,11 @@ class Visit:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium from the system; missing, the tests are skipped, but not where CI must run them."""
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no browser found, looked for {', '.join(BROWSERS)}")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def pages(rendered_book: Path) -> dict[str, Path]:
     """Files of the book's own pages by name, such as ``book/intro``."""
     files = [file for folder in ("book", "notebooks") for file in sorted((rendered_book / folder).glob("*.html"))]
     assert files, f"no pages in {rendered_book}"
     return {file.relative_to(rendered_book).with_suffix("").as_posix(): file for file in files}
-
-
-@pytest.fixture(scope="module")
-def open_page(browser: Browser) -> Iterator[Callable[..., tuple[Page, list[str]]]]:
-    """Open a file in a fresh profile; returns the page, and the list that gathers everything it complains of."""
-    contexts = []
-
-    def open_page(file: Path, viewport: dict = DESKTOP, theme: str = "light") -> tuple[Page, list[str]]:
-        context = browser.new_context(viewport=viewport, color_scheme=theme, reduced_motion="reduce")
-        context.set_default_timeout(PATIENCE_MS)
-        contexts.append(context)
-        page, complaints = context.new_page(), []
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("requestfailed", lambda request: complaints.append(f"not loaded: {request.url}"))
-        page.on("request", lambda request: complaints.extend(_outside(request.url)))
-        _go(page, file)
-        return page, complaints
-
-    yield open_page
-    for context in contexts:
-        context.close()
 
 
 @pytest.fixture(scope="module")
@@ -145,19 +86,10 @@ def survey(pages, open_page) -> dict[str, dict[str, Visit]]:
         page, complaints = open_page(next(iter(pages.values())), viewport, theme)
         for name, file in pages.items():
             complaints.clear()
-            _go(page, file)
+            go(page, file)
             found[view][name] = Visit(page.evaluate(FACTS), list(complaints))
         page.context.close()
     return found
-
-
-def _go(page: Page, file: Path) -> None:
-    page.goto(file.as_uri())
-    page.evaluate(READY)
-
-
-def _outside(url: str) -> list[str]:
-    return [] if urlsplit(url).scheme in LOCAL else [f"asked for {url}"]
 
 
 def _press_theme_switch(page: Page) -> str:
@@ -193,9 +125,8 @@ def test_every_page_passes_axe(pages, open_page):
     found = []
     page, _ = open_page(next(iter(pages.values())), *VIEWS[AXE_VIEW])
     for name, file in pages.items():
-        _go(page, file)
-        rules = Axe().run(page, context=AXE_CONTEXT, options=AXE_OPTIONS).response["violations"]
-        found += [f"{name}: {rule['id']}: {node['html'][:120]}" for rule in rules for node in rule["nodes"]]
+        go(page, file)
+        found += [f"{name}: {finding}" for finding in axe_findings(page)]
     assert found == []
 
 
