@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.stats import kendalltau
 from tqdm import tqdm
 
 from quide import metric, paper, ptq, recipes, records, report, runs, scores, stats
@@ -273,22 +272,11 @@ def ranking_table(found: Sequence[Condition]) -> pd.DataFrame:
             if match.empty:
                 row |= {"verdict": report.UNDECIDED, "reason": "no order stated"}
             else:
-                order, origin = match.iloc[0]["order"], match.iloc[0].origin
+                order, origin, scope = match.iloc[0][["order", "origin", "scope"]]
                 row["paper"] = with_origin(" > ".join(map(str, order)), origin)
-                row |= dict(zip(("verdict", "reason"), _order_verdict(order, mine), strict=True))
+                row |= dict(zip(("verdict", "reason"), report.order_verdict(order, mine, scope), strict=True))
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _order_verdict(stated: Sequence[int], ours: Sequence[int]) -> tuple[str, str]:
-    shared = [bits for bits in ours if bits in stated]
-    agreement = kendalltau(range(len(stated)), [shared.index(bits) for bits in stated]).statistic
-    reason = f"Kendall's tau {agreement:.2f}"
-    if list(stated) == shared:
-        return report.REPRODUCED, "same order"
-    if stated[0] == shared[0]:
-        return report.IN_PART, f"same first place, {reason}"
-    return report.NOT_REPRODUCED, f"other first place, {reason}"
 
 
 def figure_index(found: Sequence[Condition]) -> tuple:

@@ -120,6 +120,15 @@ def protocol() -> pd.DataFrame:
     return _read("protocol", {"value": str})
 
 
+def statements() -> pd.DataFrame:
+    """What the text says of one matter in several places, in our words: topic, section, origin, says.
+
+    Rows of one topic stand together. Origin ``derived`` marks what follows from stated numbers, ``external`` what
+    another source says (named in the row; it has no section).
+    """
+    return _read("statements")
+
+
 def exhibits() -> pd.DataFrame:
     """The tables, figures and the algorithm: kind, section, what each shows, how much of it is known."""
     return _read("exhibits").set_index("exhibit")

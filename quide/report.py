@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
+from scipy.stats import kendalltau
 
 from quide.stats import Interval
 
@@ -138,6 +139,24 @@ def knee_verdict(stated: int, probability: Mapping[int | None, float]) -> tuple[
     if ours != stated:
         return NOT_REPRODUCED, reason
     return (REPRODUCED if probability[stated] >= 0.95 else IN_PART), reason
+
+
+def order_verdict(stated: Sequence[int], ours: Sequence[int], scope: str = "complete") -> tuple[str, str]:
+    """Verdict and reason for an order of the widths, best first; ``scope`` as in :func:`quide.paper.rankings`.
+
+    In part: the same width first, among those that the paper orders.
+    """
+    shared = [bits for bits in ours if bits in stated]
+    if list(stated) == (list(ours)[: len(stated)] if scope == "top" else shared):
+        return REPRODUCED, "same order" if scope == "complete" else f"same order, as far as known ({scope})"
+    agreement = ""
+    if len(stated) > 2:
+        tau = kendalltau(range(len(stated)), [shared.index(bits) for bits in stated]).statistic
+        agreement = f", Kendall's tau {tau:.2f}"
+    first = (ours if scope == "top" else shared)[0]
+    if stated[0] == first:
+        return IN_PART, f"same first place{agreement}"
+    return NOT_REPRODUCED, f"other first place{agreement}"
 
 
 def percent(value: float, digits: int = 2) -> str:
