@@ -7,6 +7,7 @@ assumption, and takes both ends where only an interval is known. Widths that wou
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ class Reading:
     threshold: float
     assumes: str = ""
 
-    @property
+    @cached_property
     def facts(self) -> pd.Series:
         """What the paper states of the condition."""
         return paper.conditions().loc[self.condition]

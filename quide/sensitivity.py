@@ -74,12 +74,13 @@ def over_time_constant(reading: Reading, gated: bool = True) -> list[Stretch]:
 
 
 def crossing_threshold(reading: Reading, narrow: int = 4, wide: int = 8) -> float | None:
-    """The threshold at which two widths have the same I', below which the narrow one leads; None if there is none."""
+    """The threshold at which two widths have the same I', below which the narrow one leads; None if it is no threshold:
+    below chance, or above an accuracy."""
     table = reading.table.loc[[narrow, wide]]
     strength = (table["compression"] / metric.latency_penalty(table["latency_ms"])).to_numpy()
     accuracy = table["accuracy"].to_numpy()
     threshold = float((strength * accuracy) @ [1, -1] / (strength @ [1, -1]))
-    return threshold if 0 <= threshold <= accuracy.min() else None
+    return threshold if 1 / reading.num_classes <= threshold <= accuracy.min() else None
 
 
 def _merged(stretches: list[Stretch]) -> list[Stretch]:
