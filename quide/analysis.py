@@ -16,6 +16,7 @@ from scipy.stats import kendalltau
 from quide import exp3, metric, mixed, paper, readings, report, sensitivity, stats
 from quide.evaluate import PAPER_BITS, label
 from quide.exp1 import WIDTH_STYLES
+from quide.latency import BATCH_SIZE
 from quide.readings import Reading
 from quide.report import UNKNOWN, number, percent, with_origin
 from quide.scores import Measured
@@ -29,7 +30,6 @@ SCORES = {
 LINES = {32: "-", 16: "--", 8: "-.", 4: (0, (4, 1, 1, 1, 1, 1)), 2: ":"}
 HATCHES = {32: "..", 16: "xx", 8: "", 4: "//", 2: "\\\\", None: ""}
 SOFTNESS = 0.05  # width of the soft gate, in accuracy: a tenth to nine tenths open over 0.22
-BATCH = 64  # images (§3.3)
 AXES = ("C", "P", "speed", "I")  # of the radar chart, in the order of the paper's Figure 7 caption
 CELLS = ("C", "P", "T", "I", "I'")  # of the heat map
 COLOURS = "cividis"  # grows lighter from end to end, so that a print in grey reads the same
@@ -201,7 +201,7 @@ def _share(values: np.ndarray) -> np.ndarray:
 FORMS: Mapping[str, Callable[[Components], np.ndarray]] = {
     "I' (the paper's)": lambda x: x.compression * x.margin / np.log2(x.latency_ms + 1),
     "natural logarithm": lambda x: x.compression * x.margin / np.log(x.latency_ms + 1),
-    "T in ms an image": lambda x: x.compression * x.margin / np.log2(x.latency_ms / BATCH + 1),
+    "T in ms an image": lambda x: x.compression * x.margin / np.log2(x.latency_ms / BATCH_SIZE + 1),
     "T in s a batch": lambda x: x.compression * x.margin / np.log2(x.latency_ms / 1000 + 1),
     "T relative to 32 bits (ours)": lambda x: x.compression * x.margin / np.log2(x.latency_ms / x.reference_ms + 1),
     "no latency": lambda x: x.compression * x.margin,
@@ -529,7 +529,7 @@ def relative_table(found: Sequence[Measured]) -> pd.DataFrame:
             {
                 "condition": each.label,
                 "knee by I', ms a batch": f"{each.knee} bits",
-                "ms an image": f"{_knee_at(each, BATCH)} bits",
+                "ms an image": f"{_knee_at(each, BATCH_SIZE)} bits",
                 "s a batch": f"{_knee_at(each, 1000)} bits",
                 "relative T (ours)": f"{metric.knee(variant.index, variant)} bits",
                 "tau with I'": number(kendalltau(variant, each.gated_index()).statistic, 2),
