@@ -30,7 +30,7 @@ SCORES = {
 LINES = {32: "-", 16: "--", 8: "-.", 4: (0, (4, 1, 1, 1, 1, 1)), 2: ":"}
 HATCHES = {32: "..", 16: "xx", 8: "", 4: "//", 2: "\\\\", None: ""}
 SOFTNESS = 0.05  # width of the soft gate, in accuracy: a tenth to nine tenths open over 0.22
-AXES = ("C", "P", "speed", "I")  # of the radar chart, in the order of the paper's Figure 7 caption
+AXES = ("C", "P", "1/T", "I")  # of the radar chart, in the order of the paper's Figure 7 caption
 CELLS = ("C", "P", "T", "I", "I'")  # of the heat map
 COLOURS = "cividis"  # grows lighter from end to end, so that a print in grey reads the same
 
@@ -359,7 +359,7 @@ def even_accuracy(reading: Reading, compression: float | np.ndarray) -> np.ndarr
 
 
 def figure_radar(found: Sequence[Measured]) -> tuple:
-    """Figure 7: compression, accuracy, speed and I of each width, relative to the best width."""
+    """Figure 7: compression, accuracy, 1/T and I of each width, relative to the best width."""
     shown = _charted(found)
     figure, axes = _grid(len(shown), 3.2, subplot_kw={"projection": "polar"})
     angles = np.linspace(0, 2 * np.pi, len(AXES), endpoint=False)
@@ -382,7 +382,7 @@ def figure_radar(found: Sequence[Measured]) -> tuple:
         )
     figure.legend(*axes[len(shown) - 1].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     caption = (
-        "The paper's Figure 7: compression C, accuracy P, speed (the shortest latency over T) and index I of each "
+        "The paper's Figure 7: compression C, accuracy P, speed 1/T and index I of each "
         "width, as shares of the highest. The outer circle is the best width in that respect."
     )
     alt = f"Radar charts, in the order {', '.join(AXES)}, as shares of the best. " + "; ".join(words) + "."
