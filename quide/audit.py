@@ -258,7 +258,7 @@ def thresholds() -> Finding:
         "On ResNet-18 the stated pair of I and "
         f"I' gives a threshold between {implied['low']:.4f} and {implied['high']:.4f}, where Eq. 4 gives "
         f"{table.at[R18, 'threshold_equation_4']:.4f}; for Llama the text itself states {llama['threshold_used']:.2f}, "
-        f"where Eq. 4 gives {llama['threshold_equation_4']:.3f}. The simplest explanation is that round thresholds "
+        f"where Eq. 4 gives {llama['threshold_equation_4']:.3f}. A simple explanation is that round thresholds "
         "came first and the tolerances were written down after. It is harmless for the results: with Eq. 4 instead, "
         f"{effect}.",
         DIGITS,
@@ -607,10 +607,11 @@ def units(found: Sequence[Measured]) -> Finding:
         f"from {gated[0].knee} to {gated[-1].knee} bits where the time constant is {gated[0].high:.2f} ms; for the raw "
         f"index, from {raw[0].knee} to {raw[-1].knee} bits at {raw[0].high:.1f} ms. The base of the logarithm does not "
         "matter, the unit does: the constant, and with it the batch size, is a weight between size and speed. "
-        f"Elsewhere it may have no effect: by the paper's numbers the knee of {', '.join(dict.fromkeys(unmoved))} is "
-        "the same in every unit.",
+        f"Elsewhere it may have no effect: by the paper's numbers the knee of {' and '.join(dict.fromkeys(unmoved))} "
+        "is the same in every unit.",
         DIGITS,
-        "All four numbers of ResNet-18 that decide it are stated. The other conditions assume what the table says.",
+        "Latencies and 8-bit accuracy of ResNet-18 are stated, 16 bits are said to lose nothing, and the threshold "
+        "follows from stated scores. The other conditions assume what the table says.",
         "Nothing is open. A ratio to a reference latency has no unit; [the next page](metric_analysis.ipynb) tries "
         "one.",
         f"The knee is the same in every unit on {' and '.join(steady)}." if steady else "",
@@ -714,7 +715,7 @@ def latency(found: Sequence[Measured]) -> Finding:
         "logarithm, which damps long latencies more.",
         DIGITS,
         "The latencies are stated. That they are of a simulation is an inference from their being equal; the text "
-        "names no kernels.",
+        "names no kernels. The negligible overhead may be meant of accuracy.",
         "The names of the timed kernels, or a run with integer kernels.",
         "; ".join(ours) + ". Ours is a simulation too, and shows the same shape." if ours else "",
     )
@@ -842,26 +843,26 @@ def llama_units() -> Finding:
     """The units in which Table 3 was computed."""
     caption, *others = DECODINGS
     fits = [each for each in others if each.bytes_per_second <= RTX_3090_BYTES_PER_S]
-    table1 = paper.number(f"{LLAMA}.accuracy.2"), paper.number(f"{LLAMA}.index.2")
-    margin = paper.conditions().at[LLAMA, "threshold_used"]
+    accuracy, index = paper.number(f"{LLAMA}.accuracy.2"), paper.number(f"{LLAMA}.index.2")
+    threshold = paper.conditions().at[LLAMA, "threshold_used"]
     # I(4) < I(2) is stated: 2.58 P / (P - threshold) < 70, whatever the units.
-    ratio = paper.number(f"{LLAMA}.gated_index.4") / table1[1]
-    least = margin / (1 - ratio)
+    ratio = paper.number(f"{LLAMA}.gated_index.4") / index
+    least = threshold / (1 - ratio)
     return Finding(
         "The units of Table 3",
-        "They are not those of Table 1, and the text does not give them.",
-        f"Llama at 2 bits has an accuracy of {percent(table1[0], 1)} and I = {table1[1]:.1f}; 4 bits have I' = "
+        "The units are not those of Table 1, and the text does not give them.",
+        f"Llama at 2 bits has an accuracy of {percent(accuracy, 1)} and I = {index:.1f}; 4 bits have I' = "
         f"{paper.number(f'{LLAMA}.gated_index.4')} (§4.4).",
-        f"In the units of Table 1 they take {caption.latency_ms:.3f} ms a token, or reading the weights at "
+        f"In those of Table 1 the stated numbers take {caption.latency_ms:.3f} ms a token, or reading the weights at "
         f"{caption.bytes_per_second / 1e12:.0f} TB/s; the paper's GPU has {RTX_3090_BYTES_PER_S / 1e12:.2f}. Of "
         f"{len(others)} other readings {len(fits)} are possible, with "
         f"{', '.join(f'{each.latency_ms:.0f}' for each in others)} ms a token. The scores of Table 3 "
         f"compare with one another, not with Table 1's. Since I is stated to rise from 4 to 2 bits, the accuracy at 4 "
         f"bits lies above {percent(least, 1)}, whatever the units.",
         ASSUMES,
-        "That the units are not Table 1's is certain, if latency is at least the time to read the weights once. Which "
-        f"others they are is a guess; that one of them gives {DECODINGS[2].latency_ms:.2f} ms, a round number, speaks "
-        "for it a little.",
+        "That the units are not Table 1's is certain, if latency is at least the time to read eight billion weights "
+        "once: the standard hardware that the caption of Table 3 names is far from it. Which others they are is a "
+        f"guess; that one of them gives {DECODINGS[2].latency_ms:.2f} ms, a round number, speaks for it a little.",
         "One latency of Table 3, with its unit.",
     )
 

@@ -157,7 +157,7 @@ def test_units(found):
         assert (8 if eight > sixteen else 16) == knee
     turn = sensitivity.over_time_constant(readings.resnet18())[0].high
     assert f"time constant is {turn:.2f} ms" in finding.result and 13.8 < turn < 13.9
-    assert "SimpleCNN / CIFAR-10, SimpleCNN / CIFAR-100 is the same in every unit" in finding.result
+    assert "SimpleCNN / CIFAR-10 and SimpleCNN / CIFAR-100 is the same in every unit" in finding.result
     table = audit.units_table(found).set_index("condition")
     assert table.loc["ResNet-18 / CIFAR-10, paper"].tolist()[:4] == [
         "8 bits", "16 bits", "16 bits", f"8 to 16 bits at {turn:.2f} ms",
