@@ -7,6 +7,7 @@ which formula, and a test repeats the derivation). Every other cell is NaN with 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -120,6 +121,15 @@ def protocol() -> pd.DataFrame:
     return _read("protocol", {"value": str})
 
 
+def statements() -> pd.DataFrame:
+    """What the text says of one matter in several places, in our words: topic, section, origin, says.
+
+    Rows of one topic stand together. Origin ``derived`` marks what follows from stated numbers, ``external`` what
+    another source says (named in the row; it has no section).
+    """
+    return _read("statements")
+
+
 def exhibits() -> pd.DataFrame:
     """The tables, figures and the algorithm: kind, section, what each shows, how much of it is known."""
     return _read("exhibits").set_index("exhibit")
@@ -163,9 +173,15 @@ def _read(name: str, types: dict[str, str | type] | None = None) -> pd.DataFrame
     file = _file(name)
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; run from a checkout of quide or set QUIDE_HOME to one")
+    return _parsed(file, file.stat().st_mtime_ns, tuple((types or {}).items())).copy()
+
+
+@lru_cache(maxsize=32)
+def _parsed(file: Path, changed: int, types: tuple[tuple[str, str | type], ...]) -> pd.DataFrame:
+    """A file of the state ``changed``; a page reads the same few files hundreds of times."""
     text = {column: str for column in ("table", "section")}
     try:
-        table = pd.read_csv(file, dtype=text | (types or {}))
+        table = pd.read_csv(file, dtype=text | dict(types))
     except ValueError as error:  # the parser's own errors are ValueErrors too
         raise ValueError(f"{file} does not parse ({error}); restore it from the checkout") from error
     words = [column for column in table if not pd.api.types.is_numeric_dtype(table[column])]

@@ -35,6 +35,7 @@ def collect() -> dict:
     }
 
 
+@cache
 def code_digest(*sources: ModuleType | type | Callable) -> str:
     """SHA-256 (first 16 hex digits) of the given code with comments, docstrings and layout taken out.
 

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 
 import numpy as np
 import pandas as pd
@@ -471,11 +472,33 @@ def test_protocol_and_exhibits():
     assert (exhibits != "").all(axis=None)
 
 
+STATED_NUMBER = re.compile(r"\d+\.\d+")
+
+
+def test_statements_stand_in_groups_and_their_numbers_are_the_papers():
+    table = paper.statements()
+    topics = table["topic"].tolist()
+    assert [topic for topic, _ in itertools.groupby(topics)] == list(dict.fromkeys(topics))
+    assert (table["topic"].value_counts() >= 2).all()
+    assert set(table["origin"]) == {"stated", "derived", "external"}
+    assert ((table["section"] == "") == (table["origin"] == "external")).all()
+    known = {f"{value:g}" for value in numbers()["value"].dropna()}
+    for says in table.loc[table["origin"] == "stated", "says"]:
+        for found in STATED_NUMBER.findall(says):
+            assert f"{float(found):g}" in known, says
+
+
+def test_the_external_baseline_is_the_stated_one():
+    (says,) = paper.statements().query("topic == 'Llama baseline' and origin == 'external'")["says"]
+    base, instruct = map(float, STATED_NUMBER.findall(says))
+    assert base == numbers().at[f"{LLAMA}.accuracy.16", "value"] < instruct
+
+
 # Files that are not there or not right.
 
 
 @pytest.mark.parametrize(
-    "name", ["conditions", "numbers", "table1", "table2", "table3", "rankings", "protocol", "exhibits"]
+    "name", ["conditions", "numbers", "table1", "table2", "table3", "rankings", "protocol", "statements", "exhibits"]
 )
 def test_missing_data_are_named(name, tmp_path, monkeypatch):
     monkeypatch.setenv("QUIDE_HOME", str(tmp_path))
