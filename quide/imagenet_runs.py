@@ -27,6 +27,7 @@ from quide import (
 )  # fmt: skip
 from quide.evaluate import PAPER_BITS, label
 from quide.imagenet import ImageFiles
+from quide.mixed import CHOICES
 from quide.provenance import code_digest
 from quide.runs import CALIBRATION_SIZE, Run
 from quide.search import Configuration
@@ -34,7 +35,6 @@ from quide.search import Configuration
 DATASET, PROFILE = "imagenet", "paper"  # nothing of ImageNet is embedded, so that there is no smaller profile
 CONDITION = "imagenet-resnet18"
 ACCURACY, QUANTIZERS, MIXED = "imagenet_accuracy", "imagenet_quantizers", "imagenet_mixed"  # kinds of records
-CHOICES = (16, 8, 4, 2)  # §4.1, Algorithm 1
 SEARCHED = (8, 8, 8, 8, 8, 16)  # the topology of the paper's Table 2
 BATCH = 32  # images of 224 x 224 pixels at once: their activations take some hundred MB
 LOW_BITS = (8, 4)  # where the paper sees no loss, and where it sees all lost
@@ -163,7 +163,7 @@ def quantizers(case: Case, bits: Sequence[int] = LOW_BITS) -> Run:
 
 
 def mixed(
-    case: Case, method: str = "genetic", population: int = 10, generations: int = 4, choices: Sequence[int] = CHOICES
+    case: Case, method: str = "genetic", population: int = 8, generations: int = 4, choices: Sequence[int] = CHOICES
 ) -> Run:
     """Accuracy of mixed-precision configurations of the six groups, for the highest I' at equal latency.
 
@@ -171,7 +171,7 @@ def mixed(
         case: usually of few images: even the genetic search classifies each of them dozens of times.
         method: ``"genetic"``: those that Algorithm 1 asks for within a small budget, and the uniform ones;
             ``"exhaustive"``: all, by a prefix tree, which costs :func:`tree_passes` forward passes an image.
-        population, generations: the budget of the genetic search.
+        population, generations: the budget of the genetic search; a quarter of the population is kept, as in §3.3.
         choices: widths that a group can have.
 
     Values: ``configurations`` (labels), their ``accuracy`` and ``correct`` (packed bits, image after image), the same
@@ -253,7 +253,8 @@ def _genetic(
             hits[widths] = _correct(prepared, widths, case)
         return metric.gated_index(metric.compression_ratio(widths), float(hits[widths].mean()), UNTIMED, threshold)
 
-    search.genetic(fitness, length, choices, population, generations, seed=case.seed, progress=True)
+    elite = population // 4
+    search.genetic(fitness, length, choices, population, generations, elite=elite, seed=case.seed, progress=True)
     return hits
 
 
