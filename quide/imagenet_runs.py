@@ -24,7 +24,7 @@ from quide import (
     ptq,
     records,
     search,
-)  # fmt: skip
+)
 from quide.evaluate import PAPER_BITS, label
 from quide.imagenet import ImageFiles
 from quide.mixed import CHOICES
