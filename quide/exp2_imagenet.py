@@ -30,7 +30,7 @@ SCHEME_STYLES = {
 
 @dataclass(frozen=True)
 class Found:
-    """Records of the page by network; of several of a kind the one on most images."""
+    """Records of the page by network; of several of a kind an exhaustive one, or the one on most images."""
 
     accuracy: dict[str, records.Record]
     quantizers: dict[str, records.Record]
@@ -91,7 +91,7 @@ def _best(kind: str) -> Iterator[tuple[str, records.Record]]:
     for model in pretrained.NETWORKS:
         known = records.collect(kind, PROFILE, model, DATASET)
         if known:
-            best = max(known, key=lambda record: (record.values["images"], -record.spec.seed))
+            best = max(known, key=_worth)
             if records.is_stale(best, today):
                 warnings.warn(
                     f"record {records.path_of(best.spec)} is stale (made by other code than today's); delete it "
@@ -100,6 +100,10 @@ def _best(kind: str) -> Iterator[tuple[str, records.Record]]:
                     stacklevel=3,
                 )
             yield model, best
+
+
+def _worth(record: records.Record) -> tuple:
+    return record.spec.details.get("method") == "exhaustive", record.values["images"], -record.spec.seed
 
 
 # --- what it was run on ----------------------------------------------------------------------------------------------
@@ -252,7 +256,7 @@ def table2(known: Found) -> pd.DataFrame:
     ]
     rows += [
         dict.fromkeys(rows[0], UNKNOWN)
-        | {"network": f"{name} (the paper's)", "paper I'": number(_score(stated, method)), "verdict": report.UNDECIDED}
+        | {"method": f"{name} (the paper's)", "paper I'": number(_score(stated, method)), "verdict": report.UNDECIDED}
         | {"reason": "stated without its widths or accuracy"}
         for name, method in (("HAQ", "haq"), ("BRECQ", "brecq"))
     ]
@@ -264,8 +268,9 @@ def _table2_row(known: Found, name: str, widths: int | tuple[int, ...], stated: 
     accuracy, origin = (stated.accuracy, stated.accuracy_origin) if stated is not None else (np.nan, "unknown")
     if isinstance(widths, int):  # Table 1 states it where Table 2 does not
         accuracy, origin = uniform.accuracy[widths], uniform.accuracy_origin[widths]
-    row = {"network": name, "widths": label(widths), "paper P (%)": with_origin(number(100 * accuracy, 2), origin)}
+    row = {"method": name, "widths": label(widths), "paper P (%)": with_origin(number(100 * accuracy, 2), origin)}
     row["paper I'"] = UNKNOWN if stated is None else with_origin(number(stated.gated_index), stated.gated_index_origin)
+    row["our network"] = UNKNOWN if record is None else _title(record.spec.model)
     if record is None:
         row |= dict.fromkeys(("ours P (%)", "C", "C by size", "ours I' / I'(8), equal T"), "no record")
         return row | {"verdict": report.UNDECIDED, "reason": f"not run; {RERUN}"}
@@ -417,9 +422,9 @@ def _change(record: records.Record, name: str, reference: str = "32") -> Interva
 
 
 def _kept(record: records.Record, name: str) -> Interval:
-    """Share of the full-precision accuracy that is left; its interval is that of the paired change."""
+    """Share of the full-precision accuracy that is left; its interval is that of the paired change, from 0 up."""
     full = record.values["accuracy"]["32"]
-    return Interval(*(1 + value / full for value in _values(_change(record, name))))
+    return Interval(*(max(1 + value / full, 0.0) for value in _values(_change(record, name))))
 
 
 def _values(interval: Interval) -> tuple[float, float, float]:

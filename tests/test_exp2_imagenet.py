@@ -129,7 +129,7 @@ def test_a_network_without_a_record_says_which_command_makes_it(known):
 
 
 def test_table_2_holds_uniform_widths_and_scores_at_equal_latency(known):
-    table = exp2_imagenet.table2(known).set_index("network")
+    table = exp2_imagenet.table2(known).set_index("method")
     searched = table.loc["the paper's search"]
     assert (searched["paper P (%)"], searched["paper I'"], searched["C"]) == ("69.36", "0.350", "3.43")
     threshold = metric.accuracy_threshold(0.91, 0.60, 1000)
