@@ -96,7 +96,8 @@ class Case:
 
     def prepared(self, scheme: ptq.Scheme = ptq.PAPER) -> ptq.Prepared:
         """Network and activation statistics, by a scheme that differs from the paper's in its ranges alone."""
-        return replace(_observed(self.model, self.seed, self.calibrated_on.sha256), scheme=scheme)
+        observed = _observed(self.model, self.seed, self.calibrated_on.sha256, scheme.activation_range)
+        return replace(observed, scheme=scheme)
 
     def run(self, kind: str, details: dict, compute: Callable[[], dict]) -> Run:
         """A run whose key, and whose record's checksum, hang on the very images that go in."""
@@ -117,11 +118,12 @@ class Case:
         return imagenet.load(split, facts.mean, facts.std)
 
 
-@lru_cache(maxsize=1)
-def _observed(model: str, seed: int, calibration_sha256: str) -> ptq.Prepared:
-    """One calibration for every run of a network: what least-squares ranges are found from holds the extremes too."""
+@lru_cache(maxsize=2)
+def _observed(model: str, seed: int, calibration_sha256: str, activation_range: str) -> ptq.Prepared:
+    """One calibration for all runs that read the same from the same images."""
     case = Case(model, seed)
-    return ptq.prepare(case.network, case.calibrated_on.normalized(), LEAST_SQUARES)
+    scheme = replace(ptq.PAPER, activation_range=activation_range)
+    return ptq.prepare(case.network, case.calibrated_on.normalized(), scheme)
 
 
 def code(kind: str) -> str:
