@@ -129,6 +129,18 @@ def test_one_calibration_does_for_all_quantizers(small):
     assert [scheme for scheme in SCHEMES.values() if scheme == ptq.PAPER] == [SCHEMES["paper"]]
 
 
+def test_runs_of_the_same_images_share_a_calibration(small, monkeypatch):
+    calibrated, prepare = [], ptq.prepare
+    monkeypatch.setattr(ptq, "prepare", lambda *given: calibrated.append(given[2]) or prepare(*given))
+    imagenet_runs._observed.cache_clear()
+    for images in (None, 3):
+        case = Case("resnet50", 5, images)
+        imagenet_runs.accuracy(case).result(), imagenet_runs.quantizers(case).result()
+    assert [scheme.activation_range for scheme in calibrated] == ["minmax", "mse"]
+    imagenet_runs.accuracy(Case("resnet50", 6)).result()
+    assert len(calibrated) == 3
+
+
 def explored(record: records.Record) -> dict[str, np.ndarray]:
     names = record.values["configurations"]
     correct = records.unpack_bits(record.values["correct"]).reshape(record.values["images"], len(names))
