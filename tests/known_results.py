@@ -41,7 +41,7 @@ def landscape() -> exp3.Found:
     latency = 10 + generator.normal(0, 0.05, len(configurations))
     compression = np.array([metric.compression_ratio(widths) for widths in configurations])
     reference = generator.random(600) < 0.8
-    land = Landscape(configurations, correct, reference, latency, compression, LAYER_SIZES, 0.3, 10)
+    land = Landscape(configurations, correct, reference, latency, latency, compression, LAYER_SIZES, 0.3, 10)
     names = [mixed.FULL_PRECISION, *map(evaluate.label, configurations)]
     latencies = {name: {"median_ms": value} for name, value in zip(names, [8.0, *latency], strict=True)}
     spec = records.RunSpec("mixed_latency", "simplecnn", "cifar10", 0, "paper", {})

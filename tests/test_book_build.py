@@ -145,7 +145,8 @@ def test_a_folder_that_is_no_checkout_is_refused_with_the_remedy(tmp_path: Path)
 
 
 def test_experiments_are_named_by_their_file(small_book: Path) -> None:
-    assert book.experiments(small_book) == {"exp1": small_book / "notebooks" / "exp1_small.ipynb"}
+    notebook = small_book / "notebooks" / "exp1_small.ipynb"
+    assert book.experiments(small_book) == {"exp1": notebook, "exp1_small": notebook}
     assert book.parameter_names(small_book / "notebooks" / "exp1_small.ipynb") == ["profile", "seeds"]
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from quide import datasets, mixed, models, paths, ptq, recipes, records, runs, train
+from quide import datasets, imagenet_runs, mixed, models, paths, ptq, recipes, records, runs, train
 
 
 @pytest.mark.parametrize(
@@ -152,8 +152,12 @@ def test_no_committed_record_is_stale(monkeypatch):
     for file in committed:
         record = records.read(file)
         spec = record.spec
-        today = MAKERS[spec.kind](runs.Case(spec.model, spec.dataset, spec.seed, spec.profile))
         seen += 1
-        if records.is_stale(record, today.code, today.data):
+        if spec.dataset == imagenet_runs.DATASET:  # its images are not here, so that only the code can be compared
+            code, data = imagenet_runs.code(spec.kind), None
+        else:
+            today = MAKERS[spec.kind](runs.Case(spec.model, spec.dataset, spec.seed, spec.profile))
+            code, data = today.code, today.data
+        if records.is_stale(record, code, data):
             stale[f"{spec.kind} of {spec.model} on {spec.dataset}"] += 1
     assert seen and not stale, "restore the code they were made by, or make them again"
