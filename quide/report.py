@@ -35,6 +35,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 UNKNOWN = "–"
+SHORT = 14  # characters: a number with its spread, a configuration
 
 
 def panels(
@@ -102,13 +103,13 @@ def table_markup(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] |
 
 def _row(values: Sequence[str], classes: Mapping[str, str]) -> str:
     first, *others = values
-    cells = "".join(
-        f'<td class="{classes[value]}">{html.escape(value)}</td>'
-        if value in classes
-        else f"<td>{html.escape(value)}</td>"
-        for value in others
-    )
+    cells = "".join(_cell(value, classes) for value in others)
     return f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>'
+
+
+def _cell(value: str, classes: Mapping[str, str]) -> str:
+    name = classes.get(value, "short" if len(value) <= SHORT else "")  # what is short stays on one line
+    return f'<td class="{name}">{html.escape(value)}</td>' if name else f"<td>{html.escape(value)}</td>"
 
 
 REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED = "✓ reproduced", "◐ in part", "✗ not reproduced", "○ not comparable"
