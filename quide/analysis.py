@@ -15,11 +15,11 @@ from scipy.stats import kendalltau
 
 from quide import exp3, metric, mixed, paper, readings, report, sensitivity, stats
 from quide.evaluate import PAPER_BITS, label
-from quide.exp1 import WIDTH_STYLES
 from quide.latency import BATCH_SIZE
 from quide.readings import Reading
 from quide.report import UNKNOWN, number, percent, with_origin
 from quide.scores import Measured
+from quide.table1 import WIDTH_STYLES
 
 SCORES = {
     "index": "I",

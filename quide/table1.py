@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from quide import metric, paper, records, report, runs, scores, stats
 from quide.evaluate import PAPER_BITS, label
@@ -198,7 +199,9 @@ def figure_components(found: Sequence[Condition]) -> tuple:
         left.set(title=f"{condition.name}: accuracy P", ylabel="test accuracy (%)", ylim=(0, 103))
         _lines(right, ours, stated, "latency_ms", 1)
         right.set(title=f"{condition.name}: latency T", ylabel="ms a batch of 64", yscale="log")
+        right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         right.yaxis.set_major_formatter("{x:g}")
+        right.yaxis.set_minor_formatter(NullFormatter())
         left.legend()
         words.append(
             f"{condition.name}: accuracy falls from {percent(ours.accuracy[32], 1)} at 32 bits over "
@@ -317,7 +320,8 @@ def knee_table(found: Sequence[Condition]) -> pd.DataFrame:
         stated = int(condition.facts["knee_bits"])
         verdict, reason = condition.judged(*report.knee_verdict(stated, bootstrap.probability))
         row = {"condition": condition.name, "paper's knee": f"{stated}-bit"}
-        row |= {f"P({bits})": f"{bootstrap.probability[bits]:.3f}" for bits in PAPER_BITS}
+        shares = {bits: bootstrap.probability[bits] for bits in PAPER_BITS if bootstrap.probability[bits]}
+        row |= {"ours (probability)": ", ".join(f"{bits}-bit {share:.3f}" for bits, share in shares.items())}
         rows.append(row | {"threshold": f"{condition.measured.threshold:.3f}", "verdict": verdict, "reason": reason})
     return pd.DataFrame(rows)
 

@@ -8,7 +8,7 @@ import known_results
 import pandas as pd
 import pytest
 
-from quide import audit, exp1, paper, readings, report, sensitivity
+from quide import audit, exp1, paper, readings, report, sensitivity, table1
 
 C10, C100, R18, IN, LLAMA = audit.C10, audit.C100, audit.R18, audit.IN, audit.LLAMA
 
@@ -266,9 +266,8 @@ def test_the_page_stands_without_records(tmp_path, monkeypatch):
 
 def test_confirmed_claims_are_those_of_the_experiment(tmp_path, monkeypatch):
     summary = pd.DataFrame({"claim": ["a", "b"], "verdict": [report.REPRODUCED, report.IN_PART], "evidence": ["", ""]})
-    monkeypatch.setattr(
-        exp1, "conditions", lambda names: [exp1.Condition("cifar10", "paper", known_results.condition())]
-    )
+    condition = table1.Condition("simplecnn", "cifar10", "paper", known_results.condition(), "the command")
+    monkeypatch.setattr(exp1, "conditions", lambda names: [condition])
     monkeypatch.setattr(exp1, "recipe_results", lambda names: pd.DataFrame())
     monkeypatch.setattr(exp1, "summary_table", lambda conditions, grid: summary)
     assert audit.measured_checks_table()["claim"].tolist() == ["a"]
