@@ -1,9 +1,9 @@
 """What flushing denormals does for a step of training late in a run; run as a module, it measures one mode.
 
 Adam's weight decay drives the weights of units that no image activates below the smallest normal number of float32,
-where a CPU's arithmetic can be many times slower. Training here flushes denormals to zero, so the checkpoint that travels
-with the checkout holds none: its decayed weights got stuck just above. In either mode those weights first go on
-decaying alone, by the recipe's own optimizer; then steps are timed. Flushing is a property of a thread, which the
+where a CPU's arithmetic can be many times slower. Training here flushes denormals to zero, so the checkpoint that
+travels with the checkout holds none: its decayed weights got stuck just above. In either mode those go on decaying
+alone first, by the recipe's own optimizer; then steps are timed. Flushing is a property of a thread, which the
 threads it starts inherit, so each mode runs in a process of its own and is set before anything else.
 """
 

@@ -89,7 +89,8 @@ class Landscape:
         configurations: one width a layer, the last changing fastest.
         correct: bool ``(images, configurations)``.
         reference: bool ``(images,)``, of the full-precision network.
-        latency_ms: ``(configurations,)``.
+        latency_ms: ``(configurations,)``; by :func:`additive_latency`, until another is asked for.
+        measured_ms: ``(configurations,)``, as each was measured, once.
         compression: ``(configurations,)``; nominal, until :meth:`size_weighted`.
         num_weights: of each layer.
         tolerance, num_classes: of Eq. 4.
@@ -99,6 +100,7 @@ class Landscape:
     correct: np.ndarray
     reference: np.ndarray
     latency_ms: np.ndarray
+    measured_ms: np.ndarray
     compression: np.ndarray
     num_weights: tuple[int, ...]
     tolerance: float
@@ -141,9 +143,13 @@ class Landscape:
         """The same with compression counted by the number of weights."""
         return replace(self, compression=_compression(self.configurations, self.num_weights))
 
+    def measured_latency(self) -> Landscape:
+        """The same with each configuration's own measurement, noise included."""
+        return replace(self, latency_ms=self.measured_ms)
+
     def equal_latency(self) -> Landscape:
         """The same with every latency at the median of all."""
-        return replace(self, latency_ms=np.full(len(self.configurations), np.median(self.latency_ms)))
+        return replace(self, latency_ms=np.full(len(self.configurations), np.median(self.measured_ms)))
 
     def on(self, images: np.ndarray) -> Landscape:
         """The same on some of the images, given by index; one that is given twice counts twice."""
@@ -154,17 +160,32 @@ def landscape(case: Case, timed: records.Record, known: records.Record) -> Lands
     """Join a latency and an accuracy record of :func:`timing` and :func:`accuracy`."""
     values = known.values
     configurations = [tuple(map(int, name.split("-"))) for name in values["configurations"]]
+    measured = np.array([timed.values["latencies"][name]["median_ms"] for name in values["configurations"]])
     facts = paper.conditions().loc[CONDITION[case.model, case.dataset]]
     return Landscape(
         configurations,
         records.unpack_bits(values["correct"]).reshape(values["images"], len(configurations)),
         records.unpack_bits(values["full_precision_correct"]),
-        np.array([timed.values["latencies"][name]["median_ms"] for name in values["configurations"]]),
+        additive_latency(configurations, measured),
+        measured,
         _compression(configurations, None),
         tuple(values["num_weights"]),
         float(facts["tolerance"]),
         int(facts["num_classes"]),
     )
+
+
+def additive_latency(configurations: list[Configuration], measured_ms: np.ndarray) -> np.ndarray:
+    """Latency of each configuration as a sum over layers: mean, plus what each layer's width adds to it on average.
+
+    The least-squares fit where every combination was measured once, ``(configurations,)`` milliseconds. A layer's width
+    is averaged over all widths of the others, so that the noise of single measurements mostly cancels.
+    """
+    widths, fitted = np.array(configurations), np.full(len(configurations), measured_ms.mean())
+    for layer in widths.T:
+        for width in np.unique(layer):
+            fitted[layer == width] += measured_ms[layer == width].mean() - measured_ms.mean()
+    return fitted
 
 
 def _compression(configurations: list[Configuration], num_weights: tuple[int, ...] | None) -> np.ndarray:

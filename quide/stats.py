@@ -168,7 +168,7 @@ def bootstrap_knee(
     for start in range(0, repeats, step := max(1, CHUNK // images)):
         count = min(step, repeats - start)
         drawn = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=count)
-        accuracy = _resample(generator, count, images) @ outcomes / images
+        accuracy = resample(generator, count, images) @ outcomes / images
         replicates.append(score(accuracy.reshape(count, *hits.shape[:2]), drawn))
     observed = score(hits.mean(2)[None], np.ones((1, seeds), dtype=int))[0]
     replicates = np.concatenate(replicates)
@@ -202,7 +202,7 @@ def _threshold_rule(
     raise ValueError("threshold: pass either a fixed threshold, or both tolerance and num_classes")
 
 
-def _resample(generator: np.random.Generator, count: int, images: int) -> np.ndarray:
+def resample(generator: np.random.Generator, count: int, images: int) -> np.ndarray:
     """How often each image is drawn in ``count`` resamples of size ``images``: float64 ``(count, images)``."""
     drawn = generator.integers(0, images, size=(count, images))
     drawn += images * np.arange(count)[:, None]
