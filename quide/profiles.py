@@ -18,8 +18,8 @@ class Profile:
         test_images: at most so many test images; None for all there are.
         warmup, passes: of the timing protocol.
         wait_s: seconds to wait at most for a quiet machine before timing.
-        searches: seeds that a randomized search is tried with.
         epochs: train for so many epochs instead of the paper's; None for the paper's.
+        searches: seeds that a randomized search is tried with.
     """
 
     name: str
@@ -28,8 +28,8 @@ class Profile:
     warmup: int
     passes: int
     wait_s: float
-    searches: int = 100
     epochs: int | None = None
+    searches: int = 100
 
 
 PROFILES = {
