@@ -305,6 +305,7 @@ def test_what_is_wrong_in_an_address_is_as_at_the_start(page, known):
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_everything_works_by_keyboard(page, known, viewport):
     page.set_viewport_size(viewport)
+    page.evaluate(GO_TO, fragment(known[MIXED].start()))  # the tallest chart, which hides most
     page.locator("button[data-preset]").first.focus()
     stops = [*whatif.presets(known), "BUTTON", "network", "tolerance", "unit", "count", "kernel"]
     reached = []
@@ -314,6 +315,8 @@ def test_everything_works_by_keyboard(page, known, viewport):
         assert page.evaluate("() => document.activeElement.matches(':focus-visible')"), reached[-1]
         page.keyboard.press("Tab")
     assert reached == stops
+    page.locator("button[data-reset]").focus()
+    page.keyboard.press("Enter")
     page.locator("#what-if-tolerance").focus()
     for _ in range(5):
         page.keyboard.press("ArrowRight")
