@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
 import pandas as pd
@@ -449,10 +450,11 @@ def _sources(network: Network, kernel: str) -> str:
 
 
 def _figures(value: float) -> str:
-    """Four significant digits, without an exponent."""
+    """Four significant digits, without an exponent; halves are rounded up, as the browser does."""
     if math.isnan(value) or value == 0:
         return UNKNOWN if math.isnan(value) else "0"
-    return f"{value:.{max(0, FIGURES - 1 - math.floor(math.log10(abs(value))))}f}"
+    digits = max(0, FIGURES - 1 - math.floor(math.log10(abs(value))))
+    return str(Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
 
 
 def _controls(known: Mapping[str, Network], start: Network) -> str:

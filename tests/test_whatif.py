@@ -271,7 +271,15 @@ def test_the_table_marks_the_highest_and_dashes_the_unknown(small):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (math.nan, "–"), (89645.4, "89645"), (23.3444, "23.34"), (1.0, "1.000"), (0.011368, "0.01137")],
+    [
+        (0.0, "0"),
+        (math.nan, "–"),
+        (89645.4, "89645"),
+        (23.3444, "23.34"),
+        (138.25, "138.3"),
+        (1.0, "1.000"),
+        (0.011368, "0.01137"),
+    ],
 )
 def test_figures_have_four_digits_and_no_exponent(value, text):
     assert whatif._figures(value) == text
