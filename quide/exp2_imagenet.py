@@ -191,6 +191,8 @@ def figure_accuracy(known: Found) -> tuple:
             _bars(axes[1], where, bounds, marker, colour, f"{scheme}")
             words.append(f"{_title(model)}, {scheme}, 4 bits: {percent(bounds[-1].estimate, 1)}")
         axes[1].legend(fontsize=8, loc="lower left")
+    if not known.quantizers:
+        axes[1].text(0.5, 50, "no record", ha="center")
     report.bit_axis(axes[1], LOW_BITS)
     axes[1].set(title="by quantizer", xlim=(-0.5, len(LOW_BITS) - 0.5))
     caption = (
@@ -385,6 +387,8 @@ def absent_table(known: Found) -> pd.DataFrame:
         rows.append(
             ("the paper's network on the validation set", "its weights, or the images, were not at hand", RERUN)
         )
+    if not known.quantizers:
+        rows.append(("quantizers that the paper does not describe", "no record yet", RERUN))
     if not any(record.spec.details["method"] == "exhaustive" for record in known.mixed.values()):
         command = "papermill notebooks/exp2_imagenet.ipynb out.ipynb -p profile paper -p method exhaustive"
         rows.append(("every mixed-precision configuration", "days on a processor; a GPU will do", command))
@@ -432,6 +436,9 @@ def _values(interval: Interval) -> tuple[float, float, float]:
 
 
 def _share_verdict(stated: float, kept: Interval) -> tuple[str, str]:
+    """None where the images are so few that the interval would excuse almost anything."""
+    if kept.high - kept.low > 2 * report.NEAR:
+        return report.UNDECIDED, f"too few images: the interval is {100 * (kept.high - kept.low):.1f} pp wide"
     verdict, reason = report.accuracy_verdict(stated, *_values(kept))
     return verdict, f"share of 32 bits: {reason}"
 
@@ -445,8 +452,8 @@ def _level_verdict(model: str, record: records.Record, stated: pd.DataFrame) -> 
 
 
 def _within(change: Interval, limit: float) -> str:
-    """Reproduced where the change is within ``limit``, in part where its interval reaches that far."""
-    if abs(change.estimate) <= limit:
+    """Reproduced where the change is within ``limit`` and known to 1 pp, in part where its interval reaches it."""
+    if abs(change.estimate) <= limit and change.high - change.low <= 2 * report.CLOSE:
         return report.REPRODUCED
     return report.IN_PART if change.low <= limit and change.high >= -limit else report.NOT_REPRODUCED
 

@@ -119,6 +119,14 @@ def test_levels_are_compared_on_the_whole_validation_set_alone(count, level, ver
     assert shown.verdict.item() == verdict
 
 
+def test_too_few_images_decide_nothing():
+    few = Found({"resnet50": accuracy(64, seen=0)}, {}, {})
+    shown = exp2_imagenet.table1(few).query("network == 'ResNet-50' and bits == 4")
+    assert shown.verdict.item() == report.UNDECIDED and "too few images" in shown.reason.item()
+    claims = exp2_imagenet.summary_table(few).set_index("claim").verdict
+    assert claims["16 bits lose nothing"] == report.IN_PART
+
+
 def test_a_network_without_a_record_says_which_command_makes_it(known):
     shown = exp2_imagenet.table1(known).query("network == 'ResNet-18'")
     assert set(shown["ours P (%)"]) == {"no record"} and set(shown.verdict) == {report.UNDECIDED}
@@ -207,7 +215,7 @@ def test_without_records_the_page_says_what_is_missing(spoken):
     assert len(spoken) == 2 and all("quide run exp2_imagenet --profile paper" in text for text in spoken)
     assert "QUIDE_IMAGENET" in spoken[0]
     assert exp2_imagenet.summary_table(NOTHING).verdict.tolist() == [report.UNDECIDED]
-    assert len(exp2_imagenet.absent_table(NOTHING)) == 3
+    assert len(exp2_imagenet.absent_table(NOTHING)) == 4
     figure, _, _, alt = exp2_imagenet.figure_accuracy(NOTHING)
     assert figure.axes and alt
 
