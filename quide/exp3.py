@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.stats import f as fisher
+from tqdm import tqdm
 
 from quide import metric, mixed, paper, records, report, runs, search, stats
 from quide.evaluate import label
@@ -50,7 +51,7 @@ def run(seeds: Sequence[int], profile: str, device: str = "cpu") -> dict[int, La
     """Accuracy of every configuration for each seed, latency for the first, computed where there is no record; joined
     to one landscape a seed."""
     cases = [runs.Case(MODEL, DATASET, seed, profile) for seed in seeds]
-    known = [mixed.accuracy(case).result() for case in cases]
+    known = [mixed.accuracy(case, progress=False).result() for case in tqdm(cases, desc="runs", unit="run")]
     timed = mixed.timing(cases[0], device, progress=False).result()
     return {case.seed: mixed.landscape(case, timed, record) for case, record in zip(cases, known, strict=True)}
 
