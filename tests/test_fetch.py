@@ -179,7 +179,7 @@ def host(tmp_path):
 
     class Server(http.server.ThreadingHTTPServer):
         def handle_error(self, *_):
-            """A client that was stopped on purpose is no news: the next test must not find a traceback in its output."""
+            """A client that is stopped on purpose is no news: no traceback in the next test's output."""
 
     server = Server(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
     threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
