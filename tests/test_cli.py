@@ -58,7 +58,7 @@ def quide(workplace: Path, *arguments: str, **more: str) -> subprocess.Completed
     [
         (["frobnicate"], "No such command 'frobnicate'"),
         (["run"], "Missing argument 'experiment'; see: quide run --help"),
-        (["run", "exp9"], "experiment must be one of exp1, got 'exp9'"),
+        (["run", "exp9"], "experiment must be one of exp1, exp1_small, got 'exp9'"),
         (["run", "exp1", "--seeds", "seven"], "--seeds"),
         (["run", "exp1", "--seeds", "-1"], "seeds must be integers from 0 to 4294967295, got -1"),
         (["run", "exp1", "--seeds", "7", "--seeds", "7"], "seeds must differ from one another, got 7, 7"),
