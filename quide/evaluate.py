@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from numbers import Integral
 
 import pandas as pd
@@ -79,7 +80,7 @@ def sweep(
     ]
     batch = images[: latency.BATCH_SIZE]
     timings = latency.measure_interleaved(
-        {label(width): _pass(prepared.at(width, commute=False), batch) for width in bits},
+        {label(width): partial(prepared.at(width, commute=False), batch) for width in bits},
         warmup, passes, progress=progress,
     )  # fmt: skip
     sizes = num_weights(model) if size_weighted else None
@@ -110,10 +111,6 @@ def label(bits: int | Sequence[int]) -> str:
 def num_weights(model: nn.Module) -> list[int]:
     """Weights (biases not counted) of each quantizable layer."""
     return [model.get_submodule(layer).weight.numel() for layer in quantizable_layers(model)]
-
-
-def _pass(model: nn.Module, batch: torch.Tensor):
-    return lambda: model(batch)
 
 
 def _share(hits: torch.Tensor) -> float:

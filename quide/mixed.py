@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -73,8 +73,8 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
         batch = runs.test_images(case).subset(slice(0, latency.BATCH_SIZE)).normalized().to(device)
         prepared = ptq.prepare(runs.network(case), runs.calibration_images(case), ptq.PAPER)
         widths = prefix_tree.PrefixTree(prepared, CHOICES).configurations
-        passed = {FULL_PRECISION: _forward(prepared.at(ptq.FULL_PRECISION).to(device), batch)}
-        passed |= {label(each): _forward(prepared.at(each, commute=False).to(device), batch) for each in widths}
+        passed = {FULL_PRECISION: partial(prepared.at(ptq.FULL_PRECISION).to(device), batch)}
+        passed |= {label(each): partial(prepared.at(each, commute=False).to(device), batch) for each in widths}
         timings = latency.measure_interleaved(passed, warmup, passes, block=5, progress=progress, wait_s=size.wait_s)
         return timings.to_dict()
 
@@ -190,10 +190,6 @@ def additive_latency(configurations: list[Configuration], measured_ms: np.ndarra
 
 def _compression(configurations: list[Configuration], num_weights: tuple[int, ...] | None) -> np.ndarray:
     return np.array([metric.compression_ratio(widths, num_weights) for widths in configurations])
-
-
-def _forward(model: torch.nn.Module, batch: torch.Tensor):
-    return lambda: model(batch)
 
 
 def _code(case: Case, *more) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -204,7 +204,7 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
         networks["16"] = ptq.HalfPrecision(prepared.at(ptq.FULL_PRECISION))
         networks[INTEGER_16] = prepared.at(16, commute=False)
         networks[COMMUTED_8] = prepared.at(8)
-        passes = {name: _forward(model.to(device), batch) for name, model in networks.items()}
+        passes = {name: partial(model.to(device), batch) for name, model in networks.items()}
         size = case.size
         return latency.measure_interleaved(
             passes, size.warmup, size.passes, progress=progress, wait_s=size.wait_s
@@ -300,10 +300,6 @@ def _read_weights(case: Case, file: Path) -> dict[str, torch.Tensor]:
         return load_file(file)
     except SafetensorError as error:
         raise ValueError(f"{file} does not parse ({error}); restore it with: git checkout {file}") from error
-
-
-def _forward(model: nn.Module, batch: torch.Tensor):
-    return lambda: model(batch)
 
 
 def _checksum(dataset: str, split: str) -> str:
