@@ -155,14 +155,16 @@ def _execute_changed(root: Path, notebooks: list[Path], folder: Path, profile: s
         for notebook in notebooks:
             parameters = {"profile": profile} if "profile" in parameter_names(notebook) else {}
             target, stamp = folder / notebook.name, folder / f"{notebook.stem}.inputs.json"
-            now = _inputs(root, notebook, parameters)
+            # A page that is the same at every profile shows the committed records only.
+            shown = paths.results() if parameters else paths.results() / "paper"
+            now = _inputs(root, notebook, parameters, shown)
             if not (changed := _changed(target, stamp, now)):
                 continue
             print(f"Executing {notebook.relative_to(root)}, profile {profile} ({changed})", flush=True)
             stamp.unlink(missing_ok=True)
             _execute(root, notebook, parameters, target, progress)
             # The notebook's own records belong to the state that it shows; all else is as it was at the start.
-            stamp.write_text(json.dumps({**now, "records": digest([paths.results()])}, indent=1))
+            stamp.write_text(json.dumps({**now, "records": digest([shown])}, indent=1))
             executed += 1
     if not executed:
         print(f"Notebooks: all {len(notebooks)} are up to date", flush=True)
@@ -187,14 +189,14 @@ def _execute(root: Path, source: Path, parameters: Mapping[str, Any], target: Pa
         ) from error
 
 
-def _inputs(root: Path, notebook: Path, parameters: Mapping[str, Any]) -> dict[str, str]:
+def _inputs(root: Path, notebook: Path, parameters: Mapping[str, Any], shown: Path) -> dict[str, str]:
     """One digest for each kind of thing that an executed notebook depends on."""
     return {
         "notebook": digest([notebook]),
         "parameters": json.dumps(parameters, sort_keys=True),
         "code": digest([paths.PACKAGE, root / "requirements.lock"]),
         "data": digest([root / "data" / "paper", root / "data" / "embedded"]),
-        "records": digest([paths.results()]),
+        "records": digest([shown]),
     }
 
 

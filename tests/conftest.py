@@ -11,8 +11,22 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: two workers with two threads each are far slower
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 RENDERING_LIMIT = 1200  # seconds
+_NEEDS_BOOK = {"smoke_environment", "rendered_book"}  # each made once a worker, in the same folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side (``-n``): first all that needs the rendered book, on one worker, then the others file by file."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    for item in items:
+        group = "book" if _NEEDS_BOOK.intersection(getattr(item, "fixturenames", ())) else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != "book")
 
 
 @pytest.fixture(scope="session")
