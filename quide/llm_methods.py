@@ -7,10 +7,12 @@ widths come from llm-compressor's AWQ, and from plain rounding, which is the ref
 from __future__ import annotations
 
 import contextlib
+import copy
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -122,17 +124,28 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in LIBRARIES}
 
 
-def _plain(checkpoint: Checkpoint, dtype: torch.dtype, **options) -> tuple[Any, Any]:
+def _plain(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The model that is not quantized, and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if checkpoint.form == "llama2c":
         model, tokenizer = llama2c.load(checkpoint.folder)
         return model.to(dtype), tokenizer
-    if checkpoint.form == "gguf":
-        options["gguf_file"] = checkpoint.gguf.name
+    options = {"gguf_file": checkpoint.gguf.name} if checkpoint.form == "gguf" else {}
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, **options)
     model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=dtype, **options)
-    return model.eval(), tokenizer
+    return _forgetting_gguf(model).eval(), tokenizer
+
+
+def _forgetting_gguf(model: Any) -> Any:
+    """The same weights in a model that does not take itself for a quantized one, and so can be saved."""
+    if getattr(model, "hf_quantizer", None) is None:
+        return model
+    config = copy.deepcopy(model.config)
+    del config.quantization_config
+    plain = type(model)(config).to(model.dtype)
+    plain.load_state_dict(model.state_dict())
+    return plain
 
 
 def _bitsandbytes(checkpoint: Checkpoint, bits: int, device: str) -> Loaded:
@@ -144,9 +157,7 @@ def _bitsandbytes(checkpoint: Checkpoint, bits: int, device: str) -> Loaded:
         options = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
         )
-    plain, tokenizer = _plain(checkpoint, torch.bfloat16)
-    with tempfile.TemporaryDirectory() as folder:  # from whichever form the checkpoint has
-        plain.save_pretrained(folder)
+    with _as_transformers(checkpoint, torch.bfloat16) as (folder, tokenizer):
         model = AutoModelForCausalLM.from_pretrained(
             folder, quantization_config=options, dtype=torch.bfloat16, device_map={"": device}
         )
@@ -155,33 +166,52 @@ def _bitsandbytes(checkpoint: Checkpoint, bits: int, device: str) -> Loaded:
 
 
 def _awq(checkpoint: Checkpoint, bits: int, texts: Sequence[str], device: str) -> Loaded:
-    from compressed_tensors.compressors import ModelCompressor
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from datasets import Dataset
     from llmcompressor import oneshot
     from llmcompressor.modifiers.quantization import QuantizationModifier
     from llmcompressor.modifiers.transform.awq import AWQModifier
+    from transformers import AutoModelForCausalLM
 
-    model, tokenizer = _plain(checkpoint, torch.bfloat16)
-    group = _group(model)
-    weights = QuantizationArgs(num_bits=bits, strategy="group", group_size=group, symmetric=False)
-    scheme = QuantizationScheme(targets=["Linear"], weights=weights)
-    recipe = [AWQModifier(), QuantizationModifier(config_groups={"group_0": scheme}, ignore=["lm_head"])]
-    tokens = [tokenizer(text)["input_ids"] for text in texts]
-    samples = Dataset.from_list([{"input_ids": each, "attention_mask": [1] * len(each)} for each in tokens])
-    with _unpinned():
-        oneshot(
-            model=model.to(device), dataset=samples, recipe=recipe, num_calibration_samples=len(samples),
-            max_seq_length=max(map(len, tokens)),
-        )  # fmt: skip
-    return Loaded(model.eval(), tokenizer, _compressed_bytes(model, ModelCompressor), group)
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16  # of what is computed; on a CPU the faster one
+    with _as_transformers(checkpoint, dtype) as (folder, tokenizer):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(device)
+        layers, group = quantized_layers(model), _group(model)
+        size = _stored(model, layers, lambda weight: _awq_bits(weight, bits, group))
+        weights = QuantizationArgs(num_bits=bits, strategy="group", group_size=group, symmetric=False)
+        scheme = QuantizationScheme(targets=["Linear"], weights=weights)
+        recipe = [AWQModifier(), QuantizationModifier(config_groups={"group_0": scheme}, ignore=["lm_head"])]
+        tokens = [tokenizer(text)["input_ids"] for text in texts]
+        samples = Dataset.from_list([{"input_ids": each, "attention_mask": [1] * len(each)} for each in tokens])
+        with _unpinned():
+            oneshot(
+                model=model, processor=tokenizer, dataset=samples, recipe=recipe,
+                num_calibration_samples=len(samples), max_seq_length=max(map(len, tokens)),
+            )  # fmt: skip
+    return Loaded(_widened(model, layers), tokenizer, size, group)
+
+
+def _widened(model: Any, layers: Sequence[str]) -> Any:
+    """The quantized model with its weights rounded once and for all, instead of anew in each pass."""
+    from compressed_tensors.quantization import disable_quantization
+    from compressed_tensors.quantization.lifecycle.forward import fake_quantize
+
+    for layer in map(model.get_submodule, layers):
+        arguments = layer.quantization_scheme.weights
+        layer.weight.data = fake_quantize(layer.weight, layer.weight_scale, layer.weight_zero_point, arguments).detach()
+    return model.apply(disable_quantization).eval()
+
+
+def _awq_bits(weight: torch.Tensor, bits: int, group: int) -> int:
+    """Integers, a 16-bit scale a group, and a zero point as wide as the integers."""
+    return rounding.stored_bits(weight, bits, group) + bits * (weight.numel() // group)
 
 
 def _rounded(checkpoint: Checkpoint, recipe: Recipe, calibration: Callable[[], Sequence[str]], device: str) -> Loaded:
     """In float32: the rounded weights are what is asked about, not what bfloat16 makes of them."""
     plain, tokenizer = _plain(checkpoint, torch.float32)
     layers = quantized_layers(plain)
-    size = _rounded_bytes(plain, layers, recipe)
+    size = _stored(plain, layers, lambda weight: rounding.stored_bits(weight, recipe.bits, recipe.granularity))
     plain = Loaded(plain.to(device), tokenizer, size)
     model = rounding.round_weights(plain.model, layers, recipe.bits, recipe.granularity)
     if recipe.outputs:
@@ -191,12 +221,22 @@ def _rounded(checkpoint: Checkpoint, recipe: Recipe, calibration: Callable[[], S
     return Loaded(model, tokenizer, size)
 
 
-def _rounded_bytes(model: nn.Module, layers: Sequence[str], recipe: Recipe) -> int:
-    """The rounded layers' integers and scales, and 16 bits for everything else."""
+def _stored(model: nn.Module, layers: Sequence[str], bits: Callable[[torch.Tensor], int]) -> int:
+    """Bytes of a model whose named layers take so many bits each, and everything else 16 a number."""
     weights = [model.get_submodule(name).weight for name in layers]
-    rounded = sum(rounding.stored_bits(weight, recipe.bits, recipe.granularity) for weight in weights)
-    others = stored_bytes(model) // 4 - sum(weight.numel() for weight in weights)  # float32 takes four bytes a number
-    return rounded // 8 + 2 * others
+    numbers = stored_bytes(model) // weights[0].element_size()
+    others = numbers - sum(weight.numel() for weight in weights)
+    return sum(map(bits, weights)) // 8 + 2 * others
+
+
+@contextlib.contextmanager
+def _as_transformers(checkpoint: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[Path, Any]]:
+    """A folder with the model as transformers saves it, from whichever form it has, and the tokenizer."""
+    model, tokenizer = _plain(checkpoint, dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        del model
+        yield Path(folder), tokenizer
 
 
 def _group(model: nn.Module) -> int:

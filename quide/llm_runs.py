@@ -32,23 +32,23 @@ from quide import (
 from quide.llm import Checkpoint
 from quide.llm_methods import Loaded, Recipe
 from quide.provenance import code_digest
-from quide.rounding import PER_CHANNEL, PER_TENSOR
+from quide.rounding import PER_TENSOR
 from quide.runs import Run
 
 PROFILE = "paper"  # no language model is embedded, so that there is no smaller profile
 ACCURACY, NEXT_TOKEN, LATENCY, CROSS = "llm_accuracy", "llm_next_token", "llm_latency", "weight_only"
 MMLU, STORIES = "mmlu", "stories"  # as records name their data
-CALIBRATION_QUESTIONS = 128  # of the validation split, for AWQ
+CALIBRATION_QUESTIONS = {"cpu": 4, "cuda": 128}  # of the validation split, for AWQ, which takes a minute each on a CPU
 PROMPT = 128  # tokens: the length of a timed prefill, and what a timed decoding step comes after
 PASSES = {"prefill": 50, "decode": 200}  # fewer than the paper's: a pass is not a batch of milliseconds
 WARMUP = 5
+WAIT_S = 120  # for a quiet machine
 STEP = 0.001  # nats: what log-likelihoods are kept to
 WIDTHS = (8, 4, 3, 2)
 GROUP = 64
 # What is rounded in the image network, by name: how fine its weights' scales are, and whether its outputs are too.
 CROSS_SCHEMES = {
     "weights per tensor": (PER_TENSOR, False),
-    "weights per channel": (PER_CHANNEL, False),
     f"weights by groups of {GROUP}": (GROUP, False),
     "weights and outputs per tensor": (PER_TENSOR, True),
 }
@@ -86,16 +86,17 @@ def code(kind: str) -> str:
 
 @lru_cache(maxsize=1)
 def _loaded(case: Case, recipe: Recipe) -> Loaded:
-    return llm_methods.load(case.checkpoint, recipe, partial(_calibration, recipe, case.seed), case.device)
+    return llm_methods.load(case.checkpoint, recipe, partial(_calibration, recipe, case), case.device)
 
 
-def _calibration(recipe: Recipe, seed: int) -> Sequence[str]:
+def _calibration(recipe: Recipe, case: Case) -> Sequence[str]:
     """Stories for rounding; for AWQ questions that nobody scores."""
     if recipe.method == llm_methods.ROUNDING:
         return stories.load().calibration
     asked = mmlu.load("val")
     everything = [one for questions in asked.values() for one in questions]
-    chosen = np.random.default_rng(seed).choice(len(everything), CALIBRATION_QUESTIONS, replace=False)
+    count = CALIBRATION_QUESTIONS[torch.device(case.device).type]
+    chosen = np.random.default_rng(case.seed).choice(len(everything), count, replace=False)
     return ["\n".join([everything[place].question, *everything[place].choices]) for place in chosen]
 
 
@@ -117,7 +118,7 @@ def accuracy(case: Case, recipe: Recipe, shots: int, limit: int | None, progress
     order is that of :func:`quide.mmlu.draw`. An interrupted run goes on at the question it stopped at.
     """
     drawn, asked = mmlu.draw(limit, case.seed), harness.questions(shots)
-    details = {"recipe": asdict(recipe), "shots": shots, "limit": limit}
+    details = _details(case, recipe) | {"shots": shots, "limit": limit}
 
     def compute() -> dict:
         loaded = case.loaded(recipe)
@@ -172,11 +173,16 @@ def next_token(case: Case, recipe: Recipe) -> Run:
             "nats_per_token": nats / len(hit),
         } | _facts(loaded)
 
-    return case.run(NEXT_TOKEN, STORIES, {"recipe": asdict(recipe)}, compute, stories.SHA256)
+    return case.run(NEXT_TOKEN, STORIES, _details(case, recipe), compute, stories.SHA256)
+
+
+def _details(case: Case, recipe: Recipe) -> dict:
+    calibrated = {"calibration_questions": CALIBRATION_QUESTIONS[torch.device(case.device).type]}
+    return {"recipe": asdict(recipe)} | (calibrated if recipe.method == llm_methods.AWQ else {})
 
 
 def _facts(loaded: Loaded) -> dict:
-    """Size of the model as saved, its number of weights in the quantized layers, their group; versions of libraries."""
+    """Size of the model as saved, weights that share a scale, versions of the libraries."""
     return {"stored_bytes": loaded.stored_bytes, "group": loaded.group, "libraries": llm_methods.versions()}
 
 
@@ -206,7 +212,7 @@ def timing(case: Case, recipes: Sequence[Recipe], progress: bool = True) -> Run:
             passes = {name: make(each) for name, each in loaded.items()}
             with torch.inference_mode():
                 timings[stage] = latency.measure_interleaved(
-                    passes, WARMUP, PASSES[stage], progress=progress, wait_s=120
+                    passes, WARMUP, PASSES[stage], progress=progress, wait_s=WAIT_S
                 ).to_dict()
         reasons = [f"{stage}: {reason}" for stage, each in timings.items() for reason in each["reasons"]]
         return timings | {"noisy": bool(reasons), "reasons": reasons, "libraries": llm_methods.versions()}
@@ -234,9 +240,10 @@ def _decode(loaded: Loaded) -> Callable[[], Any]:
     with torch.inference_mode():
         past = loaded.model(tokens, use_cache=True).past_key_values
 
-    def step() -> None:
-        loaded.model(tokens[:, -1:], past_key_values=past, use_cache=True)
+    def step() -> Any:
+        output = loaded.model(tokens[:, -1:], past_key_values=past, use_cache=True)
         past.crop(PROMPT)
+        return output
 
     return step
 

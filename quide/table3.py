@@ -47,6 +47,11 @@ def latency_at_4(decoding: Decoding) -> tuple[float, float]:
     return tuple(decoding.latency_for(4, accuracy - threshold(), stated) for accuracy in ends)
 
 
+def latency_at_16(decoding: Decoding) -> float:
+    """Latency (ms) above which 16 bits, at full accuracy, score below the stated I' of 4 bits."""
+    return decoding.latency_for(16, full_precision() - threshold(), paper.number(f"{LLAMA}.gated_index.4"))
+
+
 def accuracy_at_4(decoding: Decoding, growth: str) -> float:
     """The accuracy at 4 bits that the stated I' takes, if latency grows so from the one implied at 2 bits."""
     one = score(decoding, 4, threshold() + 0.01, GROWTHS[growth][4] * decoding.latency_ms)  # of one percentage point
@@ -72,8 +77,7 @@ def decodings_table() -> pd.DataFrame:
     rows = []
     for each in DECODINGS:
         shortest, longest = latency_at_4(each)
-        margin = full_precision() - threshold()
-        at_16 = each.latency_for(16, margin, paper.number(f"{LLAMA}.gated_index.4"))
+        at_16 = latency_at_16(each)
         row = {
             "reading": each.name + (" (as in Table 1)" if each is DECODINGS[0] else ""),
             "T at 2 bits": _ms(each.latency_ms),
