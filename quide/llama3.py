@@ -407,7 +407,8 @@ def figure_cross(known: Found) -> tuple:
         report.bit_axis(axis, llm_runs.WIDTHS)
         axis.set_title(scheme.replace(" per", "\nper").replace(" by", "\nby"), fontsize=9)
     axes[0].set(ylabel="accuracy kept (%)", ylim=(0, 105))
-    axes[0].legend(fontsize=7, loc="lower left")
+    if networks:
+        axes[0].legend(fontsize=7, loc="lower left")
     words = [
         f"{each.scheme}, {each.network}: {percent(each.share.estimate, 0)}" for each in everything if each.bits == 4
     ]

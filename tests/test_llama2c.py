@@ -85,8 +85,14 @@ def test_a_damaged_model_is_named(folder, damage, reason):
         llama2c.load(folder)
 
 
-@pytest.mark.parametrize(("damage", "reason"), [(lambda content: content[:-1], "it ends after 359 of 360 tokens"),
-                                                (lambda content: content + b"x", "1 bytes after its 360 tokens")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: content[:-1], "it ends after 359 of 360 tokens"),
+        (lambda content: content + b"x", "1 bytes after its 360 tokens"),
+    ],
+    ids=["short", "long"],
+)
 def test_a_damaged_tokenizer_is_refused(damage, reason):
     content = damage(llama2c_files.tokenizer_bytes())
     with pytest.raises(ValueError, match=reason):

@@ -109,11 +109,7 @@ def spoken(monkeypatch) -> list[str]:
 def test_the_papers_cells_are_the_papers(known):
     table = llama3.table3_table(known).set_index("bits")
     assert table["paper P (%)"].tolist() == ["66.6", "–", "above 62.3 †", "at most 60 †", "35.0"]
-    assert (table.loc["2", "paper I"], table.loc["4", "paper I'"], table.loc["3", "paper I'"]) == (
-        "70.0",
-        "2.58",
-        "0.00",
-    )
+    assert table["paper I"]["2"] == "70.0" and table["paper I'"][["4", "3"]].tolist() == ["2.58", "0.00"]
     assert table.loc["2", "T by the readings (ms)"] == "255, 15, 57, 28"
 
 
@@ -128,7 +124,7 @@ def test_ours_is_the_most_accurate_method_of_a_width(known):
 def test_levels_are_compared_for_the_papers_model_alone(known):
     table = llama3.table3_table(known).set_index("bits")
     assert table.verdict[["16", "2"]].tolist() == [report.REPRODUCED, report.IN_PART]  # 35.0 stated, 30 ours
-    other = Found([answers(recipe, SMALL, 500, 0.29) for recipe in LIBRARIES], [], [], {})
+    other = Found([answers(recipe, SMALL, 500, 0.27) for recipe in LIBRARIES], [], [], {})
     table = llama3.table3_table(other)
     assert set(table.verdict) == {report.UNDECIDED}
     assert "does not exclude guessing (25 %)" in table.reason[0]
@@ -222,9 +218,8 @@ def test_claims_on_the_papers_model_follow_its_threshold(known):
     claims = llama3.summary_table(known).set_index("claim").verdict
     assert claims["4 bits lose little on MMLU"] == report.REPRODUCED
     assert claims["3 bits fall below the threshold"] == report.REPRODUCED
-    weak = Found(
-        [answers(PLAIN), answers(Recipe("awq", 4), share=0.5), answers(Recipe("awq", 3), share=0.66)], [], [], {}
-    )
+    wrong = [answers(Recipe("awq", 4), share=0.5), answers(Recipe("awq", 3), share=0.66)]
+    weak = Found([answers(PLAIN), *wrong], [], [], {})
     claims = llama3.summary_table(weak).set_index("claim").verdict
     assert claims["4 bits lose little on MMLU"] == claims["3 bits fall below the threshold"] == report.NOT_REPRODUCED
 

@@ -6,24 +6,7 @@ from pathlib import Path
 
 import torch
 
-WORDS = [
-    "<unk>",
-    "<s>",
-    *"ABCD",
-    "Which",
-    "of",
-    "these",
-    "is",
-    "item",
-    "Answer",
-    ":",
-    ".",
-    "?",
-    "The",
-    "the",
-    "a",
-    "and",
-]
+WORDS = ["<unk>", "<s>", *"ABCD", *"Which of these is item Answer : . ? The the a and".split()]
 
 
 def write(folder: Path, seed: int = 0) -> Path:
