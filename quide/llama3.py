@@ -70,11 +70,11 @@ def run(
         bits: widths; each method is run at those that it has.
         shots: examples shown before each question of MMLU.
         limit: questions a subject; None for all.
-        seeds: of the image network; the first one also draws MMLU's questions.
+        seeds: of the image network, the first alone at the smaller profiles; it also draws MMLU's questions.
         device: where the language model runs, ``"cpu"`` or ``"cuda"``.
         profile: ``"smoke"``, ``"quick"`` or ``"paper"``.
     """
-    for seed in seeds:
+    for seed in seeds if profile == PROFILE else seeds[:1]:
         llm_runs.cross(runs.Case(*CNN, seed, profile)).result()
     if profile != PROFILE:
         return
@@ -183,13 +183,13 @@ def _readings(bits: int) -> str:
     """The latency at a width by the possible readings of the units; where it only has a bound, that."""
     readings = DECODINGS[1:]
     if bits == 2:
-        return ", ".join(f"{each.latency_ms:.0f}" for each in readings)
+        return ", ".join(table3.rounded(each.latency_ms) for each in readings)
     if bits == 4:
-        return "; ".join("{:,.0f} to {:,.0f}".format(*table3.latency_at_4(each)) for each in readings)
+        return "; ".join(" to ".join(map(table3.rounded, table3.latency_at_4(each))) for each in readings)
     if bits == 8:
-        return "above " + ", ".join(f"{each.latency_at_8_ms:,.0f}" for each in readings)
+        return "above " + ", ".join(table3.rounded(each.latency_at_8_ms) for each in readings)
     if bits == 16:
-        return "above " + ", ".join(f"{table3.latency_at_16(each):,.0f}" for each in readings)
+        return "above " + ", ".join(table3.rounded(table3.latency_at_16(each)) for each in readings)
     return UNKNOWN
 
 
@@ -328,7 +328,7 @@ class Kept:
 
 
 def kept(known: Found) -> list[Kept]:
-    """Every network, scheme and width of the cross; bounds are over seeds, or 95 % over the tokens."""
+    """Every network, scheme and width of the cross; bounds are the least and most of the seeds, or 95 % over tokens."""
     found = []
     for scheme, (granularity, outputs) in CROSS_SCHEMES.items():
         for bits in llm_runs.WIDTHS:
@@ -416,7 +416,7 @@ def figure_cross(known: Found) -> tuple:
         "What networks keep of their accuracy, all rounded by the same code: accuracy on test images for SimpleCNN, on "
         "the next token of unseen stories for the language models. Dotted: the share that the paper asks of Llama."
     )
-    return figure, "fig-llm-cross", caption, f"Four plots of accuracy kept against bits. At 4 bits: {'; '.join(words)}."
+    return figure, "fig-llm-cross", caption, f"Plots of accuracy kept against bits. At 4 bits: {'; '.join(words)}."
 
 
 def figure_methods(known: Found) -> tuple:
@@ -635,7 +635,8 @@ def _kept_over_tokens(record: Record, base: Record) -> Interval:
 
 def _kept_over_seeds(known: Found, name: str) -> Interval:
     accuracies = [record.values["accuracy"] for record in known.cross.values()]
-    return stats.mean_interval([each[name] / each[str(FULL_BITS)] for each in accuracies])
+    shares = [each[name] / each[str(FULL_BITS)] for each in accuracies]
+    return Interval(float(np.mean(shares)), min(shares), max(shares))
 
 
 def _ends(interval: Interval) -> tuple[float, float, float]:

@@ -110,9 +110,14 @@ def say_decodings() -> None:
     )
 
 
+def rounded(value: float) -> str:
+    """To three digits, with commas in the thousands."""
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _widths(knees: set[int | None]) -> str:
     return " or ".join(map(str, sorted(knees, key=str)))
 
 
 def _ms(value: float) -> str:
-    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
+    return f"{rounded(value)} ms"
