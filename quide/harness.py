@@ -39,7 +39,8 @@ def tasks(shots: int) -> dict[str, Any]:
         if splits:
             options["custom_dataset"] = partial(_dataset, subject, splits)
         wanted.append(options)
-    found = manager.load(wanted)["tasks"]
+    # A group's entries are the known tasks with options of one's own; an entry by itself would be a new task.
+    found = manager.load({"group": "mmlu_here", "task": wanted})["tasks"]
     return {subject: found[f"mmlu_{subject}"] for subject in mmlu.SUBJECTS}
 
 
