@@ -19,6 +19,7 @@ RENDERING_LIMIT = 1200  # seconds
 _NEEDS_BOOK = {"smoke_environment", "rendered_book"}  # each made once a worker, in the same folder
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Side by side (``-n``): first all that needs the rendered book, on one worker, then the others file by file."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
