@@ -70,7 +70,7 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
     details |= {"passes": passes, "environment": latency.environment(device), "training_seed": case.training_seed}
 
     def compute() -> dict:
-        batch = runs.test_images(case).subset(slice(0, latency.BATCH_SIZE)).normalized().to(device)
+        batch = runs.test_images(case).subset(slice(0, size.timed_images)).normalized().to(device)
         prepared = ptq.prepare(runs.network(case), runs.calibration_images(case), ptq.PAPER)
         widths = prefix_tree.PrefixTree(prepared, CHOICES).configurations
         passed = {FULL_PRECISION: partial(prepared.at(ptq.FULL_PRECISION).to(device), batch)}

@@ -13,7 +13,7 @@ import torch
 from benchmarks import denormals, harness, memory, peers, search, sweep, training
 from quide import ptq
 
-NAMES = ("sweep", "training", "memory", "search")
+NAMES = ("sweep", "resnet18", "training", "memory", "search")
 LIMIT = 900  # seconds
 
 
@@ -149,7 +149,7 @@ def test_denormals_are_told_by_their_bits():
 @pytest.mark.slow
 @pytest.mark.skipif(not memory.STATUS.exists(), reason="memory is measured on Linux alone")
 def test_memory_is_measured_in_fresh_processes(monkeypatch):
-    monkeypatch.setattr(memory, "SHARES", (0.5, 1.0))
+    monkeypatch.setattr(memory, "SHARES", (1.0,))
     result = memory.run(harness.TINY).to_dict()
     assert [row["images"] for row in rows(result)][-1] == harness.TINY.images
     assert {row["way"] for row in rows(result)} == set(memory.WAYS)
