@@ -56,7 +56,7 @@ class Size:
 
 
 FULL = Size("full", None, 1_024, 3, 2_048, 3, (64, 128, 256, 512), 50, 2_000, 120)
-TINY = Size("tiny", 64, 16, 1, 32, 1, (16, 32), 1, 5, 0)
+TINY = Size("tiny", 64, 2, 1, 32, 1, (16, 32), 1, 5, 0)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,13 @@ Its weights are drawn, not trained: what an image costs does not hang on them. T
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from benchmarks import harness, sweep
 from benchmarks.harness import Result, Size
 from quide import models
 
+TUNING = {"tuning_images": 256, "batch_sizes": (32, 64, 128)}
 CONTESTANTS = {name: sweep.EAGER[name] for name in (sweep.FP32, sweep.QUIDE)}
 
 
@@ -18,4 +21,5 @@ def run(size: Size, progress: bool = False) -> Result:
     network = models.build("resnet18", num_classes=10, in_channels=3, image_size=32, seed=0).eval()
     inputs = {"images": len(found), "source": source, "network": "ResNet-18 with random weights"}
     result = Result("resnet18", size.name, inputs)
-    return sweep.measure(sweep.task(found, network), CONTESTANTS, size, result, progress)
+    task = sweep.task(found, network, harness.calibration()[: size.deep_images])
+    return sweep.measure(task, CONTESTANTS, replace(size, **TUNING), result, progress)

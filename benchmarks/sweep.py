@@ -91,7 +91,14 @@ def run(size: Size, compiled: bool = False, progress: bool = False) -> Result:
     """Measure it; ``compiled`` adds what ``torch.compile`` makes of QuIDE's and PT2E's networks (minutes more)."""
     found, source = harness.images("test", size.images)
     result = Result("sweep", size.name, {"images": len(found), "source": source, "network": "SimpleCNN"})
-    return measure(task(found, harness.network()), EAGER, size, result, progress, COMPILED if compiled else {})
+    return measure(
+        task(found, harness.network(), harness.calibration()),
+        EAGER,
+        size,
+        result,
+        progress,
+        COMPILED if compiled else {},
+    )
 
 
 def measure(
@@ -117,9 +124,9 @@ def measure(
     return result
 
 
-def task(found: ImageSet, network: nn.Module) -> Task:
+def task(found: ImageSet, network: nn.Module, calibration: torch.Tensor) -> Task:
     """A network and these images, in both layouts."""
-    calibration, normalized = harness.calibration(), found.normalized()
+    normalized = found.normalized()
     return Task(
         {name: copy.deepcopy(network).to(memory_format=layout) for name, layout in LAYOUTS.items()},
         {name: calibration.contiguous(memory_format=layout) for name, layout in LAYOUTS.items()},

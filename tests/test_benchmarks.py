@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import denormals, harness, memory, peers, search, sweep, training
+from benchmarks import denormals, harness, memory, peers, resnet18, search, sweep, training
 from quide import ptq
 
 NAMES = ("sweep", "resnet18", "training", "memory", "search")
@@ -102,6 +102,16 @@ def test_a_missing_library_is_noted_and_the_rest_measured(monkeypatch):
     result = sweep.run(harness.TINY)
     assert result.notes == ["brevitas was not measured: No module named 'brevitas'"]
     assert {row["contestant"] for row in rows(result.to_dict())} == {sweep.FP32, sweep.QUIDE}
+
+
+@pytest.mark.slow
+def test_resnet18_is_compared_with_its_plain_pass():
+    result = resnet18.run(harness.TINY).to_dict()
+    assert [(row["contestant"], row["bits"]) for row in rows(result)] == [
+        (sweep.FP32, 32), *((sweep.QUIDE, bits) for bits in sweep.BITS)
+    ]  # fmt: skip
+    assert result["inputs"]["images"] == harness.TINY.deep_images
+    assert {goal["limit"] for goal in result["goals"]} == {sweep.FULL_PRECISION_LIMIT}
 
 
 @pytest.mark.slow
