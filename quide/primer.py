@@ -19,10 +19,10 @@ from quide.profiles import PROFILES
 from quide.table1 import NAMES
 
 MODEL, SEED = "simplecnn", 0  # the network whose weights travel with the checkout
-SHOWN = 64  # calibration images whose activations are drawn
+SHOWN = 32  # calibration images whose activations are drawn
 WIDTHS = (8, 4, 3, 2)  # bits at which accuracy is measured
 DB_A_BIT = 20 * math.log10(2)  # halving the step halves the error: a quarter of its power
-FIRST, LARGEST = "conv1", "fc1"
+FIRST, SECOND = "conv1", "conv2"
 LIGHT = "#BBBBBB"  # of histograms, for lines to be seen on them
 
 
@@ -133,7 +133,7 @@ def clipping_errors(values: torch.Tensor, bits: int, shares: Sequence[float]) ->
 
 def figure_clipping(shown: Example, bits: int) -> tuple:
     """Both errors over the range of the grid, at the page's width and at 8 bits, and what three observers choose."""
-    weight = shown.network.get_submodule(LARGEST).weight.detach()
+    weight = shown.network.get_submodule(SECOND).weight.detach()
     shares = np.linspace(0.05, 1, 39).tolist()
     widths = sorted({bits, 8})
     figure, axes = report.panels(len(widths), height=3.3)
@@ -157,7 +157,7 @@ def figure_clipping(shown: Example, bits: int) -> tuple:
         )
     axes[-1].legend(fontsize=8)
     caption = (
-        f"Errors of rounding and of clipping by the range of the grid, {LARGEST} weights of {shown.name}, and the "
+        f"Errors of rounding and of clipping by the range of the grid, {SECOND} weights of {shown.name}, and the "
         "ranges that three observers choose."
     )
     alt = f"Rounding error rises with the range, clipping error falls: {'; '.join(words)}."
