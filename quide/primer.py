@@ -281,12 +281,13 @@ def figure_channels(shown: Example, bits: int) -> tuple:
     figure, (left, right) = report.panels(2, height=3.2)
     left.bar(places, found.largest, color=report.BLUE)
     left.axhline(found.largest.max(), color=report.ORANGE, linestyle="--", label="range of the tensor")
-    left.set(xlabel="channel, by its range", ylabel="largest weight")
-    left.legend(loc="lower left")
+    left.set(xlabel="channel, by its range", ylabel="largest weight", ylim=(0, 1.25 * found.largest.max()))
+    left.legend(loc="upper right")
     right.plot(places, found.tensor, "o", color=report.ORANGE, label="one range a tensor")
     right.plot(places, found.channel, "s", color=report.BLUE, markerfacecolor="none", label="one range a channel")
     right.set(xlabel="channel, by its range", ylabel="signal to noise (dB)")
-    right.legend(fontsize=8)
+    right.margins(y=0.25)
+    right.legend(fontsize=8, loc="upper left")
     ratio = found.largest.max() / found.largest.min()
     worst = found.iloc[-1]
     caption = (
