@@ -113,11 +113,13 @@ def _cell(value: str, classes: Mapping[str, str]) -> str:
 
 
 REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED = "✓ reproduced", "◐ in part", "✗ not reproduced", "○ not comparable"
+ABSENT = "○ cannot be run here"
 VERDICT_CLASSES = {
     REPRODUCED: "verdict-reproduced",
     IN_PART: "verdict-part",
     NOT_REPRODUCED: "verdict-not",
     UNDECIDED: "verdict-open",
+    ABSENT: "verdict-open",
 }
 CLOSE, NEAR = 0.01, 0.05  # accuracy differences (fractions) up to which a number counts as reproduced, or in part
 
@@ -210,35 +212,70 @@ def positions(bits: Iterable[int], widths: Sequence[int]) -> list[int]:
     return [order.index(width) for width in widths]
 
 
-def provenance(records: Iterable, rerun: str) -> None:
-    """Display which records a page was drawn from, who made them, and the command that makes them again."""
-    used = list(records)
-    if not used:
-        say(f"No record was used. To make them: `{rerun}`")
-        return
-    facts = pd.DataFrame(
-        {
-            "kind": record.spec.kind,
-            "network": f"{record.spec.model} on {record.spec.dataset}",
-            "profile": record.spec.profile,
-            "seed": record.spec.seed,
-            "made": record.provenance["date"][:16].replace("T", " "),
-            "machine": record.provenance["accelerator"] or record.provenance["cpu"],
-            "torch": record.provenance["packages"]["torch"],
-            "commit": record.provenance["git_commit"] or UNKNOWN,
-            "wall time": f"{record.seconds:.0f} s",
-            "data": record.data[:12],
-            "key": record.key,
-        }
-        for record in used
+def provenance(records: Iterable, *commands: str) -> None:
+    """Display which records a page was drawn from: what ran, where, when, on which data, how long, and every key.
+
+    Args:
+        records: :class:`quide.records.Record` objects.
+        commands: what makes them; each takes ``--seeds``.
+    """
+    used = sorted(
+        {record.key: record for record in records}.values(), key=lambda record: (record.spec.kind, record.key)
     )
-    grouped = facts.groupby(["kind", "network", "profile", "machine", "torch"], sort=False)
+    again = " and ".join(f"`{command}`" for command in commands)
+    if not used:
+        say(f"No record was used. To make them: {again}")
+        return
+    facts = pd.DataFrame(_provenance_row(record) for record in used)
+    grouped = facts.groupby(["ran", "network", "profile", "machine", "torch"], sort=False)
     summary = grouped.agg(
         seeds=("seed", lambda seeds: ", ".join(map(str, sorted(set(seeds))))),
         records=("key", "count"),
-        made=("made", "max"),
-        commit=("commit", "last"),
-        data=("data", "last"),
+        took=("seconds", lambda seconds: _duration(seconds.sum())),
+        made=("made", _span),
+        commit=("commit", _distinct),
+        data=("data", _distinct),
     ).reset_index()
-    table(summary, "Provenance: the records this page was drawn from")
-    say(f"To make them again, or with another seed: `{rerun}`")
+    keys = ", ".join(f"{record.spec.kind} {record.key}" for record in used)
+    show_markup(
+        '<div class="quide-provenance">'
+        + table_markup(
+            summary, "Provenance: what was run for this page, where, when, on which data, and how long it took"
+        )
+        + f"<details><summary>Keys of the {len(used)} records</summary><p>{html.escape(keys)}</p></details></div>"
+    )
+    other = " and ".join(f"`{command} --seeds 7`" for command in commands)
+    say(f"Made by {again}. With another seed: {other}. What has its record is not run again; see [](../book/rerun.md).")
+
+
+def _provenance_row(record) -> dict[str, object]:
+    made = record.provenance
+    # A training that was taken up again tells how long all of it took.
+    seconds = record.values.get("training", {}).get("seconds", record.seconds)
+    return {
+        "ran": record.spec.kind,
+        "network": f"{record.spec.model} on {record.spec.dataset}",
+        "profile": record.spec.profile,
+        "seed": record.spec.seed,
+        "made": made["date"][:10],
+        "machine": made["accelerator"] or f"{made['cpu']}, {made['threads'] or 'all'} threads",
+        "torch": made["packages"]["torch"],
+        "commit": made["git_commit"] or UNKNOWN,
+        "seconds": seconds,
+        "data": record.data[:8],
+        "key": record.key,
+    }
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _span(dates: pd.Series) -> str:
+    return dates.min() if dates.min() == dates.max() else f"{dates.min()} to {dates.max()}"
+
+
+def _distinct(values: pd.Series) -> str:
+    return ", ".join(dict.fromkeys(values))
