@@ -26,7 +26,7 @@ from quide import paths
 from quide.records import PROFILES
 
 BOOK_PROFILES = tuple(name for name in PROFILES if name != "short")  # which only some pages can be run at
-SOURCES = ("_config.yml", "_toc.yml", "CONTRIBUTING.md", "book")
+SOURCES = ("_config.yml", "_toc.yml", "CONTRIBUTING.md", "CITATION.cff", "book")
 LOOK = ("_config.yml", "_toc.yml", "book/_static", "book/_ext")  # what every page depends on
 KERNEL = "python3"
 KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=50"]  # no remarks on the transport or on being stopped; cells have errors
@@ -330,7 +330,8 @@ def _page_file(root: Path, name: str) -> Path:
 def _render(stage: Path, output: Path) -> None:
     """Run Jupyter Book on the stage in a process of its own."""
     made = output / "_build"
-    rendered, look = made / ".rendered", digest(stage / name for name in LOOK)
+    rendered = made / ".rendered"
+    look = f"{digest(stage / name for name in LOOK)} {os.environ.get('QUIDE_REPOSITORY', '')}"
     command = [sys.executable, "-c", _JUPYTER_BOOK, "build", str(stage), "--path-output", str(output)]
     command += ["-W", "-n", "--keep-going"]
     clean = rendered.exists() and (made / "html" / "index.html").exists()

@@ -119,27 +119,20 @@ def judged(parts: Iterable[str], missing: Sequence[str] = ()) -> str:
 
 
 def table(found: Known) -> pd.DataFrame:
-    """One row an exhibit: exhibit, what it shows, in this book (links, in Markdown), verdict, evidence."""
+    """One row an exhibit: exhibit, verdict, evidence, in this book (links), shows."""
     rows = []
     for exhibit, facts in paper.exhibits().iterrows():
         verdict, evidence = JUDGES[exhibit](found)
-        row = {"exhibit": f"**{exhibit}**", "shows": f"{facts['shows']}. *In the text:* {facts['known']}."}
-        rows.append(row | {"in this book": links(exhibit), "verdict": verdict, "evidence": evidence})
+        row = {"exhibit": exhibit, "verdict": verdict, "evidence": evidence, "in this book": links(exhibit)}
+        rows.append(row | {"shows": f"{facts['shows']} (known: {facts['known']})"})
     return pd.DataFrame(rows)
 
 
-def links(exhibit: str) -> str:
-    """Markdown links to the sections on an exhibit; a page that this copy of the book lacks is left out."""
+def links(exhibit: str) -> report.Links:
+    """Links to the sections on an exhibit; a page that this copy of the book lacks is left out."""
     folder = paths.home() / "notebooks"
     shown = [place for place in PLACES[exhibit] if (folder / f"{place[0]}.ipynb").exists()]
-    return "; ".join(f"[{words}]({page}.ipynb{'#' * bool(section)}{section})" for page, section, words in shown)
-
-
-def say_table(rows: pd.DataFrame) -> None:
-    """Display the table as Markdown, so that its links are checked and numbered like those of the text."""
-    lines = ["| " + " | ".join(rows.columns) + " |", "|" + "---|" * len(rows.columns)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows.to_numpy().tolist()]
-    report.say("\n".join(lines))
+    return report.Links(tuple((words, f"{page}.html{'#' * bool(section)}{section}") for page, section, words in shown))
 
 
 def say_count(rows: pd.DataFrame) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import matplotlib
 
@@ -76,13 +77,32 @@ def table(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None =
     """Display a data frame of finished text cells as an accessible table that scrolls sideways on a narrow screen.
 
     Args:
-        frame: one row a line; the first column heads its row.
+        frame: one row a line, of text or :class:`Links`; the first column heads its row.
         caption: what it shows and where the numbers are from.
         classes: cell text -> CSS class, for verdicts.
     """
     if frame.empty:
         return say(f"*{caption}*: there is no record of it here.")
     show_markup(table_markup(frame, caption, classes))
+
+
+@dataclass(frozen=True)
+class Links:
+    """A cell of a table that links to pages of the book.
+
+    Attributes:
+        targets: the words of each link, and the address relative to the page, such as ``exp3.html#table-2``.
+    """
+
+    targets: tuple[tuple[str, str], ...]
+
+    @property
+    def markup(self) -> str:
+        """As HTML; the classes are those that Sphinx gives to its own links."""
+        return "; ".join(
+            f'<a class="reference internal" href="{html.escape(address)}">{html.escape(words)}</a>'
+            for words, address in self.targets
+        )
 
 
 def show_markup(text: str) -> None:
@@ -93,7 +113,8 @@ def show_markup(text: str) -> None:
 def table_markup(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None = None) -> str:
     """The HTML that :func:`table` displays; arguments as there."""
     head = "".join(f'<th scope="col">{html.escape(str(column))}</th>' for column in frame.columns)
-    rows = "".join(_row(values, classes or VERDICT_CLASSES) for values in frame.astype(str).to_numpy().tolist())
+    lines = zip(*(frame[column].tolist() for column in frame), strict=True)
+    rows = "".join(_row(list(values), classes or VERDICT_CLASSES) for values in lines)
     text = html.escape(caption)
     return (
         f'<div class="quide-table" role="region" tabindex="0" aria-label="{text}"><table><caption>{text}</caption>'
@@ -101,13 +122,16 @@ def table_markup(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] |
     )
 
 
-def _row(values: Sequence[str], classes: Mapping[str, str]) -> str:
+def _row(values: Sequence[object], classes: Mapping[str, str]) -> str:
     first, *others = values
     cells = "".join(_cell(value, classes) for value in others)
-    return f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>'
+    return f'<tr><th scope="row">{html.escape(str(first))}</th>{cells}</tr>'
 
 
-def _cell(value: str, classes: Mapping[str, str]) -> str:
+def _cell(content: object, classes: Mapping[str, str]) -> str:
+    if isinstance(content, Links):
+        return f"<td>{content.markup}</td>"
+    value = str(content)
     name = classes.get(value, "short" if len(value) <= SHORT else "")  # what is short stays on one line
     return f'<td class="{name}">{html.escape(value)}</td>' if name else f"<td>{html.escape(value)}</td>"
 
