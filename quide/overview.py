@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from scipy.stats import kendalltau
 
 from quide import (
     analysis,
@@ -255,13 +256,15 @@ def _figure6(found: Known) -> tuple[str, str]:
 
 
 def _figure7(found: Known) -> tuple[str, str]:
-    areas = analysis.areas_table(found.measured)
-    tau = areas["tau with I"].astype(float)
-    verdict = REPRODUCED if (tau > 0).all() else IN_PART if (tau > 0).any() else NOT_REPRODUCED
-    return verdict, (
-        f"Area and I go together (Kendall's tau above 0) in {(tau > 0).sum()} of {len(areas)} cases, each a network "
-        f"and an order of the axes, which the text does not give; tau from {number(tau.min(), 2)} to "
-        f"{number(tau.max(), 2)}."
+    """The text: the area of a width's polygon goes with I. It does not say in which order the axes stand."""
+    shown = list(map(readings.of_measured, found.measured))
+    tau = [kendalltau(area, each.index()).statistic for each in shown for _, area in analysis.areas(each).items()]
+    if not tau:
+        return UNDECIDED, "There is no record of it."
+    agreeing = sum(value > 0 for value in tau)
+    return judged(REPRODUCED if value > 0 else NOT_REPRODUCED for value in tau), (
+        f"Area and I go together (Kendall's tau above 0) in {agreeing} of {len(tau)} cases, each a network and an "
+        f"order of the axes, which the text does not give; tau from {number(min(tau), 2)} to {number(max(tau), 2)}."
     )
 
 

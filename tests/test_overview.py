@@ -12,6 +12,7 @@ import pytest
 from known_results import condition, landscape
 
 from quide import exp2_imagenet, overview, paper, table1
+from quide.mixed import Landscape
 from quide.report import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED
 
 NOTHING = exp2_imagenet.Found({}, {}, {})
@@ -99,11 +100,17 @@ def test_the_fall_at_4_bits_is_that_of_the_records():
 
 
 def test_what_each_checkpoint_answers_makes_the_verdict_on_the_search():
-    truth = landscape()
-    assert overview.JUDGES["Figure 4"](known(truth=truth))[0] == REPRODUCED
-    equal = {seed: replace(land, correct=np.zeros_like(land.correct)) for seed, land in truth.landscapes.items()}
-    useless = replace(truth, landscapes=equal)  # every score is 0, so that no search improves anything
-    assert overview.JUDGES["Figure 4"](known(truth=useless))[0] == NOT_REPRODUCED
+    def with_accuracy(land: Landscape, mixed: bool) -> Landscape:
+        """Only 8-8-8-4 is ever right, or nothing is."""
+        correct = np.zeros_like(land.correct)
+        correct[:, land.index_of((8, 8, 8, 4))] = mixed
+        return replace(land, correct=correct)
+
+    for better, verdict in (((True, True), REPRODUCED), ((True, False), IN_PART), ((False, False), NOT_REPRODUCED)):
+        truth = landscape()
+        lands = zip(truth.landscapes.items(), better, strict=True)
+        changed = replace(truth, landscapes={seed: with_accuracy(land, mixed) for (seed, land), mixed in lands})
+        assert overview.JUDGES["Figure 4"](known(truth=changed))[0] == verdict
 
 
 def test_the_algorithm_is_judged_by_how_often_it_finds_the_best():
