@@ -37,6 +37,7 @@ STYLE = {
 }
 UNKNOWN = "–"
 SHORT = 14  # characters: a number with its spread, a configuration
+LONG = 40  # characters from which a cell is a sentence, which a narrow column would break into single words
 
 
 def panels(
@@ -132,7 +133,8 @@ def _cell(content: object, classes: Mapping[str, str]) -> str:
     if isinstance(content, Links):
         return f"<td>{content.markup}</td>"
     value = str(content)
-    name = classes.get(value, "short" if len(value) <= SHORT else "")  # what is short stays on one line
+    # What is short stays on one line.
+    name = classes.get(value, "short" if len(value) <= SHORT else "long" if len(value) >= LONG else "")
     return f'<td class="{name}">{html.escape(value)}</td>' if name else f"<td>{html.escape(value)}</td>"
 
 
@@ -260,16 +262,18 @@ def provenance(records: Iterable, *commands: str) -> None:
         commit=("commit", _distinct),
         data=("data", _distinct),
     ).reset_index()
+    columns = ["ran", "network", "seeds", "records", "took", "made", "machine", "data", "profile", "torch", "commit"]
+    caption = "Provenance: what was run for this page, on which data, where and when, and how long it took"
     keys = ", ".join(f"{record.spec.kind} {record.key}" for record in used)
     show_markup(
-        '<div class="quide-provenance">'
-        + table_markup(
-            summary, "Provenance: what was run for this page, where, when, on which data, and how long it took"
-        )
-        + f"<details><summary>Keys of the {len(used)} records</summary><p>{html.escape(keys)}</p></details></div>"
+        f'<div class="quide-provenance">{table_markup(summary[columns], caption)}'
+        f"<details><summary>Keys of the {len(used)} records</summary><p>{html.escape(keys)}</p></details></div>"
     )
-    other = " and ".join(f"`{command} --seeds 7`" for command in commands)
-    say(f"Made by {again}. With another seed: {other}. What has its record is not run again; see [](../book/rerun.md).")
+    lines = [line for command in commands for line in (command, f"{command} --seeds 7  # another seed")]
+    say(
+        "The records are made by these commands. What has its record is [not run again](../book/rerun.md#records).\n\n"
+        + "\n".join(["```bash", *lines, "```"])
+    )
 
 
 def _provenance_row(record) -> dict[str, object]:

@@ -61,6 +61,20 @@ def test_only_the_named_scripts_are_taken_out():
     assert extension("light_pages").without(page, ("fontawesome",)) == kept
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "loaded"),
+    [
+        ("page.html", "", set()),
+        ("page.html", '<span class="math notranslate">', {"tex-chtml"}),
+        ("search.html", "", {"searchtools", "language_data", "searchindex"}),
+    ],
+)
+def test_a_page_loads_what_it_shows(name, text, loaded):
+    light = extension("light_pages")
+    every = {light.ICONS, light.MATHEMATICS, *light.SEARCH}
+    assert every - set(light.unneeded(name, text)) == loaded
+
+
 # --- buttons ---------------------------------------------------------------------------------------------------------
 
 

@@ -44,7 +44,7 @@ def test_the_box_says_what_ran_where_when_on_which_data_how_long_and_every_key(s
     ):  # fmt: skip
         assert fact in box, fact
     assert all(each.key in box for each in used)
-    assert "`quide run exp1 --profile paper --seeds 7`" in words
+    assert "\nquide run exp1 --profile paper --seeds 7  # another seed\n" in words
 
 
 def test_a_page_without_records_says_how_to_make_them(shown):

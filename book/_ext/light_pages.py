@@ -1,7 +1,8 @@
-"""Leaves out of every page the scripts that it can do without: half of what a first visit would load.
+"""Leaves out of every page the scripts that it can do without: most of what a first visit would load.
 
 The theme draws its icons twice, with a font and with a script of one and a half megabytes; the font is enough. It loads
-the search index on every page, for results while one types; this book searches on the search page alone.
+the search index on every page, for results while one types; this book searches on the search page alone. MathJax, more
+than a megabyte, is for pages with equations.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from sphinx.application import Sphinx
 ICONS = "fontawesome"
 SEARCH = ("searchtools", "language_data", "searchindex")
 SEARCH_PAGE = "search.html"
+MATHEMATICS, EQUATION = "tex-chtml", 'class="math'
 
 
 def lighten(app: Sphinx, failure: Exception | None) -> None:
@@ -22,8 +24,14 @@ def lighten(app: Sphinx, failure: Exception | None) -> None:
         return
     for file in Path(app.outdir).rglob("*.html"):
         text = file.read_text(encoding="utf-8")
-        if (light := without(text, (ICONS,) if file.name == SEARCH_PAGE else (ICONS, *SEARCH))) != text:
+        if (light := without(text, unneeded(file.name, text))) != text:
             file.write_text(light, encoding="utf-8")
+
+
+def unneeded(name: str, text: str) -> tuple[str, ...]:
+    """Scripts that a page, given by its file name and contents, can do without."""
+    search = () if name == SEARCH_PAGE else SEARCH
+    return (ICONS, *search, *(() if EQUATION in text else (MATHEMATICS,)))
 
 
 def without(text: str, scripts: tuple[str, ...]) -> str:

@@ -5,6 +5,7 @@
 
 (() => {
   const REFERENCES = 'article a.reference.internal[href*="#"]';
+  const MATHJAX = "_static/mathjax/tex-chtml.js";
   const OPEN_MS = 200; // a pointer that only passes by opens nothing
   const CLOSE_MS = 250; // time to move from the reference to its preview
   const GAP = 6; // pixels between the two, and to the edges of the window
@@ -42,9 +43,9 @@
 
   async function typeset() {
     if (!box.querySelector(".math")) return;
-    if (!window.MathJax) { // a page without equations of its own
-      window.MathJax = { startup: { typeset: false } };
-      await load("_static/mathjax/tex-chtml.js");
+    if (!window.MathJax?.version) { // a page without equations of its own
+      if (!scripts.has(MATHJAX)) window.MathJax = { startup: { typeset: false } };
+      await load(MATHJAX);
     }
     await window.MathJax.startup?.promise;
     await window.MathJax.typesetPromise?.([box]);
