@@ -27,7 +27,8 @@ from quide import paths, records
 from quide.records import PROFILES
 
 BOOK_PROFILES = tuple(name for name in PROFILES if name != "short")  # which only some pages can be run at
-SOURCES = ("_config.yml", "_toc.yml", "CONTRIBUTING.md", "book")
+SOURCES = ("_config.yml", "_toc.yml", "CONTRIBUTING.md", "CITATION.cff", "book")
+LOOK = ("_config.yml", "_toc.yml", "book/_static", "book/_ext")  # what every page depends on
 KERNEL = "python3"
 KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=50"]  # no remarks on the transport or on being stopped; cells have errors
 ROUNDS = 2  # a notebook that writes records outdates those executed before it: they are executed once more
@@ -342,12 +343,15 @@ def _render(stage: Path, output: Path) -> None:
     """Run Jupyter Book on the stage in a process of its own."""
     made = output / "_build"
     rendered = made / ".rendered"
+    look = f"{digest(stage / name for name in LOOK)} {os.environ.get('QUIDE_REPOSITORY', '')}"
     command = [sys.executable, "-c", _JUPYTER_BOOK, "build", str(stage), "--path-output", str(output)]
     command += ["-W", "-n", "--keep-going"]
-    if not rendered.exists() or not (made / "html" / "index.html").exists():
-        command.append("--all")  # Sphinx does not repeat the warnings of pages that it has read before
+    clean = rendered.exists() and (made / "html" / "index.html").exists()
+    if not clean or rendered.read_text() != look:
+        # Sphinx does not repeat the warnings of pages that it has read, nor copy a style sheet where no page changed.
+        command.append("--all")
     rendered.unlink(missing_ok=True)
     print("Rendering the pages", flush=True)
     if subprocess.run(command, cwd=output).returncode:
         raise BookError("the pages did not render cleanly; every warning above counts as an error")
-    rendered.touch()
+    rendered.write_text(look)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -252,6 +253,30 @@ def _pretend_to_execute(monkeypatch: pytest.MonkeyPatch, writes_record: set[str]
 def _write_record(root: Path, folder: str) -> None:
     (root / "data" / "results" / folder).mkdir(parents=True, exist_ok=True)
     (root / "data" / "results" / folder / "new.json").write_text("{}")
+
+
+def test_all_pages_are_rendered_anew_after_a_failure_and_when_what_they_share_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes, forced = iter([0, 0, 1, 0, 0]), []
+
+    def pretend(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
+        forced.append("--all" in command)
+        return subprocess.CompletedProcess(command, next(codes))
+
+    monkeypatch.setattr(book.subprocess, "run", pretend)
+    stage, style = tmp_path / "stage", tmp_path / "stage" / "book" / "_static" / "style.css"
+    for file in (style, tmp_path / "_build" / "html" / "index.html"):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    book._render(stage, tmp_path)
+    book._render(stage, tmp_path)
+    with pytest.raises(book.BookError):
+        book._render(stage, tmp_path)
+    book._render(stage, tmp_path)
+    style.write_text("a { color: red }")
+    book._render(stage, tmp_path)
+    assert forced == [True, False, False, True, True]
 
 
 # --- whole builds of a small book ------------------------------------------------------------------------------------
