@@ -416,7 +416,7 @@ def figure_cross(known: Found) -> tuple:
         axis.set_title(scheme.replace(" per", "\nper").replace(" by", "\nby"), fontsize=9)
     axes[0].set(ylabel="accuracy kept (%)", ylim=(0, 105))
     if networks:
-        axes[0].legend(fontsize=7, loc="lower left")
+        axes[1].legend(fontsize=7, loc="lower left")  # where no line goes
     words = [
         f"{each.scheme}, {each.network}: {percent(each.share.estimate, 0)}" for each in everything if each.bits == 4
     ]
