@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from quide import llm, llm_runs, metric, paper, records, report, runs, stats, table3
+from quide import llm, llm_runs, metric, mmlu, paper, records, report, runs, stats, table3
 from quide.audit import DECODINGS, LLAMA
 from quide.llm_methods import AWQ, BITSANDBYTES, NONE, ROUNDING, RUNS_LOW_BIT, WIDTHS, Recipe
 from quide.llm_runs import ACCURACY, CROSS_SCHEMES, LATENCY, NEXT_TOKEN, PROFILE
@@ -475,11 +475,19 @@ def say_checkpoint(known: Found) -> None:
             "stories in full precision"
         )
         if asked is not None:
-            shots = asked.spec.details["shots"]
+            shots, (letter, count) = asked.spec.details["shots"], _favourite(asked)
             text += (
-                f", and on {_with_interval(asked)} % of {asked.values['questions']:,} MMLU questions ({shots} shots)"
+                f", and on {_with_interval(asked)} % of {asked.values['questions']:,} MMLU questions with {shots} "
+                f"examples shown, where guessing is right on {percent(_chance(), 0)}. It answers {letter} to {count:,} of them"
             )
         report.say(f"{text}.")
+
+
+def _favourite(record: Record) -> tuple[str, int]:
+    """The letter that a model gives most often, and to how many questions."""
+    given = llm_runs.unpack_log_likelihoods(record.values["log_likelihoods"]).argmax(1)
+    counts = np.bincount(given, minlength=len(mmlu.LETTERS))
+    return mmlu.LETTERS[counts.argmax()], int(counts.max())
 
 
 def summary_table(known: Found) -> pd.DataFrame:

@@ -42,6 +42,9 @@ def scored(share: float, count: int, bits: int) -> dict:
 
 def answers(recipe: Recipe, model: str = PAPERS, count: int = 2000, share: float | None = None) -> records.Record:
     values = scored(ANSWERS[recipe.bits] if share is None else share, count, recipe.bits) | {"questions": count}
+    said = np.full((count, 4), -2.0)
+    said[:7, 2], said[7:, 1] = -1.0, -1.0  # C to the first seven questions, B to the others
+    values["log_likelihoods"] = llm_runs.pack_log_likelihoods(said)
     return record(llm_runs.ACCURACY, model, "mmlu", values, recipe=asdict(recipe), shots=5, limit=None)
 
 
@@ -101,6 +104,12 @@ def spoken(monkeypatch) -> list[str]:
     sentences: list[str] = []
     monkeypatch.setattr(report, "say", sentences.append)
     return sentences
+
+
+def test_what_a_model_is_worth_from_the_start_is_said(known, spoken):
+    llama3.say_checkpoint(known)
+    assert "right on 50.0 [" in spoken[0] and "of 3,000 next tokens" in spoken[0]
+    assert "66.6 [" in spoken[0] and "guessing is right on 25 %. It answers B to 1,993 of them." in spoken[0]
 
 
 # --- Table 3 ---------------------------------------------------------------------------------------------------------
