@@ -30,8 +30,11 @@ C10, C100, R18, IN, LLAMA = (
 SEARCHED_IN = (8, 8, 8, 8, 8, 16)  # Table 2, ImageNet
 SIMPLECNN = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 UNITS = {"ms a batch (the paper's)": 1.0, "ms an image": float(BATCH_SIZE), "s a batch": 1000.0}  # time constant in ms
-LLAMA_WEIGHTS = 8e9  # by its name
-RTX_3090_BYTES_PER_S = 936e9  # memory bandwidth by NVIDIA's data sheet; the paper's device (§3.3)
+# What Llama-3-8B reads for a token: 32 layers (queries and outputs, keys and values of 8 heads, feed-forward part)
+# and the output matrix; dimensions from Grattafiori et al. (2024), Table 3, and the published configuration.
+LLAMA_WEIGHTS = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336) + 4096 * 128256
+# Memory of the RTX 3090, the paper's device (§3.3): 384 pins at 19.5 Gbit/s each, from NVIDIA's white paper (2020).
+RTX_3090_BYTES_PER_S = 384 * 19.5e9 / 8
 STEP = 0.05  # what a round threshold is a multiple of
 DIGITS, ASSUMES = "the printed digits", "the printed digits and an assumption"
 
@@ -861,9 +864,11 @@ def llama_units() -> Finding:
         f"compare with one another, not with Table 1's. Since I is stated to rise from 4 to 2 bits, the accuracy at 4 "
         f"bits lies above {percent(least, 1)}, whatever the units.",
         ASSUMES,
-        "That the units are not Table 1's is certain, if latency is at least the time to read eight billion weights "
-        "once: the standard hardware that the caption of Table 3 names is far from it. Which others they are is a "
-        f"guess; that one of them gives {DECODINGS[2].latency_ms:.2f} ms, a round number, speaks for it a little.",
+        "That the units are not Table 1's is certain, if a token takes at least the time to read the weights once: the "
+        f"{LLAMA_WEIGHTS / 1e9:.2f} billion of the layers and the output matrix, by the dimensions that "
+        f"{{cite:t}}`grattafiori2024` give, over the bus of {RTX_3090_BYTES_PER_S / 1e9:.0f} GB/s that "
+        "{cite:t}`nvidia2020` gives. Which other units they are is a guess; that one reading comes to "
+        f"{DECODINGS[2].latency_ms:.2f} ms, a round number, speaks for it a little.",
         "One latency of Table 3, with its unit.",
     )
 

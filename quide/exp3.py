@@ -556,16 +556,15 @@ def halves_table(splits: pd.DataFrame) -> pd.DataFrame:
 # --- the end of the page ---------------------------------------------------------------------------------------------
 
 
-def summary_table(truth: Found, outcomes: pd.DataFrame) -> pd.DataFrame:
-    """The paper's claims about EXP-3, one a row, with verdict and evidence."""
+def table2_claims(truth: Found) -> list[tuple[str, str, str]]:
+    """What the paper claims of its searched network in Table 2, with verdict and evidence."""
     main, by_size = truth.main, truth.main.size_weighted()
     index = {name: main.fitness[widths] for name, widths in (("ga", SEARCHED), ("4", _uniform(4)))}
     timed = truth.timed.values["latencies"][mixed.FULL_PRECISION]["median_ms"]
     full = metric.gated_index(1.0, float(main.reference.mean()), timed, main.threshold)
-    found_rate = outcomes[(outcomes.method == SEARCHER) & (outcomes.counting == NOMINAL)]
     stated = paper.number(f"{CONDITION}.compression.{label(SEARCHED)}")
     place = main.index_of(SEARCHED)
-    rows = [
+    return [
         _claim(
             f"{label(SEARCHED)} scores above uniform 4 bits and full precision",
             index["ga"] > max(index["4"], full),
@@ -576,6 +575,15 @@ def summary_table(truth: Found, outcomes: pd.DataFrame) -> pd.DataFrame:
             abs(main.compression[place] - stated) < 0.005,
             f"{main.compression[place]:.2f} by the paper's formula, {by_size.compression[place]:.3f} in bits",
         ),
+    ]
+
+
+def summary_table(truth: Found, outcomes: pd.DataFrame) -> pd.DataFrame:
+    """The paper's claims about EXP-3, one a row, with verdict and evidence."""
+    main = truth.main
+    found_rate = outcomes[(outcomes.method == SEARCHER) & (outcomes.counting == NOMINAL)]
+    rows = [
+        *table2_claims(truth),
         _claim(
             "the genetic search finds a good topology",
             bool(found_rate.hit.mean() > 0.5),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import matplotlib
 
@@ -36,6 +37,7 @@ STYLE = {
 }
 UNKNOWN = "–"
 SHORT = 14  # characters: a number with its spread, a configuration
+LONG = 40  # characters from which a cell is a sentence, which a narrow column would break into single words
 
 
 def panels(
@@ -76,13 +78,32 @@ def table(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None =
     """Display a data frame of finished text cells as an accessible table that scrolls sideways on a narrow screen.
 
     Args:
-        frame: one row a line; the first column heads its row.
+        frame: one row a line, of text or :class:`Links`; the first column heads its row.
         caption: what it shows and where the numbers are from.
         classes: cell text -> CSS class, for verdicts.
     """
     if frame.empty:
         return say(f"*{caption}*: there is no record of it here.")
     show_markup(table_markup(frame, caption, classes))
+
+
+@dataclass(frozen=True)
+class Links:
+    """A cell of a table that links to pages of the book.
+
+    Attributes:
+        targets: the words of each link, and the address relative to the page, such as ``exp3.html#table-2``.
+    """
+
+    targets: tuple[tuple[str, str], ...]
+
+    @property
+    def markup(self) -> str:
+        """As HTML; the classes are those that Sphinx gives to its own links."""
+        return "; ".join(
+            f'<a class="reference internal" href="{html.escape(address)}">{html.escape(words)}</a>'
+            for words, address in self.targets
+        )
 
 
 def show_markup(text: str) -> None:
@@ -93,7 +114,8 @@ def show_markup(text: str) -> None:
 def table_markup(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None = None) -> str:
     """The HTML that :func:`table` displays; arguments as there."""
     head = "".join(f'<th scope="col">{html.escape(str(column))}</th>' for column in frame.columns)
-    rows = "".join(_row(values, classes or VERDICT_CLASSES) for values in frame.astype(str).to_numpy().tolist())
+    lines = zip(*(frame[column].tolist() for column in frame), strict=True)
+    rows = "".join(_row(list(values), classes or VERDICT_CLASSES) for values in lines)
     text = html.escape(caption)
     return (
         f'<div class="quide-table" role="region" tabindex="0" aria-label="{text}"><table><caption>{text}</caption>'
@@ -101,23 +123,29 @@ def table_markup(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] |
     )
 
 
-def _row(values: Sequence[str], classes: Mapping[str, str]) -> str:
+def _row(values: Sequence[object], classes: Mapping[str, str]) -> str:
     first, *others = values
     cells = "".join(_cell(value, classes) for value in others)
-    return f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>'
+    return f'<tr><th scope="row">{html.escape(str(first))}</th>{cells}</tr>'
 
 
-def _cell(value: str, classes: Mapping[str, str]) -> str:
-    name = classes.get(value, "short" if len(value) <= SHORT else "")  # what is short stays on one line
+def _cell(content: object, classes: Mapping[str, str]) -> str:
+    if isinstance(content, Links):
+        return f"<td>{content.markup}</td>"
+    value = str(content)
+    # What is short stays on one line.
+    name = classes.get(value, "short" if len(value) <= SHORT else "long" if len(value) >= LONG else "")
     return f'<td class="{name}">{html.escape(value)}</td>' if name else f"<td>{html.escape(value)}</td>"
 
 
 REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED = "✓ reproduced", "◐ in part", "✗ not reproduced", "○ not comparable"
+ABSENT = "○ cannot be run here"
 VERDICT_CLASSES = {
     REPRODUCED: "verdict-reproduced",
     IN_PART: "verdict-part",
     NOT_REPRODUCED: "verdict-not",
     UNDECIDED: "verdict-open",
+    ABSENT: "verdict-open",
 }
 CLOSE, NEAR = 0.01, 0.05  # accuracy differences (fractions) up to which a number counts as reproduced, or in part
 
@@ -210,35 +238,72 @@ def positions(bits: Iterable[int], widths: Sequence[int]) -> list[int]:
     return [order.index(width) for width in widths]
 
 
-def provenance(records: Iterable, rerun: str) -> None:
-    """Display which records a page was drawn from, who made them, and the command that makes them again."""
-    used = list(records)
-    if not used:
-        say(f"No record was used. To make them: `{rerun}`")
-        return
-    facts = pd.DataFrame(
-        {
-            "kind": record.spec.kind,
-            "network": f"{record.spec.model} on {record.spec.dataset}",
-            "profile": record.spec.profile,
-            "seed": record.spec.seed,
-            "made": record.provenance["date"][:16].replace("T", " "),
-            "machine": record.provenance["accelerator"] or record.provenance["cpu"],
-            "torch": record.provenance["packages"]["torch"],
-            "commit": record.provenance["git_commit"] or UNKNOWN,
-            "wall time": f"{record.seconds:.0f} s",
-            "data": record.data[:12],
-            "key": record.key,
-        }
-        for record in used
+def provenance(records: Iterable, *commands: str) -> None:
+    """Display which records a page was drawn from: what ran, where, when, on which data, how long, and every key.
+
+    Args:
+        records: :class:`quide.records.Record` objects.
+        commands: what makes them; each takes ``--seeds``.
+    """
+    used = sorted(
+        {record.key: record for record in records}.values(), key=lambda record: (record.spec.kind, record.key)
     )
-    grouped = facts.groupby(["kind", "network", "profile", "machine", "torch"], sort=False)
+    again = " and ".join(f"`{command}`" for command in commands)
+    if not used:
+        say(f"No record was used. To make them: {again}")
+        return
+    facts = pd.DataFrame(_provenance_row(record) for record in used)
+    grouped = facts.groupby(["ran", "network", "profile", "machine", "torch"], sort=False)
     summary = grouped.agg(
         seeds=("seed", lambda seeds: ", ".join(map(str, sorted(set(seeds))))),
         records=("key", "count"),
-        made=("made", "max"),
-        commit=("commit", "last"),
-        data=("data", "last"),
+        took=("seconds", lambda seconds: _duration(seconds.sum())),
+        made=("made", _span),
+        commit=("commit", _distinct),
+        data=("data", _distinct),
     ).reset_index()
-    table(summary, "Provenance: the records this page was drawn from")
-    say(f"To make them again, or with another seed: `{rerun}`")
+    columns = ["ran", "network", "seeds", "records", "took", "made", "machine", "data", "profile", "torch", "commit"]
+    caption = "Provenance: what was run for this page, on which data, where and when, and how long it took"
+    keys = ", ".join(f"{record.spec.kind} {record.key}" for record in used)
+    show_markup(
+        f'<div class="quide-provenance">{table_markup(summary[columns], caption)}'
+        f"<details><summary>Keys of the {len(used)} records</summary><p>{html.escape(keys)}</p></details></div>"
+    )
+    lines = [line for command in commands for line in (command, f"{command} --seeds 7  # another seed")]
+    say(
+        "The records are made by these commands. What has its record is [not run again](../book/rerun.md#records).\n\n"
+        + "\n".join(["```bash", *lines, "```"])
+    )
+
+
+def _provenance_row(record) -> dict[str, object]:
+    made = record.provenance
+    # A training that was taken up again tells how long all of it took.
+    seconds = record.values.get("training", {}).get("seconds", record.seconds)
+    return {
+        "ran": record.spec.kind,
+        "network": f"{record.spec.model} on {record.spec.dataset}",
+        "profile": record.spec.profile,
+        "seed": record.spec.seed,
+        "made": made["date"][:10],
+        "machine": made["accelerator"] or f"{made['cpu']}, {made['threads'] or 'all'} threads",
+        "torch": made["packages"]["torch"],
+        "commit": made["git_commit"] or UNKNOWN,
+        "seconds": seconds,
+        "data": record.data[:8],
+        "key": record.key,
+    }
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _span(dates: pd.Series) -> str:
+    return dates.min() if dates.min() == dates.max() else f"{dates.min()} to {dates.max()}"
+
+
+def _distinct(values: pd.Series) -> str:
+    return ", ".join(dict.fromkeys(values))

@@ -189,10 +189,9 @@ def latency_table(found: Sequence[Condition]) -> pd.DataFrame:
 
 def figure_components(found: Sequence[Condition]) -> tuple:
     """Figure 2: accuracy and latency by width, ours with seeds' range, the paper's where it states them."""
-    shown = present(found)
-    figure, axes = report.panels(2, max(len(shown), 1), width=7, height=2.6 * max(len(shown), 1))
+    figure, axes = report.panels(2, len(found), width=7, height=2.6 * len(found))
     words = []
-    for row, condition in enumerate(shown):
+    for row, condition in enumerate(found):
         ours, stated = condition.summary, condition.stated
         left, right = axes[2 * row], axes[2 * row + 1]
         _lines(left, ours, stated, "accuracy", 100)
@@ -203,6 +202,9 @@ def figure_components(found: Sequence[Condition]) -> tuple:
         right.yaxis.set_major_formatter("{x:g}")
         right.yaxis.set_minor_formatter(NullFormatter())
         left.legend()
+        if ours is None:
+            words.append(f"{condition.name}, no record: the paper's {_stated_points(stated, 'accuracy', 100, 1)} %")
+            continue
         words.append(
             f"{condition.name}: accuracy falls from {percent(ours.accuracy[32], 1)} at 32 bits over "
             f"{percent(ours.accuracy[8], 1)} at 8 and {percent(ours.accuracy[4], 1)} at 4 to "
@@ -212,7 +214,7 @@ def figure_components(found: Sequence[Condition]) -> tuple:
         )
     caption = (
         f"The paper's Figure 2 for {found[0].network}: accuracy and latency by bit-width. Filled: ours, mean and "
-        f"standard deviation over seeds ({_devices(shown)}). Hollow: stated or implied by the paper (RTX 3090)."
+        f"standard deviation over seeds ({_devices(found)}). Hollow: stated or implied by the paper (RTX 3090)."
     )
     return figure, f"fig-{found[0].page}-components", caption, "Line plots by bit-width. " + ". ".join(words) + "."
 
@@ -255,20 +257,24 @@ def ranking_table(found: Sequence[Condition]) -> pd.DataFrame:
 
 def figure_index(found: Sequence[Condition]) -> tuple:
     """Figure 1: I and I' by width, ours and the paper's."""
-    shown = present(found)
-    figure, axes = report.panels(2, max(len(shown), 1), width=7, height=2.7 * max(len(shown), 1))
+    figure, axes = report.panels(2, len(found), width=7, height=2.7 * len(found))
     words = []
-    for row, condition in enumerate(shown):
+    for row, condition in enumerate(found):
         ours, stated = condition.summary, condition.stated
         for axis, quantity, sign in ((axes[2 * row], "index", "I"), (axes[2 * row + 1], "gated_index", "I'")):
             _lines(axis, ours, stated, quantity, 1)
             axis.set(title=f"{condition.name}: {sign}", ylabel=sign, ylim=(0, None))
+            if ours is None:
+                words.append(
+                    f"{condition.name}, {sign}, no record: the paper's {_stated_points(stated, quantity, 1, 3)}"
+                )
+                continue
             best = ours[quantity].idxmax()
             words.append(f"{condition.name}, {sign}: highest at {best} bits ({ours[quantity][best]:.2f})")
         axes[2 * row].legend()
     caption = (
         f"The paper's Figure 1 for {found[0].network}: the index I (left) and the gated index I' (right) by bit-width. "
-        f"Filled: ours, mean and standard deviation over seeds ({_devices(shown)}). Hollow: stated or implied by the "
+        f"Filled: ours, mean and standard deviation over seeds ({_devices(found)}). Hollow: stated or implied by the "
         "paper. The two differ in height because their latencies do."
     )
     return figure, f"fig-{found[0].page}-index", caption, "Line plots by bit-width. " + "; ".join(words) + "."
@@ -384,11 +390,12 @@ def _plus_minus(row: pd.Series, quantity: str, digits: int) -> str:
     return number(row[quantity], digits) if np.isnan(std) else f"{row[quantity]:.{digits}f} ± {std:.{digits}f}"
 
 
-def _lines(axis, ours: pd.DataFrame, stated: pd.DataFrame, quantity: str, scale: float) -> None:
-    """Ours as a filled line with bars of one standard deviation, the paper's known points hollow."""
-    order = report.positions(PAPER_BITS, list(ours.index))
-    error = scale * ours[f"{quantity}_std"].fillna(0)
-    axis.errorbar(order, scale * ours[quantity], yerr=error, fmt="o-", color=report.BLUE, capsize=3, label="ours")
+def _lines(axis, ours: pd.DataFrame | None, stated: pd.DataFrame, quantity: str, scale: float) -> None:
+    """Ours, if any, as a filled line with bars of one standard deviation, the paper's known points hollow."""
+    if ours is not None:
+        order = report.positions(PAPER_BITS, list(ours.index))
+        error = scale * ours[f"{quantity}_std"].fillna(0)
+        axis.errorbar(order, scale * ours[quantity], yerr=error, fmt="o-", color=report.BLUE, capsize=3, label="ours")
     known = stated[stated[quantity].notna()]
     places = report.positions(PAPER_BITS, list(known.index))
     axis.plot(
@@ -397,5 +404,10 @@ def _lines(axis, ours: pd.DataFrame, stated: pd.DataFrame, quantity: str, scale:
     report.bit_axis(axis, PAPER_BITS)
 
 
-def _devices(shown: Sequence[Condition]) -> str:
-    return "; ".join(sorted({condition.measured.device for condition in shown})) or "no record"
+def _stated_points(stated: pd.DataFrame, quantity: str, scale: float, digits: int) -> str:
+    known = (scale * stated[quantity]).dropna()
+    return ", ".join(f"{value:.{digits}f} at {bits}" for bits, value in known.items()) or "values are not in the text"
+
+
+def _devices(found: Sequence[Condition]) -> str:
+    return "; ".join(sorted({condition.measured.device for condition in present(found)})) or "no record"

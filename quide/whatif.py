@@ -16,7 +16,7 @@ from decimal import ROUND_HALF_UP, Decimal
 import numpy as np
 import pandas as pd
 
-from quide import evaluate, exp3, latency, metric, models, paper, report, scores
+from quide import evaluate, exp3, latency, metric, models, paper, records, report, scores
 from quide.evaluate import PAPER_BITS, label
 from quide.mixed import FULL_PRECISION
 from quide.recipes import SEARCHED
@@ -30,6 +30,7 @@ FIGURES = 4  # significant digits of latencies and scores
 STEP = 0.01  # of the tolerance
 START, MIXED, RESNET = "cifar10-simplecnn-measured", "cifar10-simplecnn-mixed", "cifar10-resnet18-paper"
 IMAGENET = "imagenet-resnet18-paper"
+SUMMED = ", and below 32 bits summed over the layers as in EXP-3"
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,13 @@ def networks(profile: str = "quick") -> dict[str, Network]:
     return {network.key: network for network in candidates if _comparable(network)}
 
 
+def records_used(profile: str = "quick") -> list[records.Record]:
+    """The records behind :func:`networks`."""
+    measured = [found for case in scores.CONDITION if (found := _measured(*case)) is not None]
+    mixed = _mixed(profile)
+    return [record for _, found in measured for record in found.records] + (mixed.used if mixed else [])
+
+
 def _comparable(network: Network) -> bool:
     return network.table.accuracy.notna().sum() > 1 and network.table[network.kernel].notna().any()
 
@@ -210,7 +218,7 @@ def _mixed_network(found: exp3.Found) -> Network:
     note = f" It has {len(main.configurations)} configurations; the best by each way to count C are among those shown."
     return _network(
         exp3.CONDITION, "mixed", f"mixed precision, measured here{_unless_paper(found.profile)}", table, full_precision,
-        _averaged(found.landscapes, found.profile) + note, _timed(found.device, found.timed.values["reasons"]),
+        _averaged(found.landscapes, found.profile) + note, _timed(found.device, found.timed.values["reasons"], SUMMED),
     )  # fmt: skip
 
 
@@ -228,7 +236,7 @@ def _paper_network(condition: str, swept: scores.Measured | None, mixed: exp3.Fo
     table["measured"], timed = math.nan, None
     if mixed is not None:
         table["measured"] = _mixed_latencies(mixed, table.bits)
-        timed = _timed(mixed.device, mixed.timed.values["reasons"])
+        timed = _timed(mixed.device, mixed.timed.values["reasons"], SUMMED)
     elif swept is not None:
         table["measured"] = swept.summary().set_index("bits").latency_ms.reindex(table.bits).to_numpy()
         timed = _timed(swept.device, swept.noisy)
@@ -307,15 +315,15 @@ def _paper_cells(condition: str, quantity: str) -> dict[Widths, tuple[float, str
 
 
 def _mixed_latencies(found: exp3.Found, configurations: Sequence[Widths]) -> list[float]:
-    """Medians in ms of the one run that timed every configuration."""
-    layers, timed = len(found.main.num_weights), found.timed.values["latencies"]
+    """Latencies in ms as EXP-3 counts them: a sum over the layers; at 32 bits, of which there is none, the median."""
+    main = found.main
 
-    def name(bits: Widths) -> str:
+    def of(bits: Widths) -> float:
         if bits == WIDTH:
-            return FULL_PRECISION
-        return label((bits,) * layers if isinstance(bits, int) else bits)
+            return found.timed.values["latencies"][FULL_PRECISION]["median_ms"]
+        return float(main.latency_ms[main.index_of((bits,) * len(main.num_weights) if isinstance(bits, int) else bits)])
 
-    return [timed[name(bits)]["median_ms"] for bits in configurations]
+    return [of(bits) for bits in configurations]
 
 
 def _num_weights(condition: str) -> tuple[int, ...] | None:
@@ -336,8 +344,8 @@ def _averaged(seeds: Sequence[int], profile: str) -> str:
     return f"Accuracies: mean over seeds {', '.join(map(str, seeds))}, {profile} profile."
 
 
-def _timed(device: str, reasons: Sequence[str]) -> str:
-    return f"Latencies: measured on {device}{' (noisy)' if reasons else ''}, quantization simulated."
+def _timed(device: str, reasons: Sequence[str], how: str = "") -> str:
+    return f"Latencies: measured on {device}{' (noisy)' if reasons else ''}, quantization simulated{how}."
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

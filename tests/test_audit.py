@@ -214,7 +214,7 @@ def test_llama_decodings_give_the_stated_score_back():
         assert at_8 == pytest.approx(2.58)
     latencies = [each.latency_ms for each in audit.DECODINGS]
     assert latencies == pytest.approx([0.0570, 255.0, 15.0, 57.0, 28.1], rel=2e-3)
-    assert audit.DECODINGS[0].bytes_per_second == pytest.approx(2e9 / 0.057e-3, rel=1e-3)
+    assert audit.DECODINGS[0].bytes_per_second == pytest.approx(7.505e9 / 4 / 0.057e-3, rel=1e-3)
     assert audit.llama_table()["possible on an RTX 3090"].tolist() == ["no", "yes", "yes", "yes", "yes"]
     least = 0.6 / (1 - 2.58 / 70)
     assert 2.58 * least / (least - 0.6) == pytest.approx(70)

@@ -62,6 +62,10 @@ FACTS = """() => {
 }"""
 
 
+FIRST_PAGE_BYTES = 1_000_000  # everything that opening the first page loads, not compressed
+DARKEST_TEXT = 0.2  # luminance that black ink stays below, from 0 for black to 1 for white
+
+
 @dataclass(frozen=True)
 class Visit:
     """What one page showed in one view: :data:`FACTS`, and what the browser complained of."""
@@ -186,6 +190,54 @@ def test_search_finds_a_term_without_a_server(rendered_book, open_page):
     page.locator("#search-results li a").first.wait_for()
     assert any("Glossary" in title for title in page.locator("#search-results li a").all_text_contents())
     assert complaints == []
+
+
+def test_the_first_page_is_light(rendered_book, open_page):
+    page, _ = open_page(rendered_book / "search.html")
+    loaded = {}
+    page.on("requestfinished", lambda request: loaded.update(_size(request.url)))
+    page.goto((rendered_book / "index.html").as_uri())
+    page.wait_for_url("**/book/intro.html")
+    page.wait_for_load_state("networkidle")
+    largest = sorted(loaded.items(), key=lambda each: -each[1])[:5]
+    assert len(loaded) > 5 and sum(loaded.values()) < FIRST_PAGE_BYTES, largest
+
+
+def _size(address: str) -> dict[str, int]:
+    """Bytes of a file of the book; nothing for what is part of another file."""
+    parts = urlsplit(address)
+    return {parts.path: Path(unquote(parts.path)).stat().st_size} if parts.scheme == "file" else {}
+
+
+def test_icons_are_drawn_without_the_theme_s_script(pages, open_page):
+    page, _ = open_page(pages["book/intro"])
+    assert page.evaluate("document.fonts.check('900 16px \"Font Awesome 6 Free\"')")
+    icon = page.locator(".theme-switch-button i >> visible=true").first
+    assert icon.evaluate("icon => getComputedStyle(icon, '::before').content") not in ("none", "normal")
+
+
+def test_the_citations_can_be_copied(pages, open_page):
+    page, complaints = open_page(pages["book/intro"])
+    blocks = page.locator("#how-to-cite div.highlight")
+    texts = blocks.all_inner_texts()
+    assert [text.split("{")[0] for text in texts if text.startswith("@")] == ["@software", "@misc"]
+    assert sum("2605.10959" in text for text in texts) == 2
+    blocks.first.hover()
+    button = blocks.first.locator("button.copybtn")
+    button.click()
+    page.wait_for_function("button => button.classList.contains('success')", arg=button.element_handle())
+    assert complaints == []
+
+
+def test_a_page_prints_black_on_white_without_the_bars_around_it(pages, open_page):
+    page, _ = open_page(pages["notebooks/exp1_simplecnn"], DESKTOP, "dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    for bar in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-header-article"):
+        assert not page.locator(bar).first.is_visible(), bar
+    channels = page.locator("article p").first.evaluate("p => getComputedStyle(p).color.match(/[\\d.]+/g).map(Number)")
+    assert max(channels[:3]) / 255 < DARKEST_TEXT
+    tables = page.locator(".quide-table").all()
+    assert tables and all(table.evaluate("box => getComputedStyle(box).overflowX") == "visible" for table in tables)
 
 
 def test_a_wide_table_scrolls_in_its_own_box(pages, open_page):

@@ -28,6 +28,23 @@ NOT_PROSE = [
 ]
 
 
+# Modules that draw from records; a page that imports one says which records it used. The page on the records themselves
+# lists all of them.
+FROM_RECORDS = {
+    "analysis",
+    "audit",
+    "exp1",
+    "exp2",
+    "exp2_imagenet",
+    "exp3",
+    "overview",
+    "readings",
+    "scores",
+    "whatif",
+}
+LISTS_RECORDS = "status.ipynb"
+
+
 def cells(notebook: Path, kind: str) -> list[dict]:
     """The notebook's cells of one kind, their source joined to one string."""
     content = json.loads(notebook.read_text())
@@ -105,6 +122,16 @@ class TestNotebook:
         assert levels[0] == 1
         assert levels.count(1) == 1
         assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+
+    def test_what_is_drawn_from_records_says_from_which(self, notebook):
+        trees = [ast.parse(cell["source"]) for cell in cells(notebook, "code")]
+        nodes = [node for tree in trees for node in ast.walk(tree)]
+        imported = {name.name for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "quide"
+                    for name in node.names}  # fmt: skip
+        boxes = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "report.provenance"]
+        if imported & FROM_RECORDS and notebook.name != LISTS_RECORDS:
+            assert len(boxes) == 1, "end the page with report.provenance(records, command)"
+            assert len(boxes[0].args) > 1, "name the command that makes the records"
 
     def test_every_figure_is_shown_with_its_description(self, notebook):
         """All figures go through ``report.show``; one that is left to the notebook's own display has no description."""
