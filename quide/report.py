@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 UNKNOWN = "–"
-SHORT = 14  # characters: a number with its spread, a configuration
+UNBROKEN = re.compile(r"[^A-Za-z]{1,32}|.{1,14}")  # numbers with their spread, configurations, orders, short words
 LONG = 40  # characters from which a cell is a sentence, which a narrow column would break into single words
 
 
@@ -133,8 +134,8 @@ def _cell(content: object, classes: Mapping[str, str]) -> str:
     if isinstance(content, Links):
         return f"<td>{content.markup}</td>"
     value = str(content)
-    # What is short stays on one line.
-    name = classes.get(value, "short" if len(value) <= SHORT else "long" if len(value) >= LONG else "")
+    own = "short" if UNBROKEN.fullmatch(value) else "long" if len(value) >= LONG else ""
+    name = classes.get(value, own)
     return f'<td class="{name}">{html.escape(value)}</td>' if name else f"<td>{html.escape(value)}</td>"
 
 

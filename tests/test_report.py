@@ -55,3 +55,20 @@ def test_a_page_without_records_says_how_to_make_them(shown):
 @pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59, "59 s"), (90, "2 min"), (3 * 3600, "3.0 h")])
 def test_a_duration_is_said_in_a_fitting_unit(seconds, words):
     assert report._duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("8 > 16 > 4 > 32 > 2", "short"),
+        ("99.36 ± 0.15 [99.19, 99.52]", "short"),
+        ("8-8-8-4", "short"),
+        ("not stated", "short"),
+        ("ours +0.15 pp, inside our interval", ""),
+        ("an estimated bound, not a measurement; its values are not in the text", "long"),
+        (report.REPRODUCED, "verdict-reproduced"),
+    ],
+)
+def test_numbers_and_orders_stay_on_one_line_and_sentences_keep_their_width(text, name):
+    cell = report.table_markup(pd.DataFrame({"what": ["a"], "found": [text]}), "Cells").split("</th>")[-1]
+    assert cell.startswith(f'<td class="{name}">' if name else "<td>")
