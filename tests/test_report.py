@@ -72,3 +72,11 @@ def test_a_duration_is_said_in_a_fitting_unit(seconds, words):
 def test_numbers_and_orders_stay_on_one_line_and_sentences_keep_their_width(text, name):
     cell = report.table_markup(pd.DataFrame({"what": ["a"], "found": [text]}), "Cells").split("</th>")[-1]
     assert cell.startswith(f'<td class="{name}">' if name else "<td>")
+
+
+def test_configurations_inside_a_sentence_are_not_broken():
+    frame = pd.DataFrame({"place of 8-8-8-4": ["8-8-8-8"], "found": ["4 > 8 (of these), 1-2 <b>"]})
+    text = report.table_markup(frame, "Cells")
+    for part in ("8-8-8-4", "8-8-8-8", "4 &gt; 8"):
+        assert f'<span class="unbroken">{part}</span>' in text
+    assert "1-2 &lt;b&gt;</td>" in text
