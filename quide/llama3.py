@@ -235,7 +235,7 @@ def size_table(known: Found) -> pd.DataFrame:
     rows = []
     for model in _models(known):
         base = _one(known.next_token, model, Recipe(NONE, 16))
-        for record in known.next_token:
+        for record in sorted(known.next_token, key=lambda record: _place(_recipe(record))):
             recipe = _recipe(record)
             if record.spec.model != model or recipe.outputs or base is None:
                 continue
@@ -370,6 +370,7 @@ def say_cross(known: Found) -> None:
     for scheme in CROSS_SCHEMES:
         shares = [f"{each.network} {percent(each.share.estimate, 1)}" for each in at_4 if each.scheme == scheme]
         words.append(f"{scheme}: {', '.join(shares)}")
+    keep = [f"with {scheme} by {_keepers(at_4, scheme)}" for scheme in CROSS_SCHEMES]
     holds = [scheme for scheme in CROSS_SCHEMES if _only_language(at_4, scheme)]
     verdict = (
         "survives" if len(holds) == len(CROSS_SCHEMES)
@@ -379,9 +380,16 @@ def say_cross(known: Found) -> None:
     report.say(
         f"The paper asks Llama to keep {percent(tolerated(), 1)} of its accuracy, and keeps "
         f"{percent(stated[0] / stated[1], 1)} of SimpleCNN's on CIFAR-10 at 4 bits. Treated alike, 4 bits keep, with "
-        f"{'; with '.join(words)}. Measured by the share asked of Llama, the statement that language models tolerate 4 "
-        f"bits and image networks do not **{verdict}** on these networks."
+        f"{'; with '.join(words)}. The share asked of Llama is kept {'; '.join(keep)}. So the statement that language "
+        f"models tolerate 4 bits and image networks do not **{verdict}** on these networks."
     )
+
+
+def _keepers(at_4: Sequence[Kept], scheme: str) -> str:
+    """Which networks keep what is asked, in words."""
+    there = [each for each in at_4 if each.scheme == scheme]
+    keep = [each.network for each in there if each.share.estimate >= tolerated()]
+    return "all" if len(keep) == len(there) else " and ".join(keep) + " alone" if keep else "none"
 
 
 def _only_language(at_4: Sequence[Kept], scheme: str) -> bool:
@@ -578,8 +586,9 @@ def _models(known: Found) -> list[str]:
 
 
 def _main(known: Found) -> str | None:
-    """The first model with answers to MMLU: the paper's where it has been run."""
-    return next((name for name in _models(known) if any(r.spec.model == name for r in known.accuracy)), None)
+    """The first model with answers to MMLU, or else any: the paper's where it has been run."""
+    names = _models(known)
+    return next((name for name in names if any(r.spec.model == name for r in known.accuracy)), next(iter(names), None))
 
 
 def _best(known: Found, model: str | None, bits: int) -> Record | None:
@@ -591,7 +600,12 @@ def _best(known: Found, model: str | None, bits: int) -> Record | None:
 def _library_recipes(known: Found, model: str) -> list[Recipe]:
     recipes = [_recipe(r) for r in [*known.accuracy, *known.next_token] if r.spec.model == model]
     shown = dict.fromkeys(recipe for recipe in recipes if recipe.method != ROUNDING)
-    return sorted(shown, key=lambda recipe: (list(WIDTHS).index(recipe.method), -recipe.bits))
+    return sorted(shown, key=_place)
+
+
+def _place(recipe: Recipe) -> tuple:
+    """Where tables have it: by method, then from wide to narrow."""
+    return list(WIDTHS).index(recipe.method), str(recipe.granularity), -recipe.bits
 
 
 def _title(model: str | None) -> str:

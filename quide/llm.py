@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -116,6 +117,20 @@ def _missing_files(model: str) -> Iterator[str]:
             f"{folder} holds neither config.json with *.safetensors, nor one *.gguf file, nor {llama2c.MODEL} "
             "(put the model's files there)"
         )
+    elif method := _quantized_by(folder):
+        yield f"{folder} holds a model that {method} has quantized already (name the one that it was made from)"
+
+
+def _quantized_by(folder: Path) -> str | None:
+    """The tool that made a quantized folder of transformers, by its configuration; None for a plain model."""
+    file = folder / "config.json"
+    if not file.is_file():
+        return None
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} does not parse ({error}); put the model's own there") from error
+    return settings.get("quantization_config", {}).get("quant_method")
 
 
 def _missing_token(model: str) -> Iterator[str]:

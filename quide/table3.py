@@ -84,7 +84,7 @@ def decodings_table() -> pd.DataFrame:
             "T at 4 bits": f"{_ms(shortest)} to {_ms(longest)}",
             "4 lead 8 if T at 8 is above": _ms(each.latency_at_8_ms),
             "4 lead 16 if T at 16 is above": _ms(at_16),
-            "in T at 2 bits": f"{each.latency_at_8_ms / each.latency_ms:.1f} and {at_16 / each.latency_ms:.1f}",
+            "these over T at 2": f"{each.latency_at_8_ms / each.latency_ms:.1f} and {at_16 / each.latency_ms:.1f}",
         }
         for growth in GROWTHS:
             row[f"knee, {growth}"] = f"{knee(each, growth)} bits"

@@ -102,7 +102,7 @@ def test_the_form_of_a_folder_is_told_from_its_files(installed, tmp_path, files,
     folder = tmp_path / "Some Model"
     folder.mkdir()
     for file in files:
-        (folder / file).write_bytes(file.encode())
+        (folder / file).write_text("{}")
     found = llm.find(str(folder))
     assert (found.form, found.name, found.folder) == (form, name, folder)
     assert len(found.digest) == 64
@@ -128,3 +128,13 @@ def test_a_folder_without_a_model_is_named(installed, tmp_path):
 
 def test_other_models_of_the_hub_ask_for_nothing_known(installed):
     assert llm.missing("someone/small-model", "cpu") == []
+
+
+def test_a_model_that_is_quantized_already_is_refused(installed, tmp_path):
+    (tmp_path / "model.safetensors").write_text("weights")
+    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "awq", "bits": 4}}')
+    (reason,) = llm.missing(str(tmp_path))
+    assert reason == f"{tmp_path} holds a model that awq has quantized already (name the one that it was made from)"
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="config.json does not parse"):
+        llm.missing(str(tmp_path))
