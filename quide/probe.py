@@ -29,7 +29,7 @@ from quide.ptq import FULL_PRECISION, HALF_PRECISION
 WIDTHS = (8, 4)  # the two points of the paper's probe
 PASSES = 100  # timed passes; a tenth of the paper's, as a probe is to be quick
 WARMUP_SHARE = 10  # one untimed pass for so many timed ones, as in §3.3
-SURE = 0.95
+SURE = 0.95  # share of resampled test sets from which on the images settle it
 CALIBRATION_SIZE = 512  # §3.3
 
 ARRAYS = ("images", "labels", "calibration")
@@ -57,7 +57,7 @@ class Data:
         return Data(*(getattr(self, name).to(device) for name in ARRAYS))
 
 
-def read_network(name: str, weights: Path | None = None) -> nn.Module:
+def read_network(name: str, weights: str | Path | None = None) -> nn.Module:
     """The network that a function of the user's builds, in evaluation mode.
 
     Importing the function runs the user's own code; reading the weights runs none.
@@ -80,11 +80,11 @@ def read_network(name: str, weights: Path | None = None) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ValueError(f"model {name} returned {type(model).__name__}, not a torch.nn.Module; {_NAMING}")
     if weights is not None:
-        _fill(model, weights)
+        _fill(model, Path(weights))
     return model.float().eval()
 
 
-def read_data(path: Path) -> Data:
+def read_data(path: str | Path) -> Data:
     """Test images, labels and calibration images of those names: a ``.npz`` or ``.safetensors`` file, or a folder of
     three ``.npy`` files.
 
@@ -126,7 +126,7 @@ def _module(source: str) -> ModuleType:
 
 
 def _fill(model: nn.Module, file: Path) -> None:
-    weights = _weights(Path(file))
+    weights = _weights(file)
     try:
         model.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:
@@ -217,11 +217,6 @@ class Probe:
         return metric.knee(
             self.table.bits, metric.gated_index(self.table.compression, self.table.accuracy, 1.0, self.threshold)
         )
-
-    @property
-    def sure(self) -> bool:
-        """Whether other test images would hardly have given another knee."""
-        return self.probability(self.knee) >= SURE
 
     def probability(self, bits: int | None) -> float:
         """Share of resampled test sets in which ``bits`` is the knee; None stands for no knee."""
@@ -325,21 +320,34 @@ def _recommendation(found: Probe) -> list[str]:
     best = found.knee
     if best is None:
         return ["No width is above the threshold: allow a larger --tolerance."]
-    narrower = found.table.bits[found.table.bits < FULL_PRECISION]
     if best == FULL_PRECISION:
         said = f"Stay at {FULL_PRECISION} bits: at this tolerance none of the narrower widths is worth it."
-        if narrower.max() < HALF_PRECISION:
-            said += f" Or try {HALF_PRECISION} (--bits {HALF_PRECISION},{narrower.max()})."
     else:
         said = f"Use {best} bits: highest I' of the widths tried."
-    if found.sure:
-        return [f"{said} So it is in {found.probability(best):.0%} of the test sets drawn again from yours."]
+    return [f"{said} {_certainty(found, best)}", *_what_next(found, best)]
+
+
+def _certainty(found: Probe, best: int) -> str:
+    share = found.probability(best)
+    if share >= SURE:
+        return f"So it is in {share:.0%} of the test sets drawn again from yours."
     second = found.table.set_index("bits").knee_probability.drop(best).idxmax()
-    return [
-        f"{said} But the {found.correct.shape[1]} test images do not settle it: {best} bits come first in "
-        f"{found.probability(best):.0%} of the test sets drawn again from yours, {second} bits in "
-        f"{found.probability(second):.0%}. Use more images, or be content with {max(best, second)} bits."
-    ]
+    return (
+        f"But the {found.correct.shape[1]} test images do not settle it: {best} bits come first in {share:.0%} of the "
+        f"test sets drawn again from yours, {second} bits in {found.probability(second):.0%}. Use more images, or be "
+        f"content with {max(best, second)} bits."
+    )
+
+
+def _what_next(found: Probe, best: int) -> list[str]:
+    """What lies between the best width and the next narrower one."""
+    narrower = found.table.bits[found.table.bits < best]
+    if narrower.empty:
+        return []
+    if best == FULL_PRECISION:
+        tried = narrower.max() >= HALF_PRECISION
+        return [] if tried else [f"Or try {HALF_PRECISION} bits: --bits {HALF_PRECISION},{narrower.max()}."]
+    return [f"Between {best} and {narrower.max()} bits lies mixed precision, a width for each layer: see quide.search."]
 
 
 def _changes(found: Probe) -> list[str]:
@@ -396,7 +404,7 @@ def _conditions(found: Probe) -> str:
 
 
 def save(found: Probe, file: Path) -> None:
-    """Write the table as ``.csv``, or everything as ``.json``."""
+    """Write the table as ``.csv``, or everything as ``.json``; errors as :func:`check_format`."""
     check_format(file)
     if file.suffix == ".csv":
         found.table.to_csv(file, index=False)

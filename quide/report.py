@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,8 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 UNKNOWN = "–"
-SHORT = 14  # characters: a number with its spread, a configuration
+UNBROKEN = re.compile(r"[^A-Za-z]{1,32}|.{1,14}")  # numbers with their spread, configurations, orders, short words
+SEQUENCE = re.compile(r"\d+(?:-\d+){2,}|\d+(?: &gt; \d+)+")  # 8-8-8-4, 4 > 8, a date
 LONG = 40  # characters from which a cell is a sentence, which a narrow column would break into single words
 
 
@@ -113,7 +115,7 @@ def show_markup(text: str) -> None:
 
 def table_markup(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None = None) -> str:
     """The HTML that :func:`table` displays; arguments as there."""
-    head = "".join(f'<th scope="col">{html.escape(str(column))}</th>' for column in frame.columns)
+    head = "".join(f'<th scope="col">{_text(column)}</th>' for column in frame.columns)
     lines = zip(*(frame[column].tolist() for column in frame), strict=True)
     rows = "".join(_row(list(values), classes or VERDICT_CLASSES) for values in lines)
     text = html.escape(caption)
@@ -126,16 +128,21 @@ def table_markup(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] |
 def _row(values: Sequence[object], classes: Mapping[str, str]) -> str:
     first, *others = values
     cells = "".join(_cell(value, classes) for value in others)
-    return f'<tr><th scope="row">{html.escape(str(first))}</th>{cells}</tr>'
+    return f'<tr><th scope="row">{_text(first)}</th>{cells}</tr>'
 
 
 def _cell(content: object, classes: Mapping[str, str]) -> str:
     if isinstance(content, Links):
         return f"<td>{content.markup}</td>"
     value = str(content)
-    # What is short stays on one line.
-    name = classes.get(value, "short" if len(value) <= SHORT else "long" if len(value) >= LONG else "")
-    return f'<td class="{name}">{html.escape(value)}</td>' if name else f"<td>{html.escape(value)}</td>"
+    own = "short" if UNBROKEN.fullmatch(value) else "long" if len(value) >= LONG else ""
+    name = classes.get(value, own)
+    return f'<td class="{name}">{_text(value)}</td>' if name else f"<td>{_text(value)}</td>"
+
+
+def _text(content: object) -> str:
+    """A cell's text as HTML in which configurations, orders and dates are not broken over two lines."""
+    return SEQUENCE.sub(r'<span class="unbroken">\g<0></span>', html.escape(str(content)))
 
 
 REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED = "✓ reproduced", "◐ in part", "✗ not reproduced", "○ not comparable"

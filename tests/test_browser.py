@@ -253,6 +253,15 @@ def test_a_wide_table_scrolls_in_its_own_box(pages, open_page):
     assert widest.evaluate("box => box === document.activeElement"), "can be reached, and so scrolled, by keyboard"
 
 
+def test_a_figure_is_readable_on_a_phone(pages, open_page):
+    page, _ = open_page(pages["notebooks/exp1_simplecnn"], PHONE)
+    for figure in page.locator("article figure").all():
+        facts = figure.evaluate("figure => [figure.clientWidth, figure.querySelector('img').clientWidth]")
+        assert facts[0] <= PHONE["width"] < facts[1], "wider than the phone, in a box that scrolls"
+        link = figure.locator("a.figure-link")
+        assert Path(unquote(urlsplit(link.evaluate("link => link.href")).path)).is_file()
+
+
 def test_the_first_page_shows_a_table_of_another(pages, open_page):
     page, _ = open_page(pages["book/intro"])
     rows = page.locator("article .quide-table tbody tr")

@@ -75,6 +75,17 @@ def test_a_page_loads_what_it_shows(name, text, loaded):
     assert every - set(light.unneeded(name, text)) == loaded
 
 
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_figure_is_linked_to_its_image_once():
+    links = extension("figure_links")
+    figure = '<figure class="a" id="fig-a">\n<img alt="x &gt; y" src="../_images/a.png" />\n</figure>'
+    linked = links.IMAGE.sub(links.LINKED, f'<img alt="no figure" src="b.png" />{figure}')
+    assert linked.count('<a class="figure-link" href="../_images/a.png"><img alt="x') == linked.count("<a ") == 1
+    assert links.IMAGE.sub(links.LINKED, linked) == linked
+
+
 # --- buttons ---------------------------------------------------------------------------------------------------------
 
 
