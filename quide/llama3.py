@@ -478,7 +478,8 @@ def say_checkpoint(known: Found) -> None:
             shots, (letter, count) = asked.spec.details["shots"], _favourite(asked)
             text += (
                 f", and on {_with_interval(asked)} % of {asked.values['questions']:,} MMLU questions with {shots} "
-                f"examples shown, where guessing is right on {percent(_chance(), 0)}. It answers {letter} to {count:,} of them"
+                f"examples shown, where guessing is right on {percent(_chance(), 0)}. It answers {letter} to "
+                f"{count:,} of them"
             )
         report.say(f"{text}.")
 
