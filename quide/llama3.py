@@ -199,8 +199,8 @@ def _table3_verdict(stated: pd.DataFrame, bits: int, best: Record | None) -> tup
         return report.UNDECIDED, f"not run; {RERUN}"
     interval = _interval(best)
     if best.spec.model != PAPERS:
-        near = "does not exclude" if interval.low <= _chance() else "excludes"
-        return report.UNDECIDED, f"another model; its interval {near} guessing ({percent(_chance(), 0)})"
+        above = "above" if interval.low > _chance() else "not clearly above"
+        return report.UNDECIDED, f"another model, {above} guessing ({percent(_chance(), 0)})"
     if bits not in stated.index:
         return report.UNDECIDED, "not stated"
     return report.accuracy_verdict(stated.accuracy[bits], interval.estimate, interval.low, interval.high)
@@ -447,7 +447,10 @@ def figure_methods(known: Found) -> tuple:
             ends = np.array([[100 * bound.low for bound in bounds], [100 * bound.high for bound in bounds]])
             axis.errorbar(places, middle, yerr=np.abs(ends - middle), fmt=style, color=colour, capsize=3,
                           label=METHODS[method])  # fmt: skip
-            words += [f"{name}, {_method(record)}: {percent(record.values['accuracy'], 1)}" for record in shown]
+            words += [
+                f"{name}, {_method(record)}, {_recipe(record).bits} bits: {percent(record.values['accuracy'], 1)}"
+                for record in shown
+            ]
         report.bit_axis(axis, table3.BITS)
         axis.set(title=name, xlim=(-0.5, len(table3.BITS) - 0.5))
     axes[0].axhline(100 * _chance(), color=report.GREY, linestyle=":", linewidth=1)
@@ -475,7 +478,7 @@ def say_checkpoint(known: Found) -> None:
             "stories in full precision"
         )
         if asked is not None:
-            shots, (letter, count) = asked.spec.details["shots"], _favourite(asked)
+            shots, (letter, count) = asked.spec.details["shots"] or "no", _favourite(asked)
             text += (
                 f", and on {_with_interval(asked)} % of {asked.values['questions']:,} MMLU questions with {shots} "
                 f"examples shown, where guessing is right on {percent(_chance(), 0)}. It answers {letter} to "
