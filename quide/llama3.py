@@ -16,6 +16,7 @@ from quide.llm_methods import AWQ, BITSANDBYTES, NONE, ROUNDING, RUNS_LOW_BIT, W
 from quide.llm_runs import ACCURACY, CROSS_SCHEMES, LATENCY, NEXT_TOKEN, PROFILE
 from quide.records import Record
 from quide.report import UNKNOWN, number, percent, with_origin
+from quide.rounding import PER_TENSOR
 from quide.stats import Interval
 
 CNN, CNN_TITLE = ("simplecnn", "cifar10"), "SimpleCNN (CIFAR-10)"
@@ -237,7 +238,8 @@ def size_table(known: Found) -> pd.DataFrame:
         base = _one(known.next_token, model, Recipe(NONE, 16))
         for record in sorted(known.next_token, key=lambda record: _place(_recipe(record))):
             recipe = _recipe(record)
-            if record.spec.model != model or recipe.outputs or base is None:
+            plain = recipe.method == ROUNDING and recipe.granularity == PER_TENSOR  # as small as no tool makes it
+            if record.spec.model != model or plain or base is None:
                 continue
             size = record.values["stored_bytes"]
             rows.append(
@@ -453,6 +455,7 @@ def figure_methods(known: Found) -> tuple:
             ]
         report.bit_axis(axis, table3.BITS)
         axis.set(title=name, xlim=(-0.5, len(table3.BITS) - 0.5))
+        axis.set_ylim(bottom=0)
     axes[0].axhline(100 * _chance(), color=report.GREY, linestyle=":", linewidth=1)
     axes[0].set_ylabel("accuracy (%)")
     axes[1].legend(fontsize=8)
@@ -573,6 +576,9 @@ def absent_table(known: Found) -> pd.DataFrame:
                 "command": RERUN,
             }
         )
+    if not known.latency:
+        takes = f"{llm.EXTRA}, a machine that does nothing else"
+        rows.append({"absent": "the time a token takes", "it takes": takes, "command": RERUN_SMALL})
     return pd.DataFrame(rows)
 
 

@@ -256,6 +256,11 @@ def test_without_records_the_page_says_what_is_missing(spoken):
         assert drawn.axes and alt
     absent = llama3.absent_table(NOTHING)
     assert llm.PAPERS in absent["it takes"][0] and "quide run llama3_mmlu" in absent["command"][0]
+    assert len(absent) == 2 and "papermill" in absent["command"][1]
+
+
+def test_nothing_is_absent_once_the_papers_model_was_run_and_timed(known):
+    assert llama3.absent_table(known).empty
 
 
 def test_a_model_that_cannot_be_run_is_said_to_be_absent(spoken, tmp_path, monkeypatch):
