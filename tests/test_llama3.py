@@ -289,5 +289,13 @@ def test_records_of_every_model_are_found_and_stale_ones_warned_of(tmp_path, mon
         llama3.found("smoke")
 
 
+@pytest.mark.filterwarnings("error::quide.records.StaleRecordWarning")
+def test_the_records_of_the_checkout_are_todays(checkout, monkeypatch):
+    monkeypatch.setenv("QUIDE_RESULTS", str(checkout / "data" / "results"))
+    found = llama3.found("paper")
+    assert found.accuracy and found.next_token and len(found.cross) == 3
+    assert max(records.path_of(record.spec).stat().st_size for record in found.used) < 200_000
+
+
 def test_the_papers_own_share_is_what_it_asks_of_llama():
     assert llama3.tolerated() == pytest.approx(0.60 / paper.number("mmlu-llama3-8b.accuracy.16"))
