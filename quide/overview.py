@@ -19,6 +19,7 @@ from quide import (
     exp3,
     paper,
     paths,
+    pretrained,
     readings,
     report,
     search,
@@ -84,8 +85,9 @@ class Known:
 
     @cached_property
     def accuracies(self) -> pd.DataFrame:
-        """Every accuracy of Table 1 with its verdict: condition, bits, verdict."""
+        """Every accuracy of Table 1 with its verdict, of the paper's networks: condition, bits, verdict."""
         images = exp2_imagenet.table1(self.imagenet).rename(columns={"network": "condition"})
+        images = images[images["condition"] == pretrained.network(exp2_imagenet.PAPERS).title]
         return pd.concat([table1.accuracy_table(self.conditions), images])[["condition", "bits", "verdict"]]
 
     @property

@@ -289,7 +289,7 @@ def _provenance_row(record) -> dict[str, object]:
     # A training that was taken up again tells how long all of it took.
     seconds = record.values.get("training", {}).get("seconds", record.seconds)
     return {
-        "ran": record.spec.kind,
+        "ran": record.spec.kind.replace("_", " "),
         "network": f"{record.spec.model} on {record.spec.dataset}",
         "profile": record.spec.profile,
         "seed": record.spec.seed,
