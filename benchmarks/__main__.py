@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import harness, memory, search, sweep, training
+from benchmarks import harness, memory, resnet18, search, sweep, training
 
 
 class Benchmark(StrEnum):
     """What can be asked for."""
 
     sweep = "sweep"
+    resnet18 = "resnet18"
     training = "training"
     memory = "memory"
     search = "search"
@@ -33,6 +34,7 @@ def main(
     size = harness.TINY if tiny else harness.FULL
     runs = {
         Benchmark.sweep: lambda: sweep.run(size, compiled, progress=True),
+        Benchmark.resnet18: lambda: resnet18.run(size, progress=True),
         Benchmark.training: lambda: training.run(size, progress=True),
         Benchmark.memory: lambda: memory.run(size, progress=True),
         Benchmark.search: lambda: search.run(size, progress=True),

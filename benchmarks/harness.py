@@ -33,7 +33,8 @@ class Size:
 
     Attributes:
         name: written into the result.
-        images: test images at most; None for all there are.
+        images: test images at most; None for all there are. ``deep_images`` for ResNet-18, of which one costs more
+            than a hundred times as much.
         rounds: timed passes of each contestant.
         tuning_images: images on which batch size and layout are chosen; ``tuning_rounds`` passes each.
         batch_sizes: the batch sizes tried.
@@ -44,6 +45,7 @@ class Size:
 
     name: str
     images: int | None
+    deep_images: int
     rounds: int
     tuning_images: int
     tuning_rounds: int
@@ -53,8 +55,8 @@ class Size:
     wait_s: float
 
 
-FULL = Size("full", None, 3, 2_048, 3, (64, 128, 256, 512), 50, 2_000, 120)
-TINY = Size("tiny", 64, 1, 32, 1, (16, 32), 1, 5, 0)
+FULL = Size("full", None, 1_024, 3, 2_048, 3, (64, 128, 256, 512), 50, 2_000, 120)
+TINY = Size("tiny", 64, 2, 1, 32, 1, (16, 32), 1, 5, 0)
 
 
 @dataclass(frozen=True)

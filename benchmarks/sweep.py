@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -89,10 +90,30 @@ COMPILED: dict[str, tuple[str, Builder]] = {  # the eager contestant whose setti
 def run(size: Size, compiled: bool = False, progress: bool = False) -> Result:
     """Measure it; ``compiled`` adds what ``torch.compile`` makes of QuIDE's and PT2E's networks (minutes more)."""
     found, source = harness.images("test", size.images)
-    inputs = task(found)
     result = Result("sweep", size.name, {"images": len(found), "source": source, "network": "SimpleCNN"})
-    settings = _tune(inputs.first(size.tuning_images), size, result, progress)
-    rows, evaluations = _build(settings, inputs, compiled)
+    return measure(
+        task(found, harness.network(), harness.calibration()),
+        EAGER,
+        size,
+        result,
+        progress,
+        COMPILED if compiled else {},
+    )
+
+
+def measure(
+    task: Task,
+    contestants: Mapping[str, Builder],
+    size: Size,
+    result: Result,
+    progress: bool,
+    compiled: Mapping[str, tuple[str, Builder]] = MappingProxyType({}),
+) -> Result:
+    """Fill ``result`` with the contestants' times, each at the setting where it is fastest, and their ratios."""
+    settings = _tune(task.first(size.tuning_images), contestants, size, result, progress)
+    entries = [(name, contestants[name], setting) for name, setting in settings.items()]
+    entries += [(name, builder, settings[like]) for name, (like, builder) in compiled.items() if like in settings]
+    rows, evaluations = _build(entries, task)
     timings = latency.measure_interleaved(
         evaluations, warmup=1, passes=size.rounds, block=1, progress=progress, wait_s=size.wait_s
     )
@@ -103,9 +124,9 @@ def run(size: Size, compiled: bool = False, progress: bool = False) -> Result:
     return result
 
 
-def task(found: ImageSet) -> Task:
-    """The embedded network and these images, in both layouts."""
-    network, calibration, normalized = harness.network(), harness.calibration(), found.normalized()
+def task(found: ImageSet, network: nn.Module, calibration: torch.Tensor) -> Task:
+    """A network and these images, in both layouts."""
+    normalized = found.normalized()
     return Task(
         {name: copy.deepcopy(network).to(memory_format=layout) for name, layout in LAYOUTS.items()},
         {name: calibration.contiguous(memory_format=layout) for name, layout in LAYOUTS.items()},
@@ -114,11 +135,13 @@ def task(found: ImageSet) -> Task:
     )
 
 
-def _tune(task: Task, size: Size, result: Result, progress: bool) -> dict[str, Setting]:
+def _tune(
+    task: Task, contestants: Mapping[str, Builder], size: Size, result: Result, progress: bool
+) -> dict[str, Setting]:
     """The setting at which each contestant is fastest; one whose library is not here is noted and left out."""
     options = {f"{layout}, {batch}": Setting(layout, batch) for layout, batch in product(LAYOUTS, size.batch_sizes)}
     settings, tried = {}, {}
-    for name, builder in EAGER.items():
+    for name, builder in contestants.items():
         try:
             ready = {layout: _start(builder, task, layout, BITS[0]) for layout in LAYOUTS}
         except ImportError as error:
@@ -148,11 +171,8 @@ def _plain(found: Task, option: Setting) -> Callable[[], peers.Network]:
     return lambda: found.networks[option.layout]
 
 
-def _build(settings: dict[str, Setting], task: Task, compiled: bool) -> tuple[dict[str, dict], dict[str, Evaluation]]:
+def _build(entries: list[tuple[str, Builder, Setting]], task: Task) -> tuple[dict[str, dict], dict[str, Evaluation]]:
     """A table row and an evaluation to time, for each contestant and width; FP32 once."""
-    entries = [(name, EAGER[name], setting) for name, setting in settings.items()]
-    if compiled:
-        entries += [(name, builder, settings[like]) for name, (like, builder) in COMPILED.items() if like in settings]
     rows, evaluations, reference = {}, {}, {}
     for name, builder, setting in entries:
         for bits in (ptq.FULL_PRECISION,) if name == FP32 else BITS:

@@ -29,6 +29,7 @@ _MODULES = (
     "metric",
     "models",
     "paper",
+    "probe",
     "ptq",
     "records",
     "report",

@@ -815,20 +815,21 @@ class Decoding:
     @property
     def latency_ms(self) -> float:
         """Latency at 2 bits that the stated accuracy and I need."""
-        return self._latency_ms(2, paper.number(f"{LLAMA}.accuracy.2"), paper.number(f"{LLAMA}.index.2"))
+        return self.latency_for(2, paper.number(f"{LLAMA}.accuracy.2"), paper.number(f"{LLAMA}.index.2"))
 
     @property
     def latency_at_8_ms(self) -> float:
         """Latency above which 8 bits, at full accuracy, score below the stated I' of 4 bits."""
         margin = paper.number(f"{LLAMA}.accuracy.16") - paper.conditions().at[LLAMA, "threshold_used"]
-        return self._latency_ms(8, margin, paper.number(f"{LLAMA}.gated_index.4"))
+        return self.latency_for(8, margin, paper.number(f"{LLAMA}.gated_index.4"))
 
     @property
     def bytes_per_second(self) -> float:
         """Traffic of reading every 2-bit weight once a token."""
         return LLAMA_WEIGHTS * 2 / 8 / (self.latency_ms / 1000)
 
-    def _latency_ms(self, bits: int, accuracy: float, score: float) -> float:
+    def latency_for(self, bits: int, accuracy: float, score: float) -> float:
+        """Latency in ms at which ``bits`` with this accuracy, or margin above the threshold, have the score."""
         scaled = accuracy * (100 if self.percentage else 1)
         latency = 2 ** (self.base / bits * scaled / score) - 1
         return latency * (1000 if self.seconds else 1)

@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 import nbformat
 import yaml
 
-from quide import paths
+from quide import paths, records
 from quide.records import PROFILES
 
 BOOK_PROFILES = tuple(name for name in PROFILES if name != "short")  # which only some pages can be run at
@@ -32,7 +33,7 @@ KERNEL = "python3"
 KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=50"]  # no remarks on the transport or on being stopped; cells have errors
 ROUNDS = 2  # a notebook that writes records outdates those executed before it: they are executed once more
 
-_EXPERIMENT = re.compile(r"(exp\d+)_\w+")
+_EXPERIMENT = re.compile(r"(exp\d+|llama3)_\w+")
 # The "[elapsed<left, rate]" that ends a tqdm bar, and its remark that it could draw a prettier one.
 _PROGRESS = re.compile(r"\[\d+(:\d\d)+[<,].*\]|TqdmWarning|import tqdm as notebook_tqdm")
 _IGNORED = re.compile(r"__pycache__|\.ipynb_checkpoints|\.partial$")
@@ -103,7 +104,7 @@ def run(experiment: str, parameters: Mapping[str, Any], output: Path | None = No
 def experiments(root: Path) -> dict[str, Path]:
     """Experiment names and their notebooks; of an experiment with several the last has the short name."""
     found = {}
-    for file in sorted((root / "notebooks").glob("exp*.ipynb")):
+    for file in sorted((root / "notebooks").glob("*.ipynb")):
         if match := _EXPERIMENT.fullmatch(file.stem):
             found[match[1]] = found[file.stem] = file
     if not found:
@@ -156,56 +157,67 @@ def _execute_changed(root: Path, notebooks: list[Path], folder: Path, profile: s
         for notebook in notebooks:
             parameters = {"profile": profile} if "profile" in parameter_names(notebook) else {}
             target, stamp = folder / notebook.name, folder / f"{notebook.stem}.inputs.json"
-            # A page that is the same at every profile shows the committed records only.
-            shown = paths.results() if parameters else paths.results() / "paper"
-            now = _inputs(root, notebook, parameters, shown)
+            now = _inputs(root, notebook, parameters)
             if not (changed := _changed(target, stamp, now)):
                 continue
             print(f"Executing {notebook.relative_to(root)}, profile {profile} ({changed})", flush=True)
             stamp.unlink(missing_ok=True)
-            _execute(root, notebook, parameters, target, progress)
+            looked_at = _execute(root, notebook, parameters, target, progress)
             # The notebook's own records belong to the state that it shows; all else is as it was at the start.
-            stamp.write_text(json.dumps({**now, "records": digest([shown])}, indent=1))
+            stamp.write_text(json.dumps({**now, **_records(looked_at)}, indent=1))
             executed += 1
     if not executed:
         print(f"Notebooks: all {len(notebooks)} are up to date", flush=True)
 
 
-def _execute(root: Path, source: Path, parameters: Mapping[str, Any], target: Path, progress: bool) -> None:
+def _execute(root: Path, source: Path, parameters: Mapping[str, Any], target: Path, progress: bool) -> list[str]:
+    """Run a notebook, write ``target`` and return which records it looked at, as :mod:`quide.records` notes them."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # rather than a kernel of the user's with the same name
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        papermill.execute_notebook(
-            source, target, dict(parameters), kernel_name=KERNEL, cwd=root, extra_arguments=KERNEL_ARGUMENTS,
-            progress_bar={"desc": source.stem} if progress else False, stderr_file=sys.stderr if progress else None,
-        )  # fmt: skip
-    except PapermillExecutionError as error:
-        reason = error.evalue.strip().splitlines()
-        raise BookError(
-            f"{source.name} failed in cell {error.cell_index + 1}: {error.ename}: {reason[0] if reason else ''}\n"
-            f"executed as far as it went: {target}"
-        ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        notes = Path(folder, "looked-at")
+        os.environ[records.NOTES] = str(notes)
+        try:
+            papermill.execute_notebook(
+                source, target, dict(parameters), kernel_name=KERNEL, cwd=root, extra_arguments=KERNEL_ARGUMENTS,
+                progress_bar={"desc": source.stem} if progress else False, stderr_file=sys.stderr if progress else None,
+            )  # fmt: skip
+        except PapermillExecutionError as error:
+            reason = error.evalue.strip().splitlines()
+            raise BookError(
+                f"{source.name} failed in cell {error.cell_index + 1}: {error.ename}: {reason[0] if reason else ''}\n"
+                f"executed as far as it went: {target}"
+            ) from error
+        finally:
+            del os.environ[records.NOTES]
+        return sorted(set(notes.read_text().splitlines())) if notes.exists() else []
 
 
-def _inputs(root: Path, notebook: Path, parameters: Mapping[str, Any], shown: Path) -> dict[str, str]:
-    """One digest for each kind of thing that an executed notebook depends on."""
+def _inputs(root: Path, notebook: Path, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """One digest for each kind of thing that an executed notebook depends on, but for the records."""
     return {
         "notebook": digest([notebook]),
         "parameters": json.dumps(parameters, sort_keys=True),
         "code": digest([paths.PACKAGE, root / "requirements.lock"]),
         "data": digest([root / "data" / "paper", root / "data" / "embedded"]),
-        "records": digest([shown]),
     }
+
+
+def _records(looked_at: list[str]) -> dict[str, Any]:
+    """Which records a notebook looked at, as patterns of folders, and a digest of all that are there."""
+    folders = {folder for pattern in looked_at for folder in paths.results().glob(pattern)}
+    return {"looked_at": looked_at, "records": digest(sorted(folders))}
 
 
 def _changed(target: Path, stamp: Path, now: dict[str, str]) -> str:
     """Which inputs differ from those that ``target`` was made from, in words; empty when none does."""
     try:
         then = json.loads(stamp.read_text())
-    except (OSError, ValueError):
+        now = now | _records(then["looked_at"])
+    except (OSError, ValueError, KeyError):
         return "first time"
     if not target.exists():
         return "first time"

@@ -1,4 +1,4 @@
-"""The command line: ``quide run | data | book``."""
+"""The command line: ``quide run | sweep | data | book``."""
 
 from __future__ import annotations
 
@@ -87,6 +87,48 @@ def run(
     print(f"The executed notebook: {book.run(experiment, parameters, output)}")
 
 
+@app.command()
+def sweep(
+    model: Annotated[str, typer.Argument(help="What builds it: package.module:function or file.py:function.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Arrays images, labels and calibration: a .npz or .safetensors file, or a folder of .npy files.",
+            metavar="PATH",
+        ),
+    ],
+    weights: Annotated[
+        Path | None, typer.Option(help="Its weights: .safetensors, or .pt that holds nothing else.", metavar="FILE")
+    ] = None,
+    bits: Annotated[str, typer.Option(help="Widths to compare; 32 is always among them.", metavar="BITS")] = "8,4",
+    tolerance: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Accuracy that may be lost, a fraction; the delta of the paper's threshold."),
+    ] = 0.05,
+    passes: Annotated[int, typer.Option(min=1, help="Timed passes a width; the paper takes 1000.")] = 100,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    output: Annotated[Path | None, typer.Option(help="Also write it to a .csv or .json file.", metavar="FILE")] = None,
+) -> None:
+    """Probe a network of yours: score it at two widths, and say which one to use.
+
+    MODEL is called without arguments and returns a torch.nn.Module. To import it is to run it: name your own code.
+    """
+    from quide import probe
+
+    if output is not None:
+        probe.check_format(output)
+    widths = _widths(bits)
+    _check_device(device)
+    network = probe.read_network(model, weights).to(device)
+    found = probe.probe(
+        network, probe.read_data(data).to(device), widths, tolerance=tolerance, passes=passes, progress=True
+    )
+    print(probe.as_text(found))
+    if output is not None:
+        probe.save(found, output)
+        print(f"Written: {output}")
+
+
 @app.command(name="book")
 def build_book(
     profile: Profile = "quick",
@@ -162,6 +204,13 @@ def _check(parameters: dict[str, Any]) -> None:
         raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
     if "device" in parameters:
         _check_device(parameters["device"])
+
+
+def _widths(bits: str) -> list[int]:
+    try:
+        return [int(width) for width in bits.split(",")]
+    except ValueError:
+        raise ValueError(f"bits must be widths with commas between them, such as 8,4, got {bits!r}") from None
 
 
 def _check_device(device: str) -> None:

@@ -9,8 +9,9 @@ from numbers import Integral
 import pandas as pd
 import torch
 from torch import nn
+from tqdm import tqdm
 
-from quide import latency, metric
+from quide import latency, metric, records
 from quide.datasets import BATCH, ImageSet, check_images
 from quide.models import quantizable_layers
 from quide.prefix_tree import exhaustive  # noqa: F401 - one of this module's public names
@@ -58,12 +59,13 @@ def sweep(
         num_classes: K of Eq. 4; by default the number of outputs of the network.
         size_weighted: count compression by the number of weights instead of by layer.
         warmup, passes: of the timing protocol (§3.3), on batches of the first 64 images.
-        progress: show a bar while timing.
+        progress: show how far it is.
 
     Returns:
         One row a width, in the order given: ``bits``, ``compression``, ``accuracy`` (fraction), ``latency_ms`` (a batch
         of 64, simulated quantization), ``index``, ``gated_index``. ``attrs`` holds the ``threshold``, the ``knee``
-        (None when every I' is zero) and the ``timings``, whose ``noisy`` says whether to trust the latencies.
+        (None when every I' is zero), the ``timings``, whose ``noisy`` says whether to trust the latencies, and
+        ``correct``: by label, which images were right (:func:`quide.records.unpack_bits`), for intervals.
 
     Raises:
         ValueError: as :func:`quide.quantize`; images and labels of different number, or none.
@@ -71,13 +73,14 @@ def sweep(
     check_images(images, labels)
     prepared = prepare(model, calibration, scheme)
     bits = _configurations(bits, prepared.layers)
-    reference = predict(prepared.at(FULL_PRECISION), images.split(BATCH))
+    reference = predict(prepared.at(FULL_PRECISION), _batches(images, FULL_PRECISION, progress))
     classes = _num_outputs(prepared, images) if num_classes is None else num_classes
     threshold = metric.accuracy_threshold(_share(reference == labels), tolerance, classes)
-    accuracy = [
-        _share((reference if width == FULL_PRECISION else predict(prepared.at(width), images.split(BATCH))) == labels)
+    classified = [
+        reference if width == FULL_PRECISION else predict(prepared.at(width), _batches(images, width, progress))
         for width in bits
     ]
+    hits = [predicted == labels for predicted in classified]
     batch = images[: latency.BATCH_SIZE]
     timings = latency.measure_interleaved(
         {label(width): partial(prepared.at(width, commute=False), batch) for width in bits},
@@ -88,7 +91,7 @@ def sweep(
         {
             "bits": bits,
             "compression": [metric.compression_ratio(width, sizes) for width in bits],
-            "accuracy": accuracy,
+            "accuracy": [_share(hit) for hit in hits],
             "latency_ms": [timings.latencies[label(width)].median_ms for width in bits],
         }
     )
@@ -99,6 +102,7 @@ def sweep(
         "threshold": threshold,
         "knee": table.bits[best] if table.gated_index[best] > 0 else None,
         "timings": timings,
+        "correct": {label(width): records.pack_bits(hit.cpu().numpy()) for width, hit in zip(bits, hits, strict=True)},
     }
     return table
 
@@ -111,6 +115,10 @@ def label(bits: int | Sequence[int]) -> str:
 def num_weights(model: nn.Module) -> list[int]:
     """Weights (biases not counted) of each quantizable layer."""
     return [model.get_submodule(layer).weight.numel() for layer in quantizable_layers(model)]
+
+
+def _batches(images: torch.Tensor, bits: int | Sequence[int], progress: bool) -> Iterable[torch.Tensor]:
+    return tqdm(images.split(BATCH), desc=f"{label(bits)} bits", unit="batch", leave=False, disable=not progress)
 
 
 def _share(hits: torch.Tensor) -> float:

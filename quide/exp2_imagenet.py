@@ -30,16 +30,18 @@ SCHEME_STYLES = {
 
 @dataclass(frozen=True)
 class Found:
-    """Records of the page by network; of several of a kind an exhaustive one, or the one on most images."""
+    """Records of the page by network, of several of a kind the one on most images: accuracy by width, other
+    quantizers, the mixed-precision configurations that the genetic search tried, and all of them on fewer images."""
 
     accuracy: dict[str, records.Record]
     quantizers: dict[str, records.Record]
-    mixed: dict[str, records.Record]
+    searched: dict[str, records.Record]
+    every: dict[str, records.Record]
 
     @property
     def used(self) -> list[records.Record]:
         """All of them."""
-        return [*self.accuracy.values(), *self.quantizers.values(), *self.mixed.values()]
+        return [record for kind in vars(self).values() for record in kind.values()]
 
 
 # --- what is run -----------------------------------------------------------------------------------------------------
@@ -51,7 +53,7 @@ def run(
     images: int | None,
     few: int,
     fewer: int,
-    method: str,
+    fewest: int,
     profile: str,
 ) -> None:
     """Every run of the page where there is no record, at profile ``paper`` and with ``QUIDE_IMAGENET`` set.
@@ -64,8 +66,8 @@ def run(
         seeds: of the calibration draw.
         images: how many validation images accuracy is measured on; None for all.
         few: likewise, for the quantizers that the paper does not describe.
-        fewer: likewise, for mixed precision.
-        method: how mixed precision is explored, ``"genetic"`` or ``"exhaustive"``.
+        fewer: likewise, for the genetic search of mixed precision.
+        fewest: likewise, for every one of its configurations.
         profile: ``"smoke"``, ``"quick"`` or ``"paper"``.
     """
     if profile != PROFILE or imagenet.folder() is None:
@@ -75,7 +77,8 @@ def run(
             try:
                 imagenet_runs.accuracy(imagenet_runs.Case(model, seed, images)).result()
                 imagenet_runs.quantizers(imagenet_runs.Case(model, seed, few)).result()
-                imagenet_runs.mixed(imagenet_runs.Case(model, seed, fewer), method).result()
+                imagenet_runs.mixed(imagenet_runs.Case(model, seed, fewer), "genetic").result()
+                imagenet_runs.mixed(imagenet_runs.Case(model, seed, fewest), "exhaustive").result()
             except FileNotFoundError as error:
                 report.say(f"{pretrained.network(model).title} was not run: {error}.")
                 break
@@ -83,13 +86,15 @@ def run(
 
 def found() -> Found:
     """What records hold. A record that other code made is taken with a :class:`quide.records.StaleRecordWarning`."""
-    return Found(*({model: best for model, best in _best(kind)} for kind in (ACCURACY, QUANTIZERS, MIXED)))
+    wanted = ((ACCURACY, None), (QUANTIZERS, None), (MIXED, "genetic"), (MIXED, "exhaustive"))
+    return Found(*({model: best for model, best in _best(kind, method)} for kind, method in wanted))
 
 
-def _best(kind: str) -> Iterator[tuple[str, records.Record]]:
+def _best(kind: str, method: str | None) -> Iterator[tuple[str, records.Record]]:
     today = imagenet_runs.code(kind)
     for model in pretrained.NETWORKS:
-        known = records.collect(kind, PROFILE, model, DATASET)
+        collected = records.collect(kind, PROFILE, model, DATASET)
+        known = [record for record in collected if record.spec.details.get("method") == method]
         if known:
             best = max(known, key=_worth)
             if records.is_stale(best, today):
@@ -103,7 +108,7 @@ def _best(kind: str) -> Iterator[tuple[str, records.Record]]:
 
 
 def _worth(record: records.Record) -> tuple:
-    return record.spec.details.get("method") == "exhaustive", record.values["images"], -record.spec.seed
+    return record.values["images"], -record.spec.seed
 
 
 # --- what it was run on ----------------------------------------------------------------------------------------------
@@ -289,47 +294,94 @@ def _table2_row(known: Found, name: str, widths: int | tuple[int, ...], stated: 
     return row | {"verdict": verdict, "reason": reason}
 
 
-def search_table(known: Found, most: int = 6) -> pd.DataFrame:
-    """The explored configurations with the highest I' at equal latency, and the uniform ones wherever they stand."""
+def mixed_table(explored: dict[str, records.Record], most: int = 6) -> pd.DataFrame:
+    """The configurations with the highest I' at equal latency, then the paper's and the uniform ones.
+
+    Args:
+        explored: ``searched`` or ``every`` of :class:`Found`.
+        most: how many of the highest.
+    """
     rows = []
-    for model, record in known.mixed.items():
+    for model, record in explored.items():
         values = record.values
         accuracy = dict(zip(values["configurations"], values["accuracy"], strict=True))
-        threshold = _threshold(values["full_precision_accuracy"])
-        widths = {name: tuple(map(int, name.split("-"))) for name in accuracy}
-        scores = {name: _equal_latency(widths[name], accuracy[name], threshold) for name in accuracy}
+        scores = _scores(record)
         order = sorted(accuracy, key=lambda name: -scores[name])
         uniform = label((8,) * len(SEARCHED))
-        listed = [name for name in order if name in order[:most] or len(set(widths[name])) == 1]
+        listed = [name for name in order if name in order[:most] or name == label(SEARCHED) or _is_uniform(name)]
         for name in listed:
             interval = stats.wilson_interval(round(accuracy[name] * values["images"]), values["images"])
             rows.append(
                 {
                     "widths": name,
                     "network": _title(model),
-                    "place": f"{order.index(name) + 1} of {len(order)}",
+                    "place": f"{_place(scores, name):,} of {len(order):,}",
                     "P (%)": report.with_interval(interval, 100, 1),
-                    "C": number(metric.compression_ratio(widths[name]), 2),
-                    "C by size": number(metric.compression_ratio(widths[name], values["num_weights"]), 2),
+                    "C": number(metric.compression_ratio(_widths(name)), 2),
+                    "C by size": number(metric.compression_ratio(_widths(name), values["num_weights"]), 2),
                     "I' / I'(8), equal T": number(scores[name] / scores[uniform], 2) if scores[uniform] else UNKNOWN,
                 }
             )
     return pd.DataFrame(rows)
 
 
+def _scores(record: records.Record) -> dict[str, float]:
+    """I' at equal latency by configuration."""
+    values = record.values
+    threshold = _threshold(values["full_precision_accuracy"])
+    names = zip(values["configurations"], values["accuracy"], strict=True)
+    return {name: _equal_latency(_widths(name), accuracy, threshold) for name, accuracy in names}
+
+
+def _place(scores: dict[str, float], name: str) -> int:
+    """1 for the best; those with equal scores share the first of their places."""
+    return 1 + sum(score > scores[name] for score in scores.values())
+
+
+def _widths(name: str) -> tuple[int, ...]:
+    return tuple(map(int, name.split("-")))
+
+
+def _is_uniform(name: str) -> bool:
+    return len(set(_widths(name))) == 1
+
+
 def say_search(known: Found) -> None:
     """How the space was explored, and what all of it would cost."""
-    if not known.mixed:
-        return report.say(f"No record of mixed precision on ImageNet is here. To make it: `{RERUN}`")
-    for model, record in known.mixed.items():
-        details, values = record.spec.details, record.values
-        space = len(details["choices"]) ** len(values["groups"])
+    if not known.searched:
+        return report.say(f"No record of a search on ImageNet is here. To make it: `{RERUN}`")
+    for model, record in known.searched.items():
+        values = record.values
+        space = len(record.spec.details["choices"]) ** len(values["groups"])
         report.say(
             f"{_title(model)}: {len(values['configurations'])} of {space:,} configurations were evaluated, on "
-            f"{values['images']} images ({details['method']}). All of them by a {{term}}`prefix tree` would cost as "
-            f"much as {values['tree_passes']:.0f} plain forward passes an image: its last stages hold much of the work "
-            "and are the ones that it repeats most. So few images tell a collapse from a success, not one good "
-            "configuration from another."
+            f"{values['images']} images, the uniform ones among them. All of them by a {{term}}`prefix tree` would "
+            f"cost as much as {values['tree_passes']:.0f} plain forward passes an image: its last stages hold much of "
+            "the work and are the ones that it repeats most. So few images tell a collapse from a success, not one "
+            "good configuration from another."
+        )
+
+
+def say_every(known: Found) -> None:
+    """What the whole space says of the search, and of the paper's widths."""
+    if not known.every:
+        return report.say(f"No record of all configurations on ImageNet is here. To make it: `{RERUN}`")
+    for model, record in known.every.items():
+        scores, count = _scores(record), record.values["images"]
+        text = (
+            f"{_title(model)}: all {len(scores):,} configurations by a prefix tree, on {count} images. The paper's "
+            f"{label(SEARCHED)} is in place {_place(scores, label(SEARCHED)):,} by $I'$ at equal latency, uniform 8 "
+            f"bits in place {_place(scores, label((8,) * len(SEARCHED))):,}"
+        )
+        if model in known.searched:
+            found = _scores(known.searched[model])
+            best = max(found, key=found.get)
+            text += f"; what the search liked best, {best}, in place {_place(scores, best):,}"
+        narrow = [name for name in scores if 4 in _widths(name) and 2 not in _widths(name)]
+        working = [name for name in narrow if scores[name] > 0]
+        report.say(
+            f"{text}. Of the {len(narrow):,} configurations with 4 bits somewhere, and 2 bits nowhere, "
+            f"{len(working):,} stay above the threshold."
         )
 
 
@@ -389,9 +441,8 @@ def absent_table(known: Found) -> pd.DataFrame:
         )
     if not known.quantizers:
         rows.append(("quantizers that the paper does not describe", "no record yet", RERUN))
-    if not any(record.spec.details["method"] == "exhaustive" for record in known.mixed.values()):
-        command = "papermill notebooks/exp2_imagenet.ipynb out.ipynb -p profile paper -p method exhaustive"
-        rows.append(("every mixed-precision configuration", "days on a processor; a GPU will do", command))
+    if not known.every:
+        rows.append(("every mixed-precision configuration", "no record yet", RERUN))
     rows.append(("latency", "not timed: I' is given at equal latency", UNKNOWN))
     return pd.DataFrame(rows, columns=["absent", "why", "command, with QUIDE_IMAGENET set"])
 

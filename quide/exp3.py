@@ -392,7 +392,7 @@ def say_frontier(truth: Found, seeds: int = 5) -> None:
             f"with C {name}, {100 * np.mean(recall):.0f} % of the frontier's {len(points)} points (mean of {seeds} "
             f"seeds) in {evaluations:.0f} of {len(table)} evaluations (median)"
         )
-    report.say("NSGA-II, which looks for the whole frontier instead of one score: " + "; ".join(lines) + ".")
+    report.say("{term}`NSGA-II`, which looks for the whole frontier instead of one score: " + "; ".join(lines) + ".")
 
 
 # --- compression counted two ways ------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def code(kind: str) -> str:
     """Digest of the code that the values of a kind of record hang on."""
     sources = [
         ptq, observers, models.quantizable_layers, datasets.normalize, datasets.calibration_indices, evaluate.predict,
-        imagenet.decode, pretrained.from_keras, pretrained._empty_keras_resnet50, pretrained.groups,
+        imagenet.decode, pretrained.from_keras, pretrained._empty_keras_resnet50, models.stages,
     ]  # fmt: skip
     return code_digest(*sources, *([prefix_tree, search.genetic] if kind == MIXED else []))
 
@@ -191,7 +191,7 @@ def mixed(
     details = {"scheme": asdict(ptq.PAPER), "choices": list(choices), "method": method, **budget}
 
     def compute() -> dict:
-        prepared, layers = case.prepared(), pretrained.groups(case.network)
+        prepared, layers = case.prepared(), models.stages(case.network)
         reference = _correct(prepared, ptq.FULL_PRECISION, case)
         if method == "exhaustive":
             hits = _tree(prepared, list(layers.values()), choices, case)
@@ -216,7 +216,7 @@ def tree_passes(model: nn.Module, choices: Sequence[int] = CHOICES) -> float:
     The part of the network that belongs to the k-th group is computed ``len(choices)**k`` times.
     """
     work: dict[str, int] = {}
-    layers = pretrained.groups(model)
+    layers = models.stages(model)
     hooks = []
     for name, members in layers.items():
         for layer in map(model.get_submodule, members):
@@ -252,7 +252,7 @@ def _genetic(
     """What the genetic search evaluates, and the uniform widths; fitness is I' at equal latency."""
     facts = paper.conditions().loc[CONDITION]
     threshold = metric.accuracy_threshold(reference, float(facts["tolerance"]), int(facts["num_classes"]))
-    length = len(pretrained.groups(case.network))
+    length = len(models.stages(case.network))
     hits = {(width,) * length: _correct(prepared, (width,) * length, case) for width in choices}
 
     def fitness(widths: Configuration) -> float:
@@ -268,7 +268,7 @@ def _genetic(
 def _correct(prepared: ptq.Prepared, bits: int | Configuration, case: Case) -> np.ndarray:
     """Which images are right, bool ``(n,)``; a tuple of widths is one a group."""
     if not isinstance(bits, int):
-        layers = pretrained.groups(case.network)
+        layers = models.stages(case.network)
         width_of = {layer: width for names, width in zip(layers.values(), bits, strict=True) for layer in names}
         bits = [width_of[layer] for layer in prepared.layers]
     return evaluate.correct(prepared.at(bits), case.tested, BATCH).numpy()
@@ -282,6 +282,6 @@ def _scored(hits: dict[str, np.ndarray]) -> dict:
 
 
 def _sizes(case: Case) -> dict:
-    layers = pretrained.groups(case.network)
+    layers = models.stages(case.network)
     weights = [sum(case.network.get_submodule(name).weight.numel() for name in names) for names in layers.values()]
     return {"groups": list(layers), "num_weights": weights}

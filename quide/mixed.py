@@ -70,7 +70,7 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
     details |= {"passes": passes, "environment": latency.environment(device), "training_seed": case.training_seed}
 
     def compute() -> dict:
-        batch = runs.test_images(case).subset(slice(0, latency.BATCH_SIZE)).normalized().to(device)
+        batch = runs.test_images(case).subset(slice(0, size.timed_images)).normalized().to(device)
         prepared = ptq.prepare(runs.network(case), runs.calibration_images(case), ptq.PAPER)
         widths = prefix_tree.PrefixTree(prepared, CHOICES).configurations
         passed = {FULL_PRECISION: partial(prepared.at(ptq.FULL_PRECISION).to(device), batch)}
@@ -179,13 +179,14 @@ def additive_latency(configurations: list[Configuration], measured_ms: np.ndarra
     """Latency of each configuration as a sum over layers: mean, plus what each layer's width adds to it on average.
 
     The least-squares fit where every combination was measured once, ``(configurations,)`` milliseconds. A layer's width
-    is averaged over all widths of the others, so that the noise of single measurements mostly cancels.
+    is averaged over all widths of the others, so that the noise of single measurements mostly cancels. Where noise is
+    all there is, a sum may leave the range of what was measured, even go below zero: it is held to that range.
     """
     widths, fitted = np.array(configurations), np.full(len(configurations), measured_ms.mean())
     for layer in widths.T:
         for width in np.unique(layer):
             fitted[layer == width] += measured_ms[layer == width].mean() - measured_ms.mean()
-    return fitted
+    return fitted.clip(measured_ms.min(), measured_ms.max())
 
 
 def _compression(configurations: list[Configuration], num_weights: tuple[int, ...] | None) -> np.ndarray:

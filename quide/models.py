@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
-
 import torch
 from torch import nn
 
@@ -82,10 +80,13 @@ def quantizable_layers(model: nn.Module) -> list[str]:
     return [name for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
 
 
-def stages(model: nn.Module) -> list[list[str]]:
-    """The quantizable layers by the part of the model they are in, to be given one width each (``groups=`` of
-    :func:`quide.evaluate.exhaustive`): the stem, the four stages and the linear layer of a ResNet-18.
+def stages(model: nn.Module) -> dict[str, list[str]]:
+    """The quantizable layers by the part of the model they are in, to be given one width each: the stem, the four
+    stages and the linear layer of a ResNet. The values are what :func:`quide.evaluate.exhaustive` takes as ``groups``.
 
     The paper's mixed topology of ResNet-18 has six entries and does not name them (Table 2); these are six parts.
     """
-    return [list(layers) for _, layers in groupby(quantizable_layers(model), lambda name: name.split(".")[0])]
+    found: dict[str, list[str]] = {}
+    for layer in quantizable_layers(model):
+        found.setdefault(layer.partition(".")[0], []).append(layer)
+    return found

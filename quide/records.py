@@ -28,6 +28,7 @@ from quide import paths, provenance
 SCHEMA = 1
 PROFILES = ("smoke", "quick", "short", "paper")
 PARTIAL = ".partial"  # ending of a file that is still being written
+NOTES = "QUIDE_NOTES"  # variable that names a file to note in which folders were looked into
 ABANDONED_AFTER = 3600  # seconds after which a partial file's writer is taken to be dead
 
 _NAME = re.compile(r"[a-z0-9_-]+")
@@ -153,6 +154,7 @@ def path_of(spec: RunSpec) -> Path:
 def load(spec: RunSpec) -> Record | None:
     """The record of ``spec``, or None when there is none; errors as :func:`read`."""
     file = path_of(spec)
+    _note(f"{spec.profile}/{spec.kind}")
     return read(file) if file.exists() else None
 
 
@@ -252,7 +254,9 @@ def collect(
         _check_name("kind", kind, _NAME)
     if profile is not None:
         _check_profile(profile)
-    found = [read(file) for file in paths.results().glob(f"{profile or '*'}/{kind or '*'}/*.json")]
+    folders = f"{profile or '*'}/{kind or '*'}"
+    _note(folders)
+    found = [read(file) for file in paths.results().glob(f"{folders}/*.json")]
     wanted = [r for r in found if model in (None, r.spec.model) and dataset in (None, r.spec.dataset)]
     return sorted(wanted, key=_order)
 
@@ -284,6 +288,13 @@ def unpack_bits(text: str) -> np.ndarray:
 
 def _place(spec: RunSpec) -> Path:
     return Path(spec.profile, spec.kind, f"{spec.model}-{spec.dataset}-s{spec.seed}-{spec.key}.json")
+
+
+def _note(folders: str) -> None:
+    """Tell the build of the book which folders a page was made from."""
+    if file := os.environ.get(NOTES):
+        with open(file, "a", encoding="ascii") as stream:
+            stream.write(f"{folders}\n")
 
 
 def _order(record: Record) -> tuple:

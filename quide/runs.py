@@ -198,7 +198,7 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
     details |= {"environment": latency.environment(device), "training_seed": case.training_seed}
 
     def compute() -> dict:
-        batch = test_images(case).subset(slice(0, latency.BATCH_SIZE)).normalized().to(device)
+        batch = test_images(case).subset(slice(0, case.size.timed_images)).normalized().to(device)
         prepared = ptq.prepare(network(case), calibration_images(case), ptq.PAPER)
         networks = {evaluate.label(width): prepared.at(width, commute=False) for width in evaluate.PAPER_BITS}
         networks["16"] = ptq.HalfPrecision(prepared.at(ptq.FULL_PRECISION))

@@ -6,27 +6,26 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: two workers with two threads each are far slower
     os.environ["OMP_NUM_THREADS"] = "1"
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+BUILT = CHECKOUT / "_build" / "test"
 RENDERING_LIMIT = 1200  # seconds
-_NEEDS_BOOK = {"smoke_environment", "rendered_book"}  # each made once a worker, in the same folder
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side (``-n``): first all that needs the rendered book, on one worker, then the others file by file."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    for item in items:
-        group = "book" if _NEEDS_BOOK.intersection(getattr(item, "fixturenames", ())) else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != "book")
+    """Side by side (``-n``): first a file that has the book built, last the others that need it, to wait for no one."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = {"test_browser": 0, "test_notebooks": 2, "test_whatif_page": 2}
+        items.sort(key=lambda item: place.get(item.path.stem, 1))
 
 
 @pytest.fixture(scope="session")
@@ -38,24 +37,39 @@ def checkout() -> Path:
 @pytest.fixture(scope="session")
 def smoke_environment() -> dict[str, str]:
     """Environment of everything that runs at the smoke profile: the committed records, and new ones, in a copy."""
-    results = CHECKOUT / "_build" / "test" / "results"
-    shutil.rmtree(results, ignore_errors=True)
-    shutil.copytree(
-        CHECKOUT / "data" / "results", results, ignore=shutil.ignore_patterns("quick", "smoke"), dirs_exist_ok=True
-    )
+    results = BUILT / "results"
+
+    def make() -> None:
+        shutil.rmtree(results, ignore_errors=True)
+        shutil.copytree(CHECKOUT / "data" / "results", results, ignore=shutil.ignore_patterns("quick", "smoke"))
+
+    _once("results", make)
     return {**os.environ, "QUIDE_RESULTS": str(results), "TQDM_DISABLE": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
 
 
 @pytest.fixture(scope="session")
 def _built_book(smoke_environment: dict[str, str]) -> Path:
     """``_build`` of the book at the smoke profile, built from nothing with every warning an error."""
-    output = CHECKOUT / "_build" / "test"
-    command = [sys.executable, "-m", "quide.cli", "book", "--profile", "smoke", "--strict", "--output", str(output)]
-    done = subprocess.run(
-        command, cwd=CHECKOUT, env=smoke_environment, capture_output=True, text=True, timeout=RENDERING_LIMIT
-    )
-    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
-    return output / "_build"
+    command = [sys.executable, "-m", "quide.cli", "book", "--profile", "smoke", "--strict", "--output", str(BUILT)]
+
+    def make() -> None:
+        done = subprocess.run(
+            command, cwd=CHECKOUT, env=smoke_environment, capture_output=True, text=True, timeout=RENDERING_LIMIT
+        )
+        assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+
+    _once("book", make)
+    return BUILT / "_build"
+
+
+def _once(name: str, make: Callable[[], None]) -> None:
+    """Have the first worker of this run that comes here ``make`` something; the others wait until it is there."""
+    run, stamp = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid())), BUILT / f"{name}.made-by"
+    BUILT.mkdir(parents=True, exist_ok=True)
+    with FileLock(BUILT / f"{name}.lock"):
+        if not stamp.exists() or stamp.read_text() != run:
+            make()
+            stamp.write_text(run)
 
 
 @pytest.fixture(scope="session")

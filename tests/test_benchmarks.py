@@ -10,10 +10,10 @@ import sys
 import pytest
 import torch
 
-from benchmarks import denormals, harness, memory, peers, search, sweep, training
+from benchmarks import denormals, harness, memory, peers, resnet18, search, sweep, training
 from quide import ptq
 
-NAMES = ("sweep", "training", "memory", "search")
+NAMES = ("sweep", "resnet18", "training", "memory", "search")
 LIMIT = 900  # seconds
 
 
@@ -105,6 +105,16 @@ def test_a_missing_library_is_noted_and_the_rest_measured(monkeypatch):
 
 
 @pytest.mark.slow
+def test_resnet18_is_compared_with_its_plain_pass():
+    result = resnet18.run(harness.TINY).to_dict()
+    assert [(row["contestant"], row["bits"]) for row in rows(result)] == [
+        (sweep.FP32, 32), *((sweep.QUIDE, bits) for bits in sweep.BITS)
+    ]  # fmt: skip
+    assert result["inputs"]["images"] == harness.TINY.deep_images
+    assert {goal["limit"] for goal in result["goals"]} == {sweep.FULL_PRECISION_LIMIT}
+
+
+@pytest.mark.slow
 def test_the_tree_is_compared_with_one_after_the_other_and_the_memory_with_none():
     every, alone, genetic = search.run(harness.TINY).to_dict()["tables"].values()
     assert [row["way"] for row in every] == [search.FP32, search.TREE]
@@ -149,7 +159,7 @@ def test_denormals_are_told_by_their_bits():
 @pytest.mark.slow
 @pytest.mark.skipif(not memory.STATUS.exists(), reason="memory is measured on Linux alone")
 def test_memory_is_measured_in_fresh_processes(monkeypatch):
-    monkeypatch.setattr(memory, "SHARES", (0.5, 1.0))
+    monkeypatch.setattr(memory, "SHARES", (1.0,))
     result = memory.run(harness.TINY).to_dict()
     assert [row["images"] for row in rows(result)][-1] == harness.TINY.images
     assert {row["way"] for row in rows(result)} == set(memory.WAYS)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import os
 import subprocess
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from quide import book
+from quide import book, records
 
 PIXEL = base64.b64encode(
     base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
@@ -195,8 +196,10 @@ def test_what_changed_is_executed_again(
     assert "(first time)" in execute("smoke")
     assert "all 1 are up to date" in execute("smoke")
     assert "(changed: parameters)" in execute("quick")
-    (small_book / "data" / "results" / "new.json").write_text("{}")
+    _write_record(small_book, "smoke/accuracy")
     assert "(changed: records)" in execute("quick")
+    _write_record(small_book, "smoke/latency")  # where the page does not look
+    assert "all 1 are up to date" in execute("quick")
     (small_book / "data" / "paper" / "numbers.csv").write_text("id\n")
     (small_book / "requirements.lock").write_text("torch==3\n")
     assert "(changed: code, data)" in execute("quick")
@@ -220,19 +223,36 @@ def test_pages_executed_before_a_record_was_written_are_brought_up_to_date(
     assert executed == ["early", "writer", "late", "early"]
 
 
+def test_an_execution_tells_which_records_it_looked_at(small_book: Path) -> None:
+    source = small_book / "notebooks" / "exp1_small.ipynb"
+    notebook = nbformat.read(source, as_version=4)
+    looks = "from quide import records\nrecords.collect('accuracy', 'paper')\nrecords.collect('accuracy', 'paper')"
+    notebook.cells = [nbformat.v4.new_code_cell(looks), nbformat.v4.new_code_cell("records.collect()")]
+    nbformat.write(notebook, source)
+    target = small_book / "_build" / "looks.ipynb"
+    assert book._execute(small_book, source, {}, target, progress=False) == ["*/*", "paper/accuracy"]
+    assert records.NOTES not in os.environ and [file.name for file in target.parent.iterdir()] == ["looks.ipynb"]
+
+
 def _pretend_to_execute(monkeypatch: pytest.MonkeyPatch, writes_record: set[str]) -> list[str]:
     """Replace papermill by a copy; returns the growing list of what was executed."""
     executed: list[str] = []
 
-    def pretend(root: Path, source: Path, parameters: dict, target: Path, progress: bool) -> None:
+    def pretend(root: Path, source: Path, parameters: dict, target: Path, progress: bool) -> list[str]:
         executed.append(source.stem)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(source.read_text())
         if source.stem in writes_record:
-            (root / "data" / "results" / f"{source.stem}.json").write_text("{}")
+            _write_record(root, "smoke/accuracy")
+        return ["smoke/accuracy"]
 
     monkeypatch.setattr(book, "_execute", pretend)
     return executed
+
+
+def _write_record(root: Path, folder: str) -> None:
+    (root / "data" / "results" / folder).mkdir(parents=True, exist_ok=True)
+    (root / "data" / "results" / folder / "new.json").write_text("{}")
 
 
 def test_all_pages_are_rendered_anew_after_a_failure_and_when_what_they_share_changed(

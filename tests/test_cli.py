@@ -103,7 +103,7 @@ def test_absent_and_damaged_data_are_told_apart(workplace: Path) -> None:
 def test_help_and_version_need_no_torch(workplace: Path) -> None:
     code = (
         "import sys\nfrom quide import cli\n"
-        "for arguments in ([], ['--help'], ['--version'], ['data'], ['run', '--help']):\n"
+        "for arguments in ([], ['--help'], ['--version'], ['data'], ['run', '--help'], ['sweep', '--help']):\n"
         "    try:\n        cli.main(arguments)\n"
         "    except SystemExit as end:\n        assert end.code in (0, None), (arguments, end.code)\n"
         "assert 'torch' not in sys.modules\n"

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import quide
-from quide import evaluate, latency, metric, ptq
+from quide import evaluate, latency, metric, ptq, records
 from quide.datasets import ImageSet
 from quide.models import SimpleCNN
 
@@ -137,6 +137,12 @@ def test_scores_are_the_formulas_of_the_other_columns(table):
         assert table["index"][row.Index] == pytest.approx(row.compression * row.accuracy / penalty)
         gated = row.compression * max(row.accuracy - threshold, 0) / penalty
         assert row.gated_index == pytest.approx(gated)
+
+
+def test_which_images_were_right_is_kept_for_intervals(table):
+    kept = {name: records.unpack_bits(text) for name, text in table.attrs["correct"].items()}
+    assert list(kept) == ["32", "8", "8-4-8-2", "2"]
+    assert [hits.mean() for hits in kept.values()] == list(table.accuracy)
 
 
 def test_threshold_is_equation_4_with_the_measured_full_precision_accuracy(table, net, images, labels, calibration):

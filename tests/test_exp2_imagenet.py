@@ -49,7 +49,7 @@ def quantizers(best: float = 0.6) -> records.Record:
     return record(imagenet_runs.QUANTIZERS, scored(shares | {"32": 0.91, "both, 4": best}, 200), 200)
 
 
-def mixed() -> records.Record:
+def mixed(method: str) -> records.Record:
     configurations = [(bits,) * 6 for bits in (16, 8, 4, 2)] + [SEARCHED, (8, 8, 8, 8, 4, 4)]
     shares = [0.9, 0.9, 0.0, 0.0, 0.9, 0.86]
     correct = np.stack([hits(share, 50) for share in shares], axis=1)
@@ -61,17 +61,18 @@ def mixed() -> records.Record:
         "full_precision_correct": records.pack_bits(hits(0.92, 50)),
         "tree_passes": 313.0,
     }
-    return record(imagenet_runs.MIXED, values, 50, method="genetic", choices=[16, 8, 4, 2])
+    return record(imagenet_runs.MIXED, values, 50, method=method, choices=[16, 8, 4, 2])
 
 
 @pytest.fixture
 def known() -> Found:
-    return Found({"resnet50": accuracy()}, {"resnet50": quantizers()}, {"resnet50": mixed()})
+    kinds = accuracy(), quantizers(), mixed("genetic"), mixed("exhaustive")
+    return Found(*({"resnet50": each} for each in kinds))
 
 
-NOTHING = Found({}, {}, {})
+NOTHING = Found({}, {}, {}, {})
 TABLES = [exp2_imagenet.table1, exp2_imagenet.table2, exp2_imagenet.summary_table, exp2_imagenet.absent_table,
-          exp2_imagenet.quantizer_table, exp2_imagenet.search_table]  # fmt: skip
+          exp2_imagenet.quantizer_table]  # fmt: skip
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_what_is_compared_is_the_share_of_full_precision(known):
     shown = exp2_imagenet.table1(known).query("network == 'ResNet-50'").set_index("bits").verdict
     assert shown[32] == report.UNDECIDED  # another network's level says nothing
     assert shown[8] == shown[4] == report.REPRODUCED
-    worse = Found({"resnet50": accuracy(**{"8": 0.7, "4": 0.5})}, {}, {})
+    worse = Found({"resnet50": accuracy(**{"8": 0.7, "4": 0.5})}, {}, {}, {})
     shown = exp2_imagenet.table1(worse).query("network == 'ResNet-50'").set_index("bits").verdict
     assert shown[8] == shown[4] == report.NOT_REPRODUCED
 
@@ -114,13 +115,13 @@ def test_what_is_compared_is_the_share_of_full_precision(known):
                                                          (50_000, 0.6976, report.REPRODUCED),
                                                          (50_000, 0.60, report.NOT_REPRODUCED)])  # fmt: skip
 def test_levels_are_compared_on_the_whole_validation_set_alone(count, level, verdict):
-    found = Found({"resnet18": accuracy(count, "resnet18", seen=0, **{"32": level})}, {}, {})
+    found = Found({"resnet18": accuracy(count, "resnet18", seen=0, **{"32": level})}, {}, {}, {})
     shown = exp2_imagenet.table1(found).query("network == 'ResNet-18' and bits == 32")
     assert shown.verdict.item() == verdict
 
 
 def test_too_few_images_decide_nothing():
-    few = Found({"resnet50": accuracy(64, seen=0)}, {}, {})
+    few = Found({"resnet50": accuracy(64, seen=0)}, {}, {}, {})
     shown = exp2_imagenet.table1(few).query("network == 'ResNet-50' and bits == 4")
     assert shown.verdict.item() == report.UNDECIDED and "too few images" in shown.reason.item()
     claims = exp2_imagenet.summary_table(few).set_index("claim").verdict
@@ -150,12 +151,14 @@ def test_table_2_holds_uniform_widths_and_scores_at_equal_latency(known):
 
 
 def test_explored_configurations_are_ranked_and_uniform_ones_always_shown(known):
-    table = exp2_imagenet.search_table(known, most=2).set_index("widths")
+    table = exp2_imagenet.mixed_table(known.searched, most=2).set_index("widths")
     threshold = metric.accuracy_threshold(0.92, 0.60, 1000)
     best = (32 / (40 / 6)) * (0.86 - threshold) / (4 * (0.9 - threshold))
     assert table["place"]["8-8-8-8-4-4"] == "1 of 6"
     assert table["I' / I'(8), equal T"]["8-8-8-8-4-4"] == f"{best:.2f}"
-    assert set(table.index) == {"8-8-8-8-4-4", *(label((bits,) * 6) for bits in (16, 8, 4, 2))}
+    assert set(table.index) == {"8-8-8-8-4-4", label(SEARCHED), *(label((bits,) * 6) for bits in (16, 8, 4, 2))}
+    assert table["place"][label((4,) * 6)] == table["place"][label((2,) * 6)] == "5 of 6"  # both score nothing
+    assert exp2_imagenet.mixed_table({}).empty
 
 
 # --- sentences, figure, verdicts -------------------------------------------------------------------------------------
@@ -166,7 +169,7 @@ def test_few_images_are_called_what_they_are(known, spoken):
     (text,) = spoken
     assert "1,000 images scored, 512 calibrated on, 512 of them among the images scored" in text
     assert "91.00 %" in text and "almost surely images the network was trained on" in text
-    exp2_imagenet.say_images(Found({"resnet18": accuracy(50_000, "resnet18", seen=0)}, {}, {}))
+    exp2_imagenet.say_images(Found({"resnet18": accuracy(50_000, "resnet18", seen=0)}, {}, {}, {}))
     assert "trained on" not in spoken[1]
 
 
@@ -183,9 +186,17 @@ def test_the_cost_of_the_whole_space_is_said(known, spoken):
     assert "6 of 4,096 configurations" in spoken[0] and "313 plain forward passes" in spoken[0]
 
 
+def test_the_search_is_held_against_the_whole_space(known, spoken):
+    exp2_imagenet.say_every(known)
+    assert "all 6 configurations by a prefix tree, on 50 images" in spoken[0]
+    assert f"The paper's {label(SEARCHED)} is in place 3 by" in spoken[0] and "uniform 8 bits in place 2;" in spoken[0]
+    assert "what the search liked best, 8-8-8-8-4-4, in place 1." in spoken[0]
+    assert "Of the 2 configurations with 4 bits somewhere, and 2 bits nowhere, 1 stay" in spoken[0]
+
+
 def test_verdicts_follow_the_numbers(known):
     good = exp2_imagenet.summary_table(known).set_index("claim").verdict
-    bad = Found({"resnet50": accuracy(**{"16": 0.8, "8": 0.8, "4": 0.6, "2": 0.5, label(SEARCHED): 0.7})}, {}, {})
+    bad = Found({"resnet50": accuracy(**{"16": 0.8, "8": 0.8, "4": 0.6, "2": 0.5, label(SEARCHED): 0.7})}, {}, {}, {})
     bad = exp2_imagenet.summary_table(bad).set_index("claim").verdict
     for claim, verdict in bad.items():
         assert verdict == report.NOT_REPRODUCED, claim
@@ -210,9 +221,14 @@ def test_tables_without_records_are_frames(table):
 
 
 def test_without_records_the_page_says_what_is_missing(spoken):
-    for sentence in (exp2_imagenet.say_images, exp2_imagenet.say_held_out, exp2_imagenet.say_search):
+    for sentence in (
+        exp2_imagenet.say_images,
+        exp2_imagenet.say_held_out,
+        exp2_imagenet.say_search,
+        exp2_imagenet.say_every,
+    ):
         sentence(NOTHING)
-    assert len(spoken) == 2 and all("quide run exp2_imagenet --profile paper" in text for text in spoken)
+    assert len(spoken) == 3 and all("quide run exp2_imagenet --profile paper" in text for text in spoken)
     assert "QUIDE_IMAGENET" in spoken[0]
     assert exp2_imagenet.summary_table(NOTHING).verdict.tolist() == [report.UNDECIDED]
     assert len(exp2_imagenet.absent_table(NOTHING)) == 4
@@ -240,9 +256,9 @@ def test_a_stale_record_is_shown_with_a_warning(tmp_path, monkeypatch):
 @pytest.mark.parametrize("profile", ["smoke", "quick"])
 def test_only_the_papers_profile_runs_anything(profile, monkeypatch):
     monkeypatch.setenv("QUIDE_IMAGENET", "/nowhere")
-    exp2_imagenet.run(["resnet50"], [0], None, 250, 64, "genetic", profile)
+    exp2_imagenet.run(["resnet50"], [0], None, 250, 64, 16, profile)
     monkeypatch.delenv("QUIDE_IMAGENET")
-    exp2_imagenet.run(["resnet50"], [0], None, 250, 64, "genetic", "paper")
+    exp2_imagenet.run(["resnet50"], [0], None, 250, 64, 16, "paper")
 
 
 def test_a_network_that_cannot_be_had_does_not_stop_the_next(spoken, tmp_path, monkeypatch):
@@ -252,5 +268,5 @@ def test_a_network_that_cannot_be_had_does_not_stop_the_next(spoken, tmp_path, m
         raise FileNotFoundError(f"{case.model} is nowhere")
 
     monkeypatch.setattr(imagenet_runs, "accuracy", offline)
-    exp2_imagenet.run(list(pretrained.NETWORKS), [0, 1], None, 250, 64, "genetic", "paper")
+    exp2_imagenet.run(list(pretrained.NETWORKS), [0, 1], None, 250, 64, 16, "paper")
     assert spoken == ["ResNet-18 was not run: resnet18 is nowhere.", "ResNet-50 was not run: resnet50 is nowhere."]

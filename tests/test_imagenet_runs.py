@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from quide import evaluate, imagenet_runs, metric, pretrained, ptq, records
+from quide import evaluate, imagenet_runs, metric, models, pretrained, ptq, records
 from quide.datasets import normalize
 from quide.evaluate import label
 from quide.imagenet_runs import SCHEMES, SEARCHED, Case
@@ -179,7 +179,7 @@ def test_the_cost_of_the_tree_is_counted_in_forward_passes(model):
     counter = FlopCounterMode(display=False)
     with counter, torch.inference_mode():
         model(torch.zeros(1, 3, 224, 224))
-    counts = [sum(counter.get_flop_counts()[f"Small.{name}"].values()) for name in pretrained.groups(model)]
+    counts = [sum(counter.get_flop_counts()[f"Small.{name}"].values()) for name in models.stages(model)]
     expected = sum(4 ** (k + 1) * count for k, count in enumerate(counts)) / sum(counts)
     assert imagenet_runs.tree_passes(model) == pytest.approx(expected)
     assert not any(part._forward_hooks for part in model.modules())

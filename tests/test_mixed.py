@@ -86,7 +86,14 @@ def test_additive_latency_recovers_a_sum_over_layers_and_is_the_least_squares_fi
     columns = [[1, *(bits[i] == b for i in range(4) for b in CHOICES)] for bits in land.configurations]
     design = np.array(columns, dtype=float)
     expected = design @ np.linalg.lstsq(design, noisy)[0]
-    assert mixed.additive_latency(land.configurations, noisy) == pytest.approx(expected)
+    assert mixed.additive_latency(land.configurations, noisy) == pytest.approx(expected.clip(noisy.min(), noisy.max()))
+
+
+def test_additive_latency_of_pure_noise_stays_within_what_was_measured(land):
+    noise = np.full(256, 0.1)
+    noise[:3] = 100  # three hiccups: the sums alone would go below zero
+    fitted = mixed.additive_latency(land.configurations, noise)
+    assert 0.1 <= fitted.min() and fitted.max() <= 100
 
 
 def test_the_latency_can_be_the_single_measurement(land):

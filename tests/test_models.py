@@ -128,13 +128,14 @@ def test_resnet18_s_stem_starts_as_wide_as_its_other_convolutions():
 
 def test_resnet18_has_21_layers_in_six_parts():
     net = network("cifar10", model="resnet18")
-    assert models.stages(net) == STAGES
+    assert list(models.stages(net)) == ["conv1", "layer1", "layer2", "layer3", "layer4", "fc"]
+    assert list(models.stages(net).values()) == STAGES
     assert quantizable_layers(net) == [layer for stage in STAGES for layer in stage]
     assert len(quantizable_layers(net)) == 21
 
 
 def test_parts_without_parts_of_their_own_are_stages_of_one_layer():
-    assert models.stages(network("mnist")) == [["conv1"], ["conv2"], ["fc1"], ["fc2"]]
+    assert models.stages(network("mnist")) == {name: [name] for name in ("conv1", "conv2", "fc1", "fc2")}
 
 
 def test_resnet18_s_quantized_values_are_those_of_its_docstring():
@@ -160,7 +161,7 @@ def test_every_configuration_of_the_stages_is_scored_exactly():
         norm.running_mean.uniform_(-0.2, 0.2, generator=generator)
         norm.running_var.uniform_(0.5, 1.5, generator=generator)
     images = torch.randn(40, 3, 16, 16, generator=generator)
-    prepared, stages = ptq.prepare(net, images), models.stages(net)
+    prepared, stages = ptq.prepare(net, images), list(models.stages(net).values())
     tree = PrefixTree(prepared, (8, 3), stages)
     assert len(tree.configurations) == 2 ** len(stages)
     predicted = tree.predict(images)

@@ -14,7 +14,7 @@ from quide import exp2_imagenet, overview, paper, table1
 from quide.mixed import Landscape
 from quide.report import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED
 
-NOTHING = exp2_imagenet.Found({}, {}, {})
+NOTHING = exp2_imagenet.Found({}, {}, {}, {})
 
 
 def known(measured=(), truth=None) -> overview.Known:

@@ -111,11 +111,13 @@ def test_no_index_or_host_is_named(checkout: Path, name: str) -> None:
 
 def test_every_import_of_the_library_is_declared(checkout: Path, project: dict) -> None:
     declared = {canonicalize_name(Requirement(line).name) for line in project["project"]["dependencies"]}
-    book = {canonicalize_name(Requirement(line).name) for line in project["project"]["optional-dependencies"]["book"]}
-    search = {
-        canonicalize_name(Requirement(line).name) for line in project["project"]["optional-dependencies"]["search"]
-    }
-    allowed = {"book.py": declared | book, "search.py": declared | search, "report.py": declared | book}
+    extras = project["project"]["optional-dependencies"]
+    book, search, llm = (
+        declared | {canonicalize_name(Requirement(line).name) for line in extras[name]}
+        for name in ("book", "search", "llm")
+    )
+    allowed = {"book.py": book, "search.py": search, "report.py": book}
+    allowed |= {f"{name}.py": llm for name in ("llm", "llm_methods", "llama2c", "harness")}
     for file in sorted((checkout / "quide").glob("*.py")):
         for name in _third_party(file):
             assert canonicalize_name(DISTRIBUTIONS.get(name, name)) in allowed.get(file.name, declared), (

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from quide import pretrained, ptq
-from quide.models import quantizable_layers
+from quide.models import quantizable_layers, stages
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +110,9 @@ def test_it_can_be_quantized(arrays, small):
     assert 0 < (exact - rounded).abs().max() < 0.3 * exact.abs().max()
 
 
-def test_the_six_groups_hold_every_layer_once_in_order(small):
+def test_its_six_stages_hold_every_layer_once_in_order(small):
     model = pretrained._empty_keras_resnet50()
-    found = pretrained.groups(model)
+    found = stages(model)
     assert list(found) == ["conv1", "layer1", "layer2", "layer3", "layer4", "fc"]
     assert [name for names in found.values() for name in names] == quantizable_layers(model)
 

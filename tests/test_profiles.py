@@ -35,6 +35,7 @@ def test_smaller_profiles_do_less_and_need_no_download():
     assert smoke.passes < quick.passes < paper.passes
     assert smoke.warmup < quick.warmup < paper.warmup
     assert smoke.wait_s <= quick.wait_s <= paper.wait_s
+    assert smoke.timed_images < quick.timed_images == paper.timed_images == latency.BATCH_SIZE
     assert smoke.embedded and quick.embedded
     assert smoke.test_images is not None
 
