@@ -17,8 +17,10 @@ from quide import (
     exp2,
     exp2_imagenet,
     exp3,
+    llama3,
     paper,
     paths,
+    pretrained,
     readings,
     report,
     search,
@@ -73,19 +75,22 @@ class Known:
     Attributes:
         conditions: those of Table 1 on small images, measured or not.
         imagenet: the records of the page on ImageNet.
+        language: the records of the page on language models.
         measured: the conditions with accuracy and latency.
         truth: every mixed configuration on CIFAR-10; None without records.
     """
 
     conditions: list[table1.Condition]
     imagenet: exp2_imagenet.Found
+    language: llama3.Found
     measured: list[Measured]
     truth: exp3.Found | None
 
     @cached_property
     def accuracies(self) -> pd.DataFrame:
-        """Every accuracy of Table 1 with its verdict: condition, bits, verdict."""
+        """Every accuracy of Table 1 with its verdict, of the paper's networks: condition, bits, verdict."""
         images = exp2_imagenet.table1(self.imagenet).rename(columns={"network": "condition"})
+        images = images[images["condition"] == pretrained.network(exp2_imagenet.PAPERS).title]
         return pd.concat([table1.accuracy_table(self.conditions), images])[["condition", "bits", "verdict"]]
 
     @property
@@ -102,7 +107,9 @@ def known() -> Known:
     """The records of the paper profile."""
     conditions = [table1.best_known("simplecnn", dataset, ("paper",), "quide run exp1") for dataset in table1.NAMES]
     conditions.append(table1.best_known(exp2.MODEL, exp2.DATASET, ("paper",), exp2.RERUN))
-    return Known(conditions, exp2_imagenet.found(), readings.measured_conditions(), audit.landscapes())
+    return Known(
+        conditions, exp2_imagenet.found(), llama3.found("paper"), readings.measured_conditions(), audit.landscapes()
+    )
 
 
 def judged(parts: Iterable[str], missing: Sequence[str] = ()) -> str:
@@ -146,7 +153,7 @@ def say_count(rows: pd.DataFrame) -> None:
 def records_used(found: Known) -> list[Record]:
     """The records that the verdicts were drawn from."""
     rows = [record for each in found.measured for record in each.records]
-    return rows + found.imagenet.used + (found.truth.used if found.truth else [])
+    return rows + found.imagenet.used + found.language.used + (found.truth.used if found.truth else [])
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -182,7 +189,16 @@ def _table2(found: Known) -> tuple[str, str]:
 
 
 def _table3(found: Known) -> tuple[str, str]:
-    return ABSENT, f"The model needs a licence and a large GPU. {audit.llama_units().headline}"
+    verdict = judged(llama3.table3_table(found.language)["verdict"])
+    claims = llama3.summary_table(found.language)
+    own = claims.iloc[0]
+    evidence = (
+        f"{own['claim']}: {own['evidence']}. Claims about it that the paper's numbers or smaller models answer: "
+        f"{_tally(claims['verdict'])}."
+    )
+    if verdict != UNDECIDED:
+        return verdict, evidence
+    return ABSENT, f"The paper's model takes a licence and a large GPU. {evidence}"
 
 
 def _table4(found: Known) -> tuple[str, str]:

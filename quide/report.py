@@ -260,7 +260,7 @@ def provenance(records: Iterable, *commands: str) -> None:
         say(f"No record was used. To make them: {again}")
         return
     facts = pd.DataFrame(_provenance_row(record) for record in used)
-    grouped = facts.groupby(["ran", "network", "profile", "machine", "torch"], sort=False)
+    grouped = facts.groupby(["ran", "network", "profile", "machine"], sort=False)
     summary = grouped.agg(
         seeds=("seed", lambda seeds: ", ".join(map(str, sorted(set(seeds))))),
         records=("key", "count"),
@@ -269,7 +269,7 @@ def provenance(records: Iterable, *commands: str) -> None:
         commit=("commit", _distinct),
         data=("data", _distinct),
     ).reset_index()
-    columns = ["ran", "network", "seeds", "records", "took", "made", "machine", "data", "profile", "torch", "commit"]
+    columns = ["ran", "network", "seeds", "profile", "records", "took", "made", "data", "machine", "commit"]
     caption = "Provenance: what was run for this page, on which data, where and when, and how long it took"
     keys = ", ".join(f"{record.spec.kind} {record.key}" for record in used)
     show_markup(
@@ -285,16 +285,16 @@ def provenance(records: Iterable, *commands: str) -> None:
 
 def _provenance_row(record) -> dict[str, object]:
     made = record.provenance
+    machine = made["accelerator"] or f"{made['cpu']}, {made['threads'] or 'all'} threads"
     # A training that was taken up again tells how long all of it took.
     seconds = record.values.get("training", {}).get("seconds", record.seconds)
     return {
-        "ran": record.spec.kind,
+        "ran": record.spec.kind.replace("_", " "),
         "network": f"{record.spec.model} on {record.spec.dataset}",
         "profile": record.spec.profile,
         "seed": record.spec.seed,
         "made": made["date"][:10],
-        "machine": made["accelerator"] or f"{made['cpu']}, {made['threads'] or 'all'} threads",
-        "torch": made["packages"]["torch"],
+        "machine": f"{machine}, torch {made['packages']['torch']}",
         "commit": made["git_commit"] or UNKNOWN,
         "seconds": seconds,
         "data": record.data[:8],

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from known_results import condition, landscape
 
-from quide import exp2_imagenet, overview, paper, table1
+from quide import exp2_imagenet, llama3, overview, paper, table1
 from quide.mixed import Landscape
 from quide.report import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED
 
-NOTHING = exp2_imagenet.Found({}, {}, {}, {})
+NOTHING = exp2_imagenet.Found({}, {}, {}, {}), llama3.Found([], [], [], {})
 
 
 def known(measured=(), truth=None) -> overview.Known:
@@ -25,7 +25,7 @@ def known(measured=(), truth=None) -> overview.Known:
         for dataset in table1.NAMES
     ]
     conditions.append(table1.Condition("resnet18", "cifar10", "none", None, "quide run exp2"))
-    return overview.Known(conditions, NOTHING, list(measured), truth)
+    return overview.Known(conditions, *NOTHING, list(measured), truth)
 
 
 def headings(notebook: Path) -> set[str]:
