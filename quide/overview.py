@@ -182,8 +182,8 @@ def _table2(found: Known) -> tuple[str, str]:
     evidence = (
         f"CIFAR-10, accuracies: {_tally(rows['verdict'])}; claims: {_tally(claims)}. By I' {label(SEARCHED)} is number "
         f"{main.place(SEARCHED)} of {len(main.configurations)}, and uniform 8 bits, which the table leaves out, number "
-        f"{main.place((8,) * len(SEARCHED))}. ImageNet, with another network: {_tally(images)}. HAQ and BRECQ: "
-        "estimates, not compared."
+        f"{main.place((8,) * len(SEARCHED))}. ImageNet: {_tally(images)}. HAQ and BRECQ: estimates, not "
+        "compared."
     )
     return judged([*rows["verdict"], *claims, *images], ["HAQ", "BRECQ"]), evidence
 
