@@ -17,6 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: two workers
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUILT = CHECKOUT / "_build" / "test"
+_BOOK = {"smoke_environment", "rendered_book"}
 RENDERING_LIMIT = 1200  # seconds
 
 
@@ -24,8 +25,8 @@ RENDERING_LIMIT = 1200  # seconds
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Side by side (``-n``): first a file that has the book built, last the others that need it, to wait for no one."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        place = {"test_browser": 0, "test_notebooks": 2, "test_whatif_page": 2}
-        items.sort(key=lambda item: place.get(item.path.stem, 1))
+        late = {item.path.stem for item in items if _BOOK.intersection(getattr(item, "fixturenames", ()))}
+        items.sort(key=lambda item: 0 if item.path.stem == "test_browser" else 2 if item.path.stem in late else 1)
 
 
 @pytest.fixture(scope="session")

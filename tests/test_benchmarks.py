@@ -233,10 +233,10 @@ def test_the_readme_shows_the_committed_results(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_prints_the_ratios_and_keeps_nothing_of_a_tiny_run(checkout, tmp_path):
-    command = [sys.executable, "-m", "benchmarks", "training", "--tiny", "--results", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks", "search", "--tiny", "--results", str(tmp_path)]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
-    assert "the faster DataLoader loop, of QuIDE" in done.stdout and "at least 3" in done.stdout
+    assert "one after the other, of the prefix tree" in done.stdout and "at least 10" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

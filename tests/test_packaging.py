@@ -28,7 +28,7 @@ ENVIRONMENTS = [
     for platform, machine in (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
     for python in ("3.11", "3.12", "3.13")
 ]
-LINUX_ONLY = re.compile(r"nvidia-|cuda-|triton$")
+LINUX_ONLY = re.compile(r"nvidia-(?!ml-py)|cuda-|triton$")
 DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}  # module names that differ from the distribution's
 
 

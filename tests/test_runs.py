@@ -1,11 +1,9 @@
 """Specs of the runs: what makes two runs the same, what makes a record stale, and what is refused before any work."""
 
-from collections import Counter
-
 import pytest
 import torch
 
-from quide import datasets, imagenet_runs, mixed, models, paths, ptq, recipes, records, runs, train
+from quide import datasets, models, ptq, recipes, records, runs, train
 
 
 @pytest.mark.parametrize(
@@ -139,25 +137,3 @@ def test_the_grid_has_the_paper_scheme_once_and_distinct_recipes():
         if recipe.axis not in ("grid", "calibration size", "model selection"):
             changed = [name for name, value in vars(recipe.scheme).items() if value != getattr(ptq.PAPER, name)]
             assert len(changed) == 1, recipe.name
-
-
-MAKERS = {"training": runs.training, "accuracy": runs.accuracy, "latency": runs.timing,
-          "mixed_accuracy": mixed.accuracy, "mixed_latency": mixed.timing}  # fmt: skip
-
-
-def test_no_committed_record_is_stale(monkeypatch):
-    monkeypatch.delenv("QUIDE_RESULTS", raising=False)
-    stale, seen = Counter(), 0
-    committed = [file for profile in ("short", "paper") for file in (paths.results() / profile).glob("*/*.json")]
-    for file in committed:
-        record = records.read(file)
-        spec = record.spec
-        seen += 1
-        if spec.dataset == imagenet_runs.DATASET:  # its images are not here, so that only the code can be compared
-            code, data = imagenet_runs.code(spec.kind), None
-        else:
-            today = MAKERS[spec.kind](runs.Case(spec.model, spec.dataset, spec.seed, spec.profile))
-            code, data = today.code, today.data
-        if records.is_stale(record, code, data):
-            stale[f"{spec.kind} of {spec.model} on {spec.dataset}"] += 1
-    assert seen and not stale, "restore the code they were made by, or make them again"
