@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -97,13 +96,7 @@ def _best(kind: str, method: str | None) -> Iterator[tuple[str, records.Record]]
         known = [record for record in collected if record.spec.details.get("method") == method]
         if known:
             best = max(known, key=_worth)
-            if records.is_stale(best, today):
-                warnings.warn(
-                    f"record {records.path_of(best.spec)} is stale (made by other code than today's); delete it "
-                    "to have it made again",
-                    records.StaleRecordWarning,
-                    stacklevel=3,
-                )
+            records.warn_if_stale(best, today)
             yield model, best
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -126,13 +125,7 @@ def found(profile: str) -> Found:
 def _collected(kind: str) -> Iterator[Record]:
     today = llm_runs.code(kind)
     for record in records.collect(kind, PROFILE):
-        if records.is_stale(record, today):
-            warnings.warn(
-                f"record {records.path_of(record.spec)} is stale (made by other code than today's); delete it to have "
-                "it made again",
-                records.StaleRecordWarning,
-                stacklevel=3,
-            )
+        records.warn_if_stale(record, today)
         yield record
 
 

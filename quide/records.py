@@ -219,12 +219,7 @@ def load_or_run(
     """
     known = None if refresh else load(spec)
     if known is not None:
-        if reason := _staleness(known, code, data):
-            warnings.warn(
-                f"record {path_of(spec)} is stale ({reason}); delete it or pass refresh=True to compute it again",
-                StaleRecordWarning,
-                stacklevel=2,
-            )
+        warn_if_stale(known, code, data, "delete it or pass refresh=True to compute it again")
         return known
     with _writing(path_of(spec)) as partial:  # hours of work must not end at a folder that cannot be written to
         partial.touch()
@@ -240,6 +235,15 @@ def load_or_run(
 def is_stale(record: Record, code: str, data: str | None = None) -> bool:
     """Whether the record was made by code other than ``code``, or (if given) from data other than ``data``."""
     return bool(_staleness(record, code, data))
+
+
+def warn_if_stale(
+    record: Record, code: str, data: str | None = None, remedy: str = "delete it to have it made again"
+) -> None:
+    """Give a :class:`StaleRecordWarning` with the reason and a remedy where :func:`is_stale` holds."""
+    if reason := _staleness(record, code, data):
+        message = f"record {path_of(record.spec)} is stale ({reason}); {remedy}"
+        warnings.warn(message, StaleRecordWarning, stacklevel=3)
 
 
 def collect(
