@@ -12,7 +12,7 @@ READY := $(VENV)/.set-up
 ifeq ($(TORCH_INDEX),)
 INSTALL := $(RUN) -m pip install --requirement requirements.lock
 else
-INSTALL := grep -vE '^(nvidia-|cuda-|triton)' requirements.lock > $(VENV)/cpu.lock && \
+INSTALL := grep -vE '^(nvidia-[^m]|cuda-|triton)' requirements.lock > $(VENV)/cpu.lock && \
 	$(RUN) -m pip install --extra-index-url $(TORCH_INDEX) --requirement $(VENV)/cpu.lock
 endif
 

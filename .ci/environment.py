@@ -21,11 +21,12 @@ dependencies:
 """
 
 
-def direct_dependencies() -> list[str]:
-    """Canonical names of everything that pyproject.toml asks for, extras included."""
+def direct_dependencies() -> dict[str, str]:
+    """Canonical name to marker of everything that pyproject.toml asks for, extras included; mostly there is none."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
-    return sorted({canonicalize_name(Requirement(line).name) for line in wanted})
+    found = map(Requirement, wanted)
+    return {canonicalize_name(each.name): f" ; {each.marker}" if each.marker else "" for each in found}
 
 
 def pins() -> dict[str, str]:
@@ -38,7 +39,7 @@ def pins() -> dict[str, str]:
 def text() -> str:
     """The whole file."""
     versions = pins()
-    lines = [f"      - {name}=={versions[name]}\n" for name in direct_dependencies()]
+    lines = [f"      - {name}=={versions[name]}{marker}\n" for name, marker in sorted(direct_dependencies().items())]
     return HEADER + "".join(lines) + "      - --editable .\n"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from quide import llm, llm_runs, metric, mmlu, paper, records, report, runs, stats, table3
+from quide import awq_checkpoint, llm, llm_runs, metric, mmlu, paper, records, report, runs, stats, table3
 from quide.audit import DECODINGS, LLAMA
 from quide.llm_methods import AWQ, BITSANDBYTES, NONE, ROUNDING, RUNS_LOW_BIT, WIDTHS, Recipe
 from quide.llm_runs import ACCURACY, CROSS_SCHEMES, LATENCY, NEXT_TOKEN, PROFILE
@@ -27,6 +27,7 @@ TITLES = {
 }
 METHODS = {NONE: "not quantized", BITSANDBYTES: "bitsandbytes", AWQ: "AWQ (llm-compressor)", ROUNDING: "rounding"}
 KERNELS = {(BITSANDBYTES, 8): "bitsandbytes LLM.int8", (BITSANDBYTES, 4): "bitsandbytes NF4"}
+AS_QUANTIZED = "AWQ (autoawq)"
 RERUN = "quide run llama3_mmlu --profile paper --device cuda"
 RERUN_SMALL = "papermill notebooks/llama3_mmlu.ipynb out.ipynb -p profile paper -p device cpu -p model <folder>"
 FULL_BITS = 32
@@ -84,7 +85,7 @@ def run(
         return report.say(f"{error}.")
     case = llm_runs.Case(checkpoint, seeds[0], device)
     plain = checkpoint.form == "llama2c"  # too small for the libraries' methods, its context too short for MMLU
-    wanted = [Recipe(NONE, FULL_BITS), *_recipes([NONE] if plain else methods, bits), *_rounded(bits)]
+    wanted = _wanted(checkpoint, [NONE] if plain else methods, bits)
     for recipe in tqdm(wanted, desc=checkpoint.name, unit="recipe"):
         llm_runs.next_token(case, recipe).result()
         if not plain and recipe.method != ROUNDING and recipe.bits != FULL_BITS:
@@ -92,6 +93,13 @@ def run(
     timed = [recipe for recipe in wanted if recipe.method in RUNS_LOW_BIT and recipe.bits != FULL_BITS]
     if not plain and timed:
         llm_runs.timing(case, timed).result()
+
+
+def _wanted(checkpoint: llm.Checkpoint, methods: Sequence[str], bits: Sequence[int]) -> list[Recipe]:
+    """What is run of a model; one that is quantized already has the recipe that it was made by, and no other."""
+    if checkpoint.form == llm.AUTOAWQ:
+        return [Recipe(AWQ, awq_checkpoint.BITS)]
+    return [Recipe(NONE, FULL_BITS), *_recipes(methods, bits), *_rounded(bits)]
 
 
 def _recipes(methods: Sequence[str], bits: Sequence[int]) -> Iterator[Recipe]:
@@ -211,13 +219,13 @@ def methods_table(known: Found) -> pd.DataFrame:
             asked, told = (_one(each, model, recipe) for each in (known.accuracy, known.next_token))
             rows.append(
                 {
-                    "method": _method_name(recipe),
+                    "method": _method_name(recipe, model),
                     "model": _title(model),
                     "bits": str(recipe.bits),
                     "MMLU P (%)": _with_interval(asked),
-                    "change from 16 (pp)": _with_change(asked, _one(known.accuracy, model, Recipe(NONE, 16))),
+                    "change from 16 (pp)": _with_change(asked, _one(known.accuracy, _source(model), Recipe(NONE, 16))),
                     "next token P (%)": _with_interval(told),
-                    "change from 32 (pp)": _with_change(told, _one(known.next_token, model, _FULL)),
+                    "change from 32 (pp)": _with_change(told, _one(known.next_token, _source(model), _FULL)),
                     "nats a token": UNKNOWN if told is None else number(told.values["nats_per_token"], 3),
                 }
             )
@@ -228,7 +236,7 @@ def size_table(known: Found) -> pd.DataFrame:
     """Compression as the paper counts it, over 16 bits, and in bytes as saved."""
     rows = []
     for model in _models(known):
-        base = _one(known.next_token, model, Recipe(NONE, 16))
+        base = _one(known.next_token, _source(model), Recipe(NONE, 16))
         for record in sorted(known.next_token, key=lambda record: _place(_recipe(record))):
             recipe = _recipe(record)
             plain = recipe.method == ROUNDING and recipe.granularity == PER_TENSOR  # as small as no tool makes it
@@ -237,7 +245,7 @@ def size_table(known: Found) -> pd.DataFrame:
             size = record.values["stored_bytes"]
             rows.append(
                 {
-                    "method": _method_name(recipe),
+                    "method": _method_name(recipe, model),
                     "model": _title(model),
                     "bits": str(recipe.bits),
                     "C = 32/b": number(metric.compression_ratio(recipe.bits), 2),
@@ -256,7 +264,8 @@ def latency_table(known: Found) -> pd.DataFrame:
         prompt = record.spec.details["prompt"]
         stages = {stage: record.values[stage]["latencies"] for stage in ("prefill", "decode")}
         for recipe in (Recipe(**each) for each in record.spec.details["recipes"]):
-            row = {"method": _method_name(recipe), "model": _title(record.spec.model), "bits": str(recipe.bits)}
+            model = record.spec.model
+            row = {"method": _method_name(recipe, model), "model": _title(model), "bits": str(recipe.bits)}
             for stage, tokens in (("prefill", prompt), ("decode", 1)):
                 timed = stages[stage][llm_runs.title(recipe)]
                 base = stages[stage][llm_runs.title(Recipe(NONE, 16))]["median_ms"]
@@ -296,7 +305,7 @@ def score_table(known: Found) -> pd.DataFrame:
             gated = [metric.gated_index(compression, each, latency, _threshold(base)) for each in _ends(accuracy)]
             rows.append(
                 {
-                    "method": _method_name(recipe),
+                    "method": _method_name(recipe, model),
                     "model": _title(model),
                     "bits": str(recipe.bits),
                     "C": number(compression, 0),
@@ -593,7 +602,8 @@ def _one(kept_records: Sequence[Record], model: str, recipe: Recipe) -> Record |
 def _models(known: Found) -> list[str]:
     """Names of the models with records, in the order of :data:`TITLES`, the unknown ones last."""
     names = {record.spec.model for record in [*known.accuracy, *known.next_token]}
-    return sorted(names, key=lambda name: (list(TITLES).index(name) if name in TITLES else len(TITLES), name))
+    order = {name: place for place, name in enumerate(TITLES)}
+    return sorted(names, key=lambda name: (order.get(_source(name), len(TITLES)), name))
 
 
 def _main(known: Found) -> str | None:
@@ -620,14 +630,21 @@ def _place(recipe: Recipe) -> tuple:
 
 
 def _title(model: str | None) -> str:
-    return UNKNOWN if model is None else TITLES.get(model, model)
+    return UNKNOWN if model is None else TITLES.get(_source(model), model)
+
+
+def _source(model: str) -> str:
+    """The model that one was quantized from, whose name it bears with an ending, as models on the hub do."""
+    return model.removesuffix(llm.QUANTIZED)
 
 
 def _method(record: Record) -> str:
-    return _method_name(_recipe(record))
+    return _method_name(_recipe(record), record.spec.model)
 
 
-def _method_name(recipe: Recipe) -> str:
+def _method_name(recipe: Recipe, model: str) -> str:
+    if recipe.method == AWQ and model.endswith(llm.QUANTIZED):
+        return AS_QUANTIZED
     if recipe.method != ROUNDING:
         return KERNELS.get((recipe.method, recipe.bits), METHODS[recipe.method])
     scheme = next(name for name, parts in CROSS_SCHEMES.items() if parts == (recipe.granularity, recipe.outputs))

@@ -15,7 +15,9 @@ import torch
 
 from quide import llama2c
 
-EXTRA = "pip install 'quide[llm]'"
+EXTRA, AWQ_EXTRA = "pip install 'quide[llm]'", "pip install 'quide[awq]'"
+AUTOAWQ = "autoawq"  # the form of a model that this tool has quantized, and the package that reads it
+QUANTIZED = "-awq"  # ends the names of such models on the hub, and of all of them in records
 PACKAGES = ("transformers", "accelerate", "bitsandbytes", "gguf", "llmcompressor", "lm_eval")  # as they are imported
 PAPERS = "meta-llama/Meta-Llama-3-8B-Instruct"
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.model"]
@@ -40,7 +42,7 @@ class Checkpoint:
     Attributes:
         name: of its records, characters ``a-z0-9_.-``.
         folder: where its files are.
-        form: ``"transformers"``, ``"gguf"`` or ``"llama2c"``.
+        form: ``"transformers"``, ``"autoawq"``, ``"gguf"`` or ``"llama2c"``.
         digest: of its weights: the commit of a snapshot of the hub, else SHA-256 over the weight files.
     """
 
@@ -62,7 +64,10 @@ def missing(model: str, device: str = "cpu") -> list[str]:
         model: a folder, or a name on the Hugging Face hub, ``"owner/name"``.
         device: where it is to run, ``"cpu"`` or ``"cuda"``.
     """
-    return [*_missing_packages(), *_missing_files(model), *_missing_token(model), *_missing_memory(model, device)]
+    return [
+        *_missing_packages(), *_missing_files(model), *_missing_reader(model), *_missing_token(model),
+        *_missing_memory(model, device),
+    ]  # fmt: skip
 
 
 def find(model: str, device: str = "cpu") -> Checkpoint:
@@ -78,11 +83,14 @@ def find(model: str, device: str = "cpu") -> Checkpoint:
         form = _form(folder)
         weights = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
         named = {"gguf": next(folder.glob("*.gguf"), folder).stem, "llama2c": Path(llama2c.MODEL).stem}
-        return Checkpoint(_record_name(named.get(form, folder.name)), folder, form, _digest(weights))
+        return Checkpoint(_record_name(named.get(form, folder.name), form), folder, form, _digest(weights))
     from huggingface_hub import snapshot_download
 
     folder = Path(snapshot_download(model, allow_patterns=HUB_FILES))
-    return Checkpoint(_record_name(model.rpartition("/")[2]), folder, "transformers", folder.name)
+    if lacking := [*_missing_files(str(folder)), *_missing_reader(str(folder))]:
+        raise FileNotFoundError(f"{model} cannot be run here: {'; '.join(lacking)}")
+    form = _form(folder)
+    return Checkpoint(_record_name(model.rpartition("/")[2], form), folder, form, folder.name)
 
 
 def _is_folder(model: str) -> bool:
@@ -96,8 +104,23 @@ def _form(folder: Path) -> str | None:
     if len(list(folder.glob("*.gguf"))) == 1:
         return "gguf"
     if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
-        return "transformers"
+        return AUTOAWQ if quantization(folder).get("quant_method") == "awq" else "transformers"
     return None
+
+
+def quantization(folder: Path) -> dict:
+    """What the configuration of a folder of transformers says on how it was quantized; empty for a plain model.
+
+    Raises:
+        ValueError: the configuration does not parse.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        return {}
+    try:
+        return json.loads(file.read_text(encoding="utf-8")).get("quantization_config") or {}
+    except ValueError as error:
+        raise ValueError(f"{file} does not parse ({error}); put the model's own there") from error
 
 
 def _missing_packages() -> Iterator[str]:
@@ -117,20 +140,14 @@ def _missing_files(model: str) -> Iterator[str]:
             f"{folder} holds neither config.json with *.safetensors, nor one *.gguf file, nor {llama2c.MODEL} "
             "(put the model's files there)"
         )
-    elif method := _quantized_by(folder):
+    elif _form(folder) == "transformers" and (method := quantization(folder).get("quant_method")):
         yield f"{folder} holds a model that {method} has quantized already (name the one that it was made from)"
 
 
-def _quantized_by(folder: Path) -> str | None:
-    """The tool that made a quantized folder of transformers, by its configuration; None for a plain model."""
-    file = folder / "config.json"
-    if not file.is_file():
-        return None
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} does not parse ({error}); put the model's own there") from error
-    return settings.get("quantization_config", {}).get("quant_method")
+def _missing_reader(model: str) -> Iterator[str]:
+    """The package for a folder that autoawq made; of a model on the hub it is not known before its files are here."""
+    if _is_folder(model) and _form(Path(model).expanduser()) == AUTOAWQ and importlib.util.find_spec("awq") is None:
+        yield f"autoawq, which has quantized the model in {model}, is not installed ({AWQ_EXTRA})"
 
 
 def _missing_token(model: str) -> Iterator[str]:
@@ -164,8 +181,9 @@ def _missing_memory(model: str, device: str) -> Iterator[str]:
         yield f"it needs a GPU with {wanted} GB, and this one has {there:.1f} GB (use a larger one)"
 
 
-def _record_name(name: str) -> str:
-    return re.sub(r"[^a-z0-9_.-]", "-", name.lower())
+def _record_name(name: str, form: str) -> str:
+    allowed = re.sub(r"[^a-z0-9_.-]", "-", name.lower())
+    return allowed.removesuffix(QUANTIZED) + QUANTIZED if form == AUTOAWQ else allowed
 
 
 def _digest(files: list[Path]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from quide import (
+    awq_checkpoint,
     evaluate,
     harness,
     latency,
@@ -29,7 +30,7 @@ from quide import (
     runs,
     stories,
 )
-from quide.llm import Checkpoint
+from quide.llm import AUTOAWQ, Checkpoint
 from quide.llm_methods import Loaded, Recipe
 from quide.provenance import code_digest
 from quide.rounding import PER_TENSOR
@@ -86,6 +87,8 @@ def code(kind: str) -> str:
 
 @lru_cache(maxsize=1)
 def _loaded(case: Case, recipe: Recipe) -> Loaded:
+    if case.checkpoint.form == AUTOAWQ:
+        return awq_checkpoint.load(case.checkpoint.folder, recipe, case.device)
     return llm_methods.load(case.checkpoint, recipe, partial(_calibration, recipe, case), case.device)
 
 
@@ -177,8 +180,9 @@ def next_token(case: Case, recipe: Recipe) -> Run:
 
 
 def _details(case: Case, recipe: Recipe) -> dict:
-    calibrated = {"calibration_questions": CALIBRATION_QUESTIONS[torch.device(case.device).type]}
-    return {"recipe": asdict(recipe)} | (calibrated if recipe.method == llm_methods.AWQ else {})
+    calibrated = recipe.method == llm_methods.AWQ and case.checkpoint.form != AUTOAWQ
+    questions = {"calibration_questions": CALIBRATION_QUESTIONS[torch.device(case.device).type]}
+    return {"recipe": asdict(recipe)} | (questions if calibrated else {})
 
 
 def _facts(loaded: Loaded) -> dict:

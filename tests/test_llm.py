@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ def installed(monkeypatch) -> set[str]:
     real = importlib.util.find_spec
 
     def find_spec(name: str):
-        return (object() if name in there else None) if name in llm.PACKAGES else real(name)
+        return (object() if name in there else None) if name in (*llm.PACKAGES, "awq") else real(name)
 
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
     monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -41,6 +42,15 @@ def with_gpu(monkeypatch, gigabytes: float) -> None:
 def gguf(tmp_path) -> Path:
     (tmp_path / "Tiny Model.Q4_1.gguf").write_bytes(b"weights")
     return tmp_path
+
+
+def put_model(folder: Path, quant_method: str | None = None) -> Path:
+    """Files as transformers names them; their contents are never read here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.safetensors").write_text("weights")
+    settings = {} if quant_method is None else {"quantization_config": {"quant_method": quant_method, "bits": 4}}
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
 
 
 def test_everything_that_the_papers_model_lacks_is_said_at_once(installed):
@@ -72,11 +82,12 @@ def test_a_gpu_is_measured(installed, monkeypatch, gigabytes, reason):
 def test_with_all_that_is_needed_the_hub_is_asked_for_the_weights_alone(installed, monkeypatch, tmp_path):
     with_gpu(monkeypatch, 25.4)
     monkeypatch.setattr(llm, "_token", lambda: "one")
-    asked = {}
+    asked, snapshot = {}, tmp_path / "snapshots" / "c0ffee"
 
     def snapshot_download(name: str, allow_patterns: list[str]) -> str:
         asked[name] = allow_patterns
-        return str(tmp_path / "snapshots" / "c0ffee")
+        put_model(snapshot)
+        return str(snapshot)
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
     found = llm.find(llm.PAPERS, "cuda")
@@ -131,10 +142,29 @@ def test_other_models_of_the_hub_ask_for_nothing_known(installed):
 
 
 def test_a_model_that_is_quantized_already_is_refused(installed, tmp_path):
-    (tmp_path / "model.safetensors").write_text("weights")
-    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "awq", "bits": 4}}')
+    put_model(tmp_path, "gptq")
     (reason,) = llm.missing(str(tmp_path))
-    assert reason == f"{tmp_path} holds a model that awq has quantized already (name the one that it was made from)"
+    assert reason == f"{tmp_path} holds a model that gptq has quantized already (name the one that it was made from)"
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="config.json does not parse"):
         llm.missing(str(tmp_path))
+
+
+def test_what_autoawq_has_quantized_asks_for_the_package_that_reads_it(installed, tmp_path):
+    folder = put_model(tmp_path / "Some-Model-AWQ", "awq")
+    installed.add("awq")
+    found = llm.find(str(folder))
+    assert (found.form, found.name) == ("autoawq", "some-model-awq")
+    assert llm.find(str(put_model(tmp_path / "mine", "awq"))).name == "mine-awq"  # told apart in records
+    installed.remove("awq")
+    (reason,) = llm.missing(str(folder))
+    assert reason == (
+        f"autoawq, which has quantized the model in {folder}, is not installed (pip install 'quide[awq]')"
+    )
+
+
+def test_a_model_of_the_hub_that_cannot_be_read_is_refused_when_its_files_are_there(installed, monkeypatch, tmp_path):
+    hub = SimpleNamespace(snapshot_download=lambda *_, **__: str(put_model(tmp_path, "gptq")))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    with pytest.raises(FileNotFoundError, match="someone/small-model cannot be run here: .* gptq has quantized"):
+        llm.find("someone/small-model")

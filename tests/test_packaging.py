@@ -29,7 +29,11 @@ ENVIRONMENTS = [
     for python in ("3.11", "3.12", "3.13")
 ]
 LINUX_ONLY = re.compile(r"nvidia-(?!ml-py)|cuda-|triton$")
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}  # module names that differ from the distribution's
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "awq": "autoawq",
+    "yaml": "pyyaml",
+}  # module names that differ from the distribution's
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +77,8 @@ def test_every_dependency_is_pinned_within_its_bounds(
     project: dict, lock: list[Requirement], environment: dict[str, str]
 ) -> None:
     for dependency in direct(project):
+        if not _applies(dependency, environment):
+            continue
         version = pin(lock, dependency.name, environment)
         assert version, f"{dependency.name} is not in requirements.lock; run: make lock"
         assert dependency.specifier.contains(version, prereleases=True), f"{dependency} excludes the pinned {version}"
@@ -92,9 +98,11 @@ def test_conda_users_get_the_same_set(checkout: Path, project: dict, lock: list[
     listed = {canonicalize_name(Requirement(line).name): line for line in pip if not line.startswith("--")}
     extras = project["project"]["optional-dependencies"].values()
     wanted = [Requirement(line) for lines in (project["project"]["dependencies"], *extras) for line in lines]
-    assert sorted(listed) == sorted({canonicalize_name(dependency.name) for dependency in wanted})
+    markers = {canonicalize_name(dependency.name): dependency.marker for dependency in wanted}
+    assert sorted(listed) == sorted(markers)
     for name, line in listed.items():
-        assert line == f"{name}=={pin(lock, name, ENVIRONMENTS[0])}"
+        assert Requirement(line).marker == markers[name]
+        assert line.partition(" ; ")[0] == f"{name}=={pin(lock, name, ENVIRONMENTS[0])}"
     (python,) = (entry for entry in written if isinstance(entry, str) and entry.startswith("python="))
     assert SpecifierSet(project["project"]["requires-python"]).contains(python.removeprefix("python="))
 
@@ -112,12 +120,13 @@ def test_no_index_or_host_is_named(checkout: Path, name: str) -> None:
 def test_every_import_of_the_library_is_declared(checkout: Path, project: dict) -> None:
     declared = {canonicalize_name(Requirement(line).name) for line in project["project"]["dependencies"]}
     extras = project["project"]["optional-dependencies"]
-    book, search, llm = (
+    book, search, llm, awq = (
         declared | {canonicalize_name(Requirement(line).name) for line in extras[name]}
-        for name in ("book", "search", "llm")
+        for name in ("book", "search", "llm", "awq")
     )
     allowed = {"book.py": book, "search.py": search, "report.py": book}
     allowed |= {f"{name}.py": llm for name in ("llm", "llm_methods", "llama2c", "harness")}
+    allowed["awq_checkpoint.py"] = llm | awq
     for file in sorted((checkout / "quide").glob("*.py")):
         for name in _third_party(file):
             assert canonicalize_name(DISTRIBUTIONS.get(name, name)) in allowed.get(file.name, declared), (
@@ -232,12 +241,13 @@ def test_set_up_that_fails_is_not_taken_for_done_and_keeps_what_is_there(bare_ch
 def test_set_up_from_cpu_wheels_leaves_the_cuda_packages_out(bare_checkout: Path) -> None:
     calls = bare_checkout / "calls"
     (bare_checkout / "requirements.lock").write_text(
-        "cuda-toolkit==13 ; sys_platform == 'linux'\nnvidia-cublas==13\ntorch==2.14.0\ntriton==3.8.0\n"
+        "cuda-toolkit==13 ; sys_platform == 'linux'\nnvidia-cublas==13\nnvidia-ml-py==13\ntorch==2.14.0\n"
+        "triton==3.8.0\n"
     )
     done = make_set_up(bare_checkout, _recording_python(bare_checkout, calls), "TORCH_INDEX=wheels")
     assert done.returncode == 0, done.stderr
     assert "-m pip install --extra-index-url wheels --requirement .venv/cpu.lock" in calls.read_text()
-    assert (bare_checkout / ".venv" / "cpu.lock").read_text() == "torch==2.14.0\n"
+    assert (bare_checkout / ".venv" / "cpu.lock").read_text() == "nvidia-ml-py==13\ntorch==2.14.0\n"
 
 
 def _recording_python(folder: Path, calls: Path) -> str:

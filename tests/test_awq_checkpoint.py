@@ -1,0 +1,113 @@
+"""Reading what autoawq has quantized: the weights are those that another library reads from the same files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_llm
+import torch
+
+from quide import awq_checkpoint, llm_methods
+from quide.llm_methods import Recipe
+
+TEXT = "Which of these is item 3 of a ?"
+GROUP = 32
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """A model, not quantized."""
+    pytest.importorskip("transformers")
+    # autoawq asks for layers with a multiple of 64 outputs
+    return tiny_llm.write(tmp_path_factory.mktemp("source"), key_value_heads=4)
+
+
+@pytest.fixture(scope="module")
+def folder(source, tmp_path_factory) -> Path:
+    """The model as autoawq itself quantizes and saves it."""
+    autoawq, transformers = pytest.importorskip("awq"), pytest.importorskip("transformers")
+    made = tmp_path_factory.mktemp("quantized") / "tiny-awq"
+    model = autoawq.AutoAWQForCausalLM.from_pretrained(str(source), device_map="cpu", safetensors=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    settings = {"zero_point": True, "q_group_size": GROUP, "w_bit": 4, "version": "GEMM"}
+    model.quantize(tokenizer, quant_config=settings, calib_data=[TEXT] * 64, max_calib_samples=64, max_calib_seq_len=32)
+    model.save_quantized(str(made))
+    tokenizer.save_pretrained(made)
+    return made
+
+
+@pytest.fixture
+def changed(folder, tmp_path):
+    """A copy of the quantized model with other settings."""
+
+    def change(**settings) -> Path:
+        copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+        config = json.loads((copy / "config.json").read_text())
+        config["quantization_config"] |= settings
+        (copy / "config.json").write_text(json.dumps(config))
+        return copy
+
+    return change
+
+
+def read(folder: Path) -> llm_methods.Loaded:
+    return awq_checkpoint.load(folder, Recipe("awq", 4))
+
+
+def test_the_weights_are_those_that_compressed_tensors_reads(folder):
+    from compressed_tensors.entrypoints.convert import AutoAWQConverter
+    from safetensors.torch import load_file
+
+    converter = AutoAWQConverter.from_pretrained(str(folder))
+    packed, model = load_file(folder / "model.safetensors"), read(folder).model
+    layers = llm_methods.quantized_layers(model)
+    assert len(layers) == 14  # seven a layer
+    for name in layers:
+        integers, scales, zeros = converter._convert_gemm_module(
+            *(packed[f"{name}.{part}"] for part in ("qweight", "scales", "qzeros"))
+        )
+        steps = (integers.float() - zeros.repeat_interleave(GROUP, 1)) * scales.float().repeat_interleave(GROUP, 1)
+        assert torch.equal(model.get_submodule(name).weight, steps), name
+
+
+def test_its_answers_are_near_those_of_the_model_it_was_made_from(source, folder):
+    from transformers import AutoModelForCausalLM
+
+    loaded = read(folder)
+    plain = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
+    tokens = loaded.encode(TEXT)
+    with torch.inference_mode():
+        ours, theirs = loaded.model(tokens).logits, plain(tokens).logits
+    assert 0 < (ours - theirs).square().mean() / theirs.var() < 0.5  # two random models are 2 apart
+
+
+def test_its_size_is_that_of_the_saved_tensors(folder):
+    loaded = read(folder)
+    inside = sum(loaded.model.get_submodule(name).weight.numel() for name in llm_methods.quantized_layers(loaded.model))
+    others = loaded.model.model.embed_tokens.weight.numel() + 5 * 64  # and the norms
+    groups = inside // GROUP
+    assert loaded.stored_bytes == inside // 2 + 2 * groups + groups // 2 + 4 * others  # this one was saved in float32
+    assert loaded.group == GROUP
+
+
+@pytest.mark.parametrize("recipe", [Recipe("awq", 3), Recipe("none", 16), Recipe("rounding", 4)], ids=str)
+def test_no_other_recipe_can_be_had_from_it(folder, recipe):
+    with pytest.raises(ValueError, match="recipe must be awq at 4 bits"):
+        awq_checkpoint.load(folder, recipe)
+
+
+@pytest.mark.parametrize("settings", [{"version": "gemv"}, {"bits": 8}], ids=str)
+def test_another_layout_is_refused_by_its_file(changed, settings):
+    with pytest.raises(ValueError, match="config.json names layout .* use a checkpoint in that layout"):
+        read(changed(**settings))
+
+
+def test_without_autoawq_the_remedy_is_named(folder, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "awq"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"pip install 'quide\[awq\]'.*compressed-tensors"):
+        read(folder)
