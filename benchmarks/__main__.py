@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import harness, memory, resnet18, search, sweep, training
+from benchmarks import harness, memory, precision, resnet18, search, sweep, training
 
 
 class Benchmark(StrEnum):
@@ -18,6 +18,7 @@ class Benchmark(StrEnum):
     sweep = "sweep"
     resnet18 = "resnet18"
     training = "training"
+    precision = "precision"
     memory = "memory"
     search = "search"
 
@@ -30,12 +31,13 @@ def main(
     tiny: Annotated[bool, typer.Option(help="A few images, to see that all runs; nothing is kept.")] = False,
     tables: Annotated[bool, typer.Option(help="Only write the README's section anew from the results.")] = False,
 ) -> None:
-    """Measure QuIDE beside its peers: one bit-width of the sweep, an epoch of training, memory, mixed precision."""
+    """Measure QuIDE beside its peers: one bit-width of the sweep, training and its arithmetic, memory, the search."""
     size = harness.TINY if tiny else harness.FULL
     runs = {
         Benchmark.sweep: lambda: sweep.run(size, compiled, progress=True),
         Benchmark.resnet18: lambda: resnet18.run(size, progress=True),
         Benchmark.training: lambda: training.run(size, progress=True),
+        Benchmark.precision: lambda: precision.run(size, progress=True),
         Benchmark.memory: lambda: memory.run(size, progress=True),
         Benchmark.search: lambda: search.run(size, progress=True),
     }

@@ -39,6 +39,7 @@ class Size:
         tuning_images: images on which batch size and layout are chosen; ``tuning_rounds`` passes each.
         batch_sizes: the batch sizes tried.
         training_batches: batches of one timed training pass.
+        seeds: trained in each arithmetic.
         decay_steps: optimizer steps of weight decay that the denormal comparison starts from.
         wait_s: seconds to wait at most for a quiet machine.
     """
@@ -51,12 +52,13 @@ class Size:
     tuning_rounds: int
     batch_sizes: tuple[int, ...]
     training_batches: int
+    seeds: int
     decay_steps: int
     wait_s: float
 
 
-FULL = Size("full", None, 1_024, 3, 2_048, 3, (64, 128, 256, 512), 50, 2_000, 120)
-TINY = Size("tiny", 64, 2, 1, 32, 1, (16, 32), 1, 5, 0)
+FULL = Size("full", None, 512, 3, 2_048, 3, (64, 128, 256, 512), 50, 8, 2_000, 120)
+TINY = Size("tiny", 64, 2, 1, 32, 1, (16, 32), 1, 2, 5, 0)
 
 
 @dataclass(frozen=True)

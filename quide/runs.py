@@ -109,7 +109,8 @@ class Run:
 
 
 def training(case: Case, device: str = "cpu", progress: bool = True) -> Run:
-    """Training the case's network by its recipe; resumes from the checkpoint of an interrupted run.
+    """Training the case's network by its recipe, on a GPU in mixed precision; resumes from the checkpoint of an
+    interrupted run.
 
     Values: ``history`` (:class:`quide.train.Fit`), ``best_epoch``,
     ``best_accuracy``, ``last_accuracy`` (fractions of the test set), and the packed bit sets ``correct_best`` and
@@ -123,7 +124,11 @@ def training(case: Case, device: str = "cpu", progress: bool = True) -> Run:
         values = {
             "history": fitted.history,
             "best_epoch": fitted.best_epoch,
-            "training": {"seconds": round(fitted.seconds, 3), "provenance": fitted.provenance},
+            "training": {
+                "seconds": round(fitted.seconds, 3),
+                "provenance": fitted.provenance,
+                "mixed_precision": fitted.mixed_precision,
+            },
         }
         for selection in SELECTIONS:
             hits = evaluate.correct(_with_weights(case, getattr(fitted, selection)), test)
@@ -280,8 +285,12 @@ def _fit(case: Case, device: str, progress: bool) -> train.Fit:
     facts = datasets.info(case.dataset)
     model = models.build(case.model, facts.num_classes, facts.channels, facts.image_size, case.training_seed).to(device)
     sets = (datasets.load(case.dataset, split).to(device) for split in ("train", "test"))
-    # Saved each epoch: writing takes a second at most, an epoch of a large network on a CPU half an hour.
-    return train.fit(model, *sets, case.recipe, case.training_seed, checkpoint_file(case), every=1, progress=progress)
+    return train.fit(
+        model, *sets, case.recipe, case.training_seed, checkpoint_file(case),
+        every=1,  # writing takes a second at most, an epoch of a large network on a CPU half an hour
+        progress=progress,
+        mixed_precision=torch.device(device).type == "cuda",  # a CPU mostly gets slower by it
+    )  # fmt: skip
 
 
 def _with_weights(case: Case, weights: dict[str, torch.Tensor]) -> nn.Module:

@@ -10,10 +10,10 @@ import sys
 import pytest
 import torch
 
-from benchmarks import denormals, harness, memory, peers, resnet18, search, sweep, training
+from benchmarks import denormals, harness, memory, peers, precision, resnet18, search, sweep, training
 from quide import ptq
 
-NAMES = ("sweep", "resnet18", "training", "memory", "search")
+NAMES = ("sweep", "resnet18", "training", "precision", "memory", "search")
 LIMIT = 900  # seconds
 
 
@@ -149,6 +149,19 @@ def test_only_unflushed_weights_become_denormal():
     found = {mode: harness.child("benchmarks.denormals", mode, "1200") for mode in ("kept", "flushed")}
     assert found["flushed"]["denormal"] == 0 < found["kept"]["denormal"]
     assert found["kept"]["decayed"] == found["flushed"]["decayed"] <= found["kept"]["weights"]
+
+
+@pytest.mark.slow
+def test_mixed_precision_is_judged_by_how_far_apart_seeds_are():
+    result = precision.run(harness.TINY).to_dict()
+    reached, (over,) = rows(result), rows(result, 1)
+    changes = [row["mixed"] - row["float32"] for row in reached]
+    assert [row["seed"] for row in reached] == [0, 1] and [row["change"] for row in reached] == changes
+    assert over["mean change"] == pytest.approx(sum(changes) / 2)
+    apart = abs(reached[0]["float32"] - reached[1]["float32"]) / math.sqrt(2)
+    assert over["standard deviation between seeds"] == pytest.approx(apart)
+    (goal,) = result["goals"]
+    assert goal["ratio"] == pytest.approx(abs(over["mean change"]) / apart)
 
 
 def test_denormals_are_told_by_their_bits():

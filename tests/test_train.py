@@ -332,6 +332,32 @@ def test_a_killed_process_resumes_to_the_same_weights(dies, tmp_path, one_thread
     assert_same_fit(fitted(checkpoint=file, net=network(seed=99)), fitted())
 
 
+def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights():
+    net, seen = network(), set()
+    net[0].register_forward_hook(lambda layer, arguments, output: seen.add((layer.training, output.dtype)))
+    result = fitted(net=net, mixed_precision=True)
+    assert seen == {(True, torch.bfloat16), (False, torch.float32)}
+    assert {tensor.dtype for tensor in result.last.values() if tensor.is_floating_point()} == {torch.float32}
+    assert result.mixed_precision and not fitted().mixed_precision
+    mixed, plain = (np.array([row["loss"] for row in each.history]) for each in (result, fitted()))
+    assert 0 < np.abs(mixed - plain).max() < 0.02
+
+
+def test_a_resumed_run_keeps_the_precision_that_it_began_with(tmp_path, monkeypatch):
+    file, seen, run_epoch = tmp_path / "run.pt", [], train._epoch
+    fitted(replace(TINY, epochs=2, cosine=False), checkpoint=file, mixed_precision=True)
+    half = torch.load(file, weights_only=True)
+    half["identity"]["recipe"]["epochs"] = EPOCHS  # as if it had been killed after two
+    torch.save(half, file)
+
+    def observed(*arguments):
+        seen.append(arguments[5])
+        return run_epoch(*arguments)
+
+    monkeypatch.setattr(train, "_epoch", observed)
+    assert fitted(checkpoint=file).mixed_precision and seen == [True] * (EPOCHS - 2)
+
+
 def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     file = tmp_path / "run.pt"
     fitted(TINY.shortened(2), checkpoint=file)
