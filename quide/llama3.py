@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from quide import awq_checkpoint, llm, llm_runs, metric, mmlu, paper, records, report, runs, stats, table3
 from quide.audit import DECODINGS, LLAMA
 from quide.llm_methods import AWQ, BITSANDBYTES, NONE, ROUNDING, RUNS_LOW_BIT, WIDTHS, Recipe
-from quide.llm_runs import ACCURACY, CROSS_SCHEMES, LATENCY, NEXT_TOKEN, PROFILE
+from quide.llm_runs import ACCURACY, CROSS_SCHEMES, LATENCY, MEMORY, NEXT_TOKEN, PROFILE
 from quide.records import Record
 from quide.report import UNKNOWN, number, percent, with_origin
 from quide.rounding import PER_TENSOR
@@ -24,11 +24,18 @@ TITLES = {
     PAPERS: "Llama-3-8B-Instruct",
     "smollm2-135m-instruct.q4_1": "SmolLM2-135M-Instruct",
     "stories260k": "stories260K",
+    "llama-3-8b-random": "Llama-3-8B, random weights",
+    "llama-3-8b-4-layers-random": "Llama-3-8B cut to 4 layers, random weights",
 }
+FULL_SIZE = (PAPERS, "llama-3-8b-random")  # models whose latency is that of the paper's
 METHODS = {NONE: "not quantized", BITSANDBYTES: "bitsandbytes", AWQ: "AWQ (llm-compressor)", ROUNDING: "rounding"}
 KERNELS = {(BITSANDBYTES, 8): "bitsandbytes LLM.int8", (BITSANDBYTES, 4): "bitsandbytes NF4"}
 AS_QUANTIZED = "AWQ (autoawq)"
 RERUN = "quide run llama3_mmlu --profile paper --device cuda"
+RERUN_RANDOM = (
+    "papermill notebooks/llama3_mmlu.ipynb out.ipynb -p profile paper -p device cuda -p model random:llama-3-8b"
+)
+RANDOM_GPU_GB = 40  # three widths side by side: 16, 9 and 6 GB, and room to work
 RERUN_SMALL = "papermill notebooks/llama3_mmlu.ipynb out.ipynb -p profile paper -p device cpu -p model <folder>"
 FULL_BITS = 32
 CLAIM = ["claim", "verdict", "evidence"]
@@ -42,11 +49,12 @@ class Found:
     next_token: list[Record]
     latency: list[Record]
     cross: dict[int, Record]
+    memory: list[Record] = field(default_factory=list)
 
     @property
     def used(self) -> list[Record]:
         """All of them."""
-        return [*self.accuracy, *self.next_token, *self.latency, *self.cross.values()]
+        return [*self.accuracy, *self.next_token, *self.latency, *self.cross.values(), *self.memory]
 
 
 # --- what is run -----------------------------------------------------------------------------------------------------
@@ -66,7 +74,7 @@ def run(
     cannot be run here is said to be absent, with all that it lacks.
 
     Args:
-        model: a folder, or a name on the Hugging Face hub.
+        model: a folder, a name on the Hugging Face hub, or random weights, as :func:`quide.llm.find` takes them.
         methods: of :data:`quide.llm_methods.WIDTHS`; plain rounding is always among them.
         bits: widths; each method is run at those that it has.
         shots: examples shown before each question of MMLU.
@@ -86,11 +94,14 @@ def run(
     case = llm_runs.Case(checkpoint, seeds[0], device)
     plain = checkpoint.form == "llama2c"  # too small for the libraries' methods, its context too short for MMLU
     wanted = _wanted(checkpoint, [NONE] if plain else methods, bits)
-    for recipe in tqdm(wanted, desc=checkpoint.name, unit="recipe"):
+    random = checkpoint.form == "random"  # says nothing true, but takes as long as a model that does
+    for recipe in [] if random else tqdm(wanted, desc=checkpoint.name, unit="recipe"):
         llm_runs.next_token(case, recipe).result()
         if not plain and recipe.method != ROUNDING and recipe.bits != FULL_BITS:
             llm_runs.answered(llm_runs.accuracy(case, recipe, shots, limit))
     timed = [recipe for recipe in wanted if recipe.method in RUNS_LOW_BIT and recipe.bits != FULL_BITS]
+    for recipe in [] if plain else timed:
+        llm_runs.memory(case, recipe).result()
     if not plain and timed:
         llm_runs.timing(case, timed).result()
 
@@ -127,7 +138,7 @@ def found(profile: str) -> Found:
         cross = {seed: llm_runs.cross(runs.Case(*CNN, seed, candidate)).known() for seed in _seeds(kept)}
         if cross := {seed: record for seed, record in cross.items() if record is not None}:
             break
-    return Found(*language, cross)
+    return Found(*language, cross, list(_collected(MEMORY)))
 
 
 def _collected(kind: str) -> Iterator[Record]:
@@ -272,8 +283,20 @@ def latency_table(known: Found) -> pd.DataFrame:
                 spread = f"{timed['p10_ms'] / tokens:.2f} to {timed['p90_ms'] / tokens:.2f}"
                 row[f"{stage} (ms a token)"] = f"{timed['median_ms'] / tokens:.2f} ({spread})"
                 row[f"{stage}, of 16 bits"] = f"{timed['median_ms'] / base:.2f}"
-            rows.append(row)
+            rows.append(row | _memory(known, record, recipe))
     return pd.DataFrame(rows)
+
+
+def _memory(known: Found, timed: Record, recipe: Recipe) -> dict[str, str]:
+    """Cells on the memory that a timed recipe takes on the machine that it was timed on."""
+    device = timed.spec.details["environment"]["device_name"]
+    for record in known.memory:
+        same = record.spec.model == timed.spec.model and _recipe(record) == recipe
+        if same and record.spec.details["environment"]["device_name"] == device:
+            peak = record.values["peak_bytes"]
+            taken = UNKNOWN if peak is None else f"{peak / 1e6:,.0f}"
+            return {"weights (MB)": f"{record.values['stored_bytes'] / 1e6:,.0f}", "at most, on the GPU (MB)": taken}
+    return {"weights (MB)": UNKNOWN, "at most, on the GPU (MB)": UNKNOWN}
 
 
 def say_latency(known: Found) -> None:
@@ -576,6 +599,14 @@ def absent_table(known: Found) -> pd.DataFrame:
                 "absent": "Llama-3-8B-Instruct on MMLU",
                 "it takes": f"{llm.EXTRA}, an access token for {llm.PAPERS}, a GPU with {needs.gpu_gb} GB",
                 "command": RERUN,
+            }
+        )
+    if not any(record.spec.model in FULL_SIZE for record in known.latency):
+        rows.append(
+            {
+                "absent": "the time a token takes, and the memory, at the size of Llama-3-8B",
+                "it takes": f"{llm.EXTRA}, a GPU with {RANDOM_GPU_GB} GB; its weights are random, so no token",
+                "command": RERUN_RANDOM,
             }
         )
     if not known.latency:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import torch
 
-from quide import llama2c
+from quide import llama2c, random_llama
 
 EXTRA, AWQ_EXTRA = "pip install 'quide[llm]'", "pip install 'quide[awq]'"
 AUTOAWQ = "autoawq"  # the form of a model that this tool has quantized, and the package that reads it
+RANDOM = "random:"  # begins what is asked for in place of a model: an architecture with random weights
 QUANTIZED = "-awq"  # ends the names of such models on the hub, and of all of them in records
 PACKAGES = ("transformers", "accelerate", "bitsandbytes", "gguf", "llmcompressor", "lm_eval")  # as they are imported
 PAPERS = "meta-llama/Meta-Llama-3-8B-Instruct"
@@ -42,8 +43,9 @@ class Checkpoint:
     Attributes:
         name: of its records, characters ``a-z0-9_.-``.
         folder: where its files are.
-        form: ``"transformers"``, ``"autoawq"``, ``"gguf"`` or ``"llama2c"``.
-        digest: of its weights: the commit of a snapshot of the hub, else SHA-256 over the weight files.
+        form: ``"transformers"``, ``"random"``, ``"autoawq"``, ``"gguf"`` or ``"llama2c"``.
+        digest: of its weights: the commit of a snapshot of the hub, of random weights that of how they are made, else
+            SHA-256 over the weight files.
     """
 
     name: str
@@ -61,7 +63,8 @@ def missing(model: str, device: str = "cpu") -> list[str]:
     """What keeps a model from being run here, each with its remedy; empty when nothing does.
 
     Args:
-        model: a folder, or a name on the Hugging Face hub, ``"owner/name"``.
+        model: a folder, a name on the Hugging Face hub, ``"owner/name"``, or ``"random:"`` and a name of
+            :data:`quide.random_llama.SHAPES`.
         device: where it is to run, ``"cpu"`` or ``"cuda"``.
     """
     return [
@@ -71,13 +74,19 @@ def missing(model: str, device: str = "cpu") -> list[str]:
 
 
 def find(model: str, device: str = "cpu") -> Checkpoint:
-    """The model's files: those of a folder, or a snapshot of the hub, downloaded if it is not in the hub's cache.
+    """The model's files: those of a folder, a snapshot of the hub, downloaded if it is not in the hub's cache, or
+    random weights, written if they are not in the cache.
 
     Raises:
+        ValueError: no such architecture for random weights.
         FileNotFoundError: something is missing; the message lists everything that is, before anything is downloaded.
     """
     if lacking := missing(model, device):
         raise FileNotFoundError(f"{model} cannot be run here: {'; '.join(lacking)}")
+    if model.startswith(RANDOM):
+        name = model.removeprefix(RANDOM)
+        folder = random_llama.write(name)
+        return Checkpoint(f"{name}-random", folder, "random", random_llama.SHAPES[name].digest)
     if _is_folder(model):
         folder = Path(model).expanduser()
         form = _form(folder)
@@ -95,6 +104,8 @@ def find(model: str, device: str = "cpu") -> Checkpoint:
 
 def _is_folder(model: str) -> bool:
     """Anything but ``owner/name`` without such a folder here is meant as a folder."""
+    if model.startswith(RANDOM):
+        return False
     return Path(model).expanduser().is_dir() or not re.fullmatch(r"[\w-]+/[\w.-]+", model)
 
 

@@ -37,7 +37,9 @@ from quide.rounding import PER_TENSOR
 from quide.runs import Run
 
 PROFILE = "paper"  # no language model is embedded, so that there is no smaller profile
-ACCURACY, NEXT_TOKEN, LATENCY, CROSS = "llm_accuracy", "llm_next_token", "llm_latency", "weight_only"
+ACCURACY, NEXT_TOKEN, LATENCY, MEMORY, CROSS = (
+    "llm_accuracy", "llm_next_token", "llm_latency", "llm_memory", "weight_only",
+)  # fmt: skip
 MMLU, STORIES = "mmlu", "stories"  # as records name their data
 CALIBRATION_QUESTIONS = {"cpu": 4, "cuda": 128}  # of the validation split, for AWQ, which takes a minute each on a CPU
 PROMPT = 128  # tokens: the length of a timed prefill, and what a timed decoding step comes after
@@ -81,6 +83,7 @@ def code(kind: str) -> str:
         ACCURACY: (harness.tasks, harness._requests, mmlu.draw, accuracy),
         NEXT_TOKEN: (next_token,),
         LATENCY: (latency, timing, _prefill, _decode),
+        MEMORY: (memory, _prefill),
     }
     return code_digest(*quantized, *deciding[kind])
 
@@ -222,6 +225,26 @@ def timing(case: Case, recipes: Sequence[Recipe], progress: bool = True) -> Run:
         return timings | {"noisy": bool(reasons), "reasons": reasons, "libraries": llm_methods.versions()}
 
     return case.run(LATENCY, STORIES, details, compute, stories.SHA256)
+
+
+def memory(case: Case, recipe: Recipe) -> Run:
+    """Memory of one method and width, by itself.
+
+    Values: ``stored_bytes`` of the weights, and ``peak_bytes``: the most that a GPU held during a prefill of
+    :data:`PROMPT` tokens, weights included; None on a CPU, where torch does not count.
+    """
+    details = {"recipe": asdict(recipe), "prompt": PROMPT, "environment": latency.environment(case.device)}
+
+    def compute() -> dict:
+        loaded, peak = case.loaded(recipe), None
+        if torch.device(case.device).type == "cuda":
+            torch.cuda.reset_peak_memory_stats(case.device)
+            with torch.inference_mode():
+                _prefill(loaded)()
+            peak = torch.cuda.max_memory_allocated(case.device)
+        return {"stored_bytes": loaded.stored_bytes, "peak_bytes": peak, "libraries": llm_methods.versions()}
+
+    return case.run(MEMORY, STORIES, details, compute, stories.SHA256)
 
 
 def title(recipe: Recipe) -> str:

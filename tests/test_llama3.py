@@ -256,11 +256,41 @@ def test_without_records_the_page_says_what_is_missing(spoken):
         assert drawn.axes and alt
     absent = llama3.absent_table(NOTHING)
     assert llm.PAPERS in absent["it takes"][0] and "quide run llama3_mmlu" in absent["command"][0]
-    assert len(absent) == 2 and "papermill" in absent["command"][1]
+    assert len(absent) == 3 and "random:llama-3-8b" in absent["command"][1] and "papermill" in absent["command"][2]
+    assert len(llama3.absent_table(Found([answers(PLAIN)], [], [timed(SMALL)], {}))) == 1  # another size tells nothing
 
 
 def test_nothing_is_absent_once_the_papers_model_was_run_and_timed(known):
     assert llama3.absent_table(known).empty
+
+
+def test_memory_stands_beside_the_latency_of_the_same_machine(known):
+    def taken(peak: int | None, **environment) -> records.Record:
+        values = {"stored_bytes": 16_060_000_000, "peak_bytes": peak}
+        return record(llm_runs.MEMORY, PAPERS, "stories", values, recipe=asdict(PLAIN), environment=environment)
+
+    def cells(memory: list[records.Record]) -> list[str]:
+        table = llama3.latency_table(Found([], [], known.latency, {}, memory))
+        return table.iloc[0][["weights (MB)", "at most, on the GPU (MB)"]].tolist()
+
+    assert cells([taken(17_000_000_000, device_name="an abacus")]) == ["16,060", "17,000"]
+    assert cells([taken(None, device_name="an abacus")]) == ["16,060", report.UNKNOWN]
+    assert cells([taken(1, device_name="another")]) == cells([]) == [report.UNKNOWN, report.UNKNOWN]
+
+
+def test_of_random_weights_latency_and_memory_alone_are_measured(tmp_path, monkeypatch):
+    checkpoint = llm.Checkpoint("llama-tiny-random", tmp_path, "random", "0" * 64)
+    monkeypatch.setattr(llm, "find", lambda model, device: checkpoint)
+    monkeypatch.setattr(runs, "Case", lambda *arguments: None)
+    asked = []
+    for name in ("cross", "next_token", "accuracy", "memory", "timing"):
+        result = type("Run", (), {"result": lambda self: None})
+        monkeypatch.setattr(
+            llm_runs, name, lambda *a, name=name, run=result, **k: asked.append((name, *a[1:])) or run()
+        )
+    llama3.run("random:llama-tiny", ["none", "bitsandbytes", "awq"], [16, 8, 4, 3], 0, None, [0], "cpu", "paper")
+    timed_recipes = [Recipe("none", 16), Recipe("bitsandbytes", 8), Recipe("bitsandbytes", 4)]
+    assert asked == [("cross",), *(("memory", recipe) for recipe in timed_recipes), ("timing", timed_recipes)]
 
 
 def test_a_model_that_cannot_be_run_is_said_to_be_absent(spoken, tmp_path, monkeypatch):

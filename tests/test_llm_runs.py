@@ -133,6 +133,11 @@ def test_latency_is_timed_for_both_stages_at_the_same_length_of_cache(case, monk
         assert torch.equal(step().logits, first)  # the cache is cut back, so that every step is the same
 
 
+def test_memory_is_that_of_the_weights_where_torch_does_not_count(case):
+    values = llm_runs.memory(case, PLAIN).result().values
+    assert values["stored_bytes"] == case.loaded(PLAIN).stored_bytes and values["peak_bytes"] is None
+
+
 def test_a_method_that_computes_from_widened_weights_is_not_timed(case):
     with pytest.raises(ValueError, match="recipes must be of none, bitsandbytes to be timed, got awq"):
         llm_runs.timing(case, [Recipe("none", 16), Recipe("awq", 4)])
