@@ -1,26 +1,78 @@
-"""Models that autoawq has quantized: read by its own unpacking, for as long as that archived package still works.
+"""Models quantized by autoawq, the tool that the paper names: made and read, as long as that archived package works.
 
 The weights are widened once, so that the model runs on any device; it has the accuracy and the size of the checkpoint,
-and nothing is known from it about latency. To quantize by AWQ, llm-compressor is the maintained way
-(:mod:`quide.llm_methods`).
+and nothing is known from it about latency. The maintained way to AWQ is llm-compressor (:mod:`quide.llm_methods`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from safetensors.torch import load_file
 
-from quide import llm
+from quide import llm, llm_methods, paths
 from quide.llm_methods import AWQ, Loaded, Recipe
 
 BITS = 4  # autoawq has no other
 LAYOUT = "gemm"  # the order of the packed integers that nearly all checkpoints have
 WHOLE_ROW = -1  # as a group: all weights of a row share a scale
+BLOCK = 128  # tokens that autoawq calibrates on at a time
 PACKED = ("qweight", "qzeros", "scales")
+
+
+def make(checkpoint: llm.Checkpoint, texts: Sequence[str], device: str = "cpu") -> Path:
+    """The folder, in the cache, of what autoawq makes of a model at 4 bits with zero points; made if it is not there.
+
+    Args:
+        checkpoint: a model that is not quantized.
+        texts: calibrated on, one after the other, cut into blocks of :data:`BLOCK` tokens.
+        device: ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        ValueError: the texts are shorter than one block.
+        ImportError: as :func:`load`.
+    """
+    made_from = json.dumps([checkpoint.digest, list(texts), metadata.version("autoawq"), BLOCK])
+    key = hashlib.sha256(made_from.encode()).hexdigest()[:16]
+    folder = paths.cache() / "networks" / f"autoawq-{key}" / f"{checkpoint.name}{llm.QUANTIZED}"
+    if folder.exists():
+        return folder
+    partial = folder.with_name("partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _quantize(checkpoint, texts, device, partial)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _quantize(checkpoint: llm.Checkpoint, texts: Sequence[str], device: str, target: Path) -> None:
+    dtype = torch.float32 if torch.device(device).type == "cpu" else torch.float16
+    with _autoawq() as autoawq, llm_methods._as_transformers(checkpoint, dtype) as (source, tokenizer):
+        tokens = tokenizer("\n".join(texts))["input_ids"]
+        blocks = [tokens[start : start + BLOCK] for start in range(0, len(tokens) - BLOCK + 1, BLOCK)]
+        if not blocks:
+            raise ValueError(f"texts must come to {BLOCK} tokens at least, got {len(tokens)}")
+        model = autoawq.AutoAWQForCausalLM.from_pretrained(str(source), device_map=device, safetensors=True)
+        settings = {
+            "zero_point": True, "q_group_size": llm_methods._group(model.model), "w_bit": BITS, "version": LAYOUT,
+        }  # fmt: skip
+        model.quantize(
+            tokenizer, quant_config=settings, calib_data=blocks, max_calib_samples=len(blocks), max_calib_seq_len=BLOCK
+        )
+        model.model.to(torch.float16)  # what is not quantized, as such checkpoints have it
+        model.save_quantized(str(target))
+        tokenizer.save_pretrained(target)
 
 
 def load(folder: Path, recipe: Recipe, device: str = "cpu") -> Loaded:
@@ -60,30 +112,31 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 def _widened(tensors: dict[str, torch.Tensor], group: int) -> dict[str, torch.Tensor]:
     """The tensors of the plain model: a layer's ``weight`` from its integers, zero points and scales."""
-    unpacked = _unpacking()
     wide = {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in PACKED}
+    with _autoawq():
+        from awq.utils.packing_utils import dequantize_gemm
     for name in tensors:
         layer, _, part = name.rpartition(".")
         if part == PACKED[0]:
             qweight, qzeros, scales = (tensors[f"{layer}.{each}"] for each in PACKED)
             rows = qweight.shape[0] if group == WHOLE_ROW else group
-            wide[f"{layer}.weight"] = unpacked(qweight, qzeros, scales.float(), BITS, rows).T.contiguous()
+            wide[f"{layer}.weight"] = dequantize_gemm(qweight, qzeros, scales.float(), BITS, rows).T.contiguous()
     return wide
 
 
-def _unpacking() -> Callable[..., torch.Tensor]:
-    """autoawq's own function: packed integers ``(in, out / 8)`` with zero points and scales, to ``(in, out)``."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its farewell, and what newer torch and transformers say of its code
+@contextlib.contextmanager
+def _autoawq() -> Iterator[ModuleType]:
+    """The package, without what it says of its own end and what newer libraries say of its code."""
+    with warnings.catch_warnings(record=True):  # ignoring would not do: it sets its own filter
         try:
-            from awq.utils.packing_utils import dequantize_gemm
+            import awq
         except ImportError as error:
             raise ImportError(
                 f"autoawq cannot be imported ({error}); {llm.AWQ_EXTRA}. It is archived: where it does not work "
                 "beside a newer transformers, convert the checkpoint with compressed-tensors, or quantize anew with "
                 "llm-compressor"
             ) from error
-    return dequantize_gemm
+        yield awq
 
 
 def _model(folder: Path, tensors: dict[str, torch.Tensor], device: str):

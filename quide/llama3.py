@@ -75,7 +75,7 @@ def run(
 
     Args:
         model: a folder, a name on the Hugging Face hub, or random weights, as :func:`quide.llm.find` takes them.
-        methods: of :data:`quide.llm_methods.WIDTHS`; plain rounding is always among them.
+        methods: of :data:`quide.llm_methods.WIDTHS`, or ``"autoawq"``; plain rounding is always among them.
         bits: widths; each method is run at those that it has.
         shots: examples shown before each question of MMLU.
         limit: questions a subject; None for all.
@@ -92,10 +92,19 @@ def run(
     except FileNotFoundError as error:
         return report.say(f"{error}.")
     case = llm_runs.Case(checkpoint, seeds[0], device)
-    plain = checkpoint.form == "llama2c"  # too small for the libraries' methods, its context too short for MMLU
-    wanted = _wanted(checkpoint, [NONE] if plain else methods, bits)
-    random = checkpoint.form == "random"  # says nothing true, but takes as long as a model that does
-    for recipe in [] if random else tqdm(wanted, desc=checkpoint.name, unit="recipe"):
+    _run_case(case, methods, bits, shots, limit)
+    if llm.AUTOAWQ in methods and awq_checkpoint.BITS in bits and checkpoint.form in ("transformers", "gguf"):
+        if lacking := list(llm.missing_autoawq()):
+            return report.say(f"{model} is not quantized by autoawq here: {'; '.join(lacking)}.")
+        _run_case(llm_runs.by_autoawq(case), methods, bits, shots, limit)
+
+
+def _run_case(case: llm_runs.Case, methods: Sequence[str], bits: Sequence[int], shots: int, limit: int | None) -> None:
+    form = case.checkpoint.form
+    plain = form == "llama2c"  # too small for the libraries' methods, its context too short for MMLU
+    wanted = _wanted(form, [NONE] if plain else methods, bits)
+    random = form == "random"  # says nothing true, but takes as long as a model that does
+    for recipe in [] if random else tqdm(wanted, desc=case.checkpoint.name, unit="recipe"):
         llm_runs.next_token(case, recipe).result()
         if not plain and recipe.method != ROUNDING and recipe.bits != FULL_BITS:
             llm_runs.answered(llm_runs.accuracy(case, recipe, shots, limit))
@@ -106,18 +115,18 @@ def run(
         llm_runs.timing(case, timed).result()
 
 
-def _wanted(checkpoint: llm.Checkpoint, methods: Sequence[str], bits: Sequence[int]) -> list[Recipe]:
+def _wanted(form: str, methods: Sequence[str], bits: Sequence[int]) -> list[Recipe]:
     """What is run of a model; one that is quantized already has the recipe that it was made by, and no other."""
-    if checkpoint.form == llm.AUTOAWQ:
+    if form == llm.AUTOAWQ:
         return [Recipe(AWQ, awq_checkpoint.BITS)]
     return [Recipe(NONE, FULL_BITS), *_recipes(methods, bits), *_rounded(bits)]
 
 
 def _recipes(methods: Sequence[str], bits: Sequence[int]) -> Iterator[Recipe]:
     for method in methods:
-        if method not in WIDTHS:
-            raise ValueError(f"methods must be of {', '.join(WIDTHS)}, got {method!r}")
-        if method != ROUNDING:
+        if method not in (*WIDTHS, llm.AUTOAWQ):
+            raise ValueError(f"methods must be of {', '.join((*WIDTHS, llm.AUTOAWQ))}, got {method!r}")
+        if method not in (ROUNDING, llm.AUTOAWQ):
             yield from (Recipe(method, width) for width in WIDTHS[method] if width in bits)
 
 

@@ -157,8 +157,14 @@ def _missing_files(model: str) -> Iterator[str]:
 
 def _missing_reader(model: str) -> Iterator[str]:
     """The package for a folder that autoawq made; of a model on the hub it is not known before its files are here."""
-    if _is_folder(model) and _form(Path(model).expanduser()) == AUTOAWQ and importlib.util.find_spec("awq") is None:
-        yield f"autoawq, which has quantized the model in {model}, is not installed ({AWQ_EXTRA})"
+    if _is_folder(model) and _form(Path(model).expanduser()) == AUTOAWQ:
+        yield from missing_autoawq()
+
+
+def missing_autoawq() -> Iterator[str]:
+    """What keeps models from being quantized by autoawq, or read as it left them."""
+    if importlib.util.find_spec("awq") is None:
+        yield f"the package autoawq is not installed ({AWQ_EXTRA})"
 
 
 def _missing_token(model: str) -> Iterator[str]:

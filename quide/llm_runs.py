@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from quide import (
     harness,
     latency,
     llama2c,
+    llm,
     llm_methods,
     mmlu,
     models,
@@ -86,6 +87,14 @@ def code(kind: str) -> str:
         MEMORY: (memory, _prefill),
     }
     return code_digest(*quantized, *deciding[kind])
+
+
+def by_autoawq(case: Case) -> Case:
+    """The same with the model as autoawq quantizes it, on the questions that AWQ is calibrated on elsewhere too."""
+    folder = awq_checkpoint.make(
+        case.checkpoint, _calibration(Recipe(llm_methods.AWQ, awq_checkpoint.BITS), case), case.device
+    )
+    return replace(case, checkpoint=llm.find(str(folder)))
 
 
 @lru_cache(maxsize=1)

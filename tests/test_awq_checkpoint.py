@@ -11,32 +11,39 @@ import pytest
 import tiny_llm
 import torch
 
-from quide import awq_checkpoint, llm_methods
+from quide import awq_checkpoint, llm, llm_methods, llm_runs
 from quide.llm_methods import Recipe
 
 TEXT = "Which of these is item 3 of a ?"
-GROUP = 32
+TEXTS = [TEXT] * 32
+GROUP = 64
+
+
+def skip_without_autoawq() -> None:
+    """Not by importing it, which warns of its end."""
+    if lacking := list(llm.missing_autoawq()):
+        pytest.skip(lacking[0])
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
+def source(tmp_path_factory) -> llm.Checkpoint:
     """A model, not quantized."""
     pytest.importorskip("transformers")
     # autoawq asks for layers with a multiple of 64 outputs
-    return tiny_llm.write(tmp_path_factory.mktemp("source"), key_value_heads=4)
+    folder = tiny_llm.write(tmp_path_factory.mktemp("source"), key_value_heads=4)
+    return llm.Checkpoint("tiny", folder, "transformers", "0" * 64)
 
 
 @pytest.fixture(scope="module")
 def folder(source, tmp_path_factory) -> Path:
     """The model as autoawq itself quantizes and saves it."""
-    autoawq, transformers = pytest.importorskip("awq"), pytest.importorskip("transformers")
-    made = tmp_path_factory.mktemp("quantized") / "tiny-awq"
-    model = autoawq.AutoAWQForCausalLM.from_pretrained(str(source), device_map="cpu", safetensors=True)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-    settings = {"zero_point": True, "q_group_size": GROUP, "w_bit": 4, "version": "GEMM"}
-    model.quantize(tokenizer, quant_config=settings, calib_data=[TEXT] * 64, max_calib_samples=64, max_calib_seq_len=32)
-    model.save_quantized(str(made))
-    tokenizer.save_pretrained(made)
+    skip_without_autoawq()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QUIDE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        made = awq_checkpoint.make(source, TEXTS)
+        written = (made / "model.safetensors").stat().st_mtime_ns
+        assert awq_checkpoint.make(source, TEXTS) == made  # which is not made again
+        assert (made / "model.safetensors").stat().st_mtime_ns == written
     return made
 
 
@@ -78,7 +85,7 @@ def test_its_answers_are_near_those_of_the_model_it_was_made_from(source, folder
     from transformers import AutoModelForCausalLM
 
     loaded = read(folder)
-    plain = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
+    plain = AutoModelForCausalLM.from_pretrained(source.folder, dtype=torch.float32).eval()
     tokens = loaded.encode(TEXT)
     with torch.inference_mode():
         ours, theirs = loaded.model(tokens).logits, plain(tokens).logits
@@ -90,7 +97,7 @@ def test_its_size_is_that_of_the_saved_tensors(folder):
     inside = sum(loaded.model.get_submodule(name).weight.numel() for name in llm_methods.quantized_layers(loaded.model))
     others = loaded.model.model.embed_tokens.weight.numel() + 5 * 64  # and the norms
     groups = inside // GROUP
-    assert loaded.stored_bytes == inside // 2 + 2 * groups + groups // 2 + 4 * others  # this one was saved in float32
+    assert loaded.stored_bytes == inside // 2 + 2 * groups + groups // 2 + 2 * others
     assert loaded.group == GROUP
 
 
@@ -111,3 +118,24 @@ def test_without_autoawq_the_remedy_is_named(folder, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"pip install 'quide\[awq\]'.*compressed-tensors"):
         read(folder)
+
+
+def test_too_little_text_is_refused_and_nothing_is_left(source, tmp_path, monkeypatch):
+    skip_without_autoawq()
+    monkeypatch.setenv("QUIDE_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match="texts must come to 128 tokens at least, got 9"):
+        awq_checkpoint.make(source, [TEXT])
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+def test_a_case_is_quantized_on_the_questions_that_awq_is_calibrated_on(source, folder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(llm_runs, "_calibration", lambda recipe, case: TEXTS)
+    monkeypatch.setattr(awq_checkpoint, "make", lambda *arguments: seen.append(arguments) or folder)
+    made = llm_runs.by_autoawq(llm_runs.Case(source, seed=5))
+    assert seen == [(source, TEXTS, "cpu")]
+    assert (made.seed, made.checkpoint.name, made.checkpoint.form) == (5, "tiny-awq", "autoawq")
+    assert made.loaded(Recipe("awq", 4)).group == GROUP
+    details = llm_runs.next_token(made, Recipe("awq", 4)).spec.details
+    assert "calibration_questions" not in details  # they are in the digest of the weights
+    llm_runs._loaded.cache_clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -278,19 +279,67 @@ def test_memory_stands_beside_the_latency_of_the_same_machine(known):
     assert cells([taken(1, device_name="another")]) == cells([]) == [report.UNKNOWN, report.UNKNOWN]
 
 
-def test_of_random_weights_latency_and_memory_alone_are_measured(tmp_path, monkeypatch):
-    checkpoint = llm.Checkpoint("llama-tiny-random", tmp_path, "random", "0" * 64)
-    monkeypatch.setattr(llm, "find", lambda model, device: checkpoint)
-    monkeypatch.setattr(runs, "Case", lambda *arguments: None)
-    asked = []
-    for name in ("cross", "next_token", "accuracy", "memory", "timing"):
-        result = type("Run", (), {"result": lambda self: None})
-        monkeypatch.setattr(
-            llm_runs, name, lambda *a, name=name, run=result, **k: asked.append((name, *a[1:])) or run()
-        )
-    llama3.run("random:llama-tiny", ["none", "bitsandbytes", "awq"], [16, 8, 4, 3], 0, None, [0], "cpu", "paper")
-    timed_recipes = [Recipe("none", 16), Recipe("bitsandbytes", 8), Recipe("bitsandbytes", 4)]
-    assert asked == [("cross",), *(("memory", recipe) for recipe in timed_recipes), ("timing", timed_recipes)]
+@pytest.fixture
+def asked(monkeypatch) -> list[tuple]:
+    """Runs that were asked for, of which none is computed: their kind, the model, and what else it was given."""
+    seen: list[tuple] = []
+
+    def note(kind: str):
+        def run(case, *arguments, **_):
+            seen.append((kind, getattr(getattr(case, "checkpoint", None), "name", None), *arguments))
+            return SimpleNamespace(result=lambda: None)
+
+        return run
+
+    for kind in ("cross", "next_token", "accuracy", "memory", "timing"):
+        monkeypatch.setattr(llm_runs, kind, note(kind))
+    monkeypatch.setattr(llm_runs, "answered", lambda run: None)
+    return seen
+
+
+def test_of_random_weights_latency_and_memory_alone_are_measured(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(llm, "find", lambda *_: llm.Checkpoint("tiny-random", tmp_path, "random", "0" * 64))
+    llama3.run("random:tiny", ["none", "bitsandbytes", "awq"], [16, 8, 4, 3], 0, None, [0], "cpu", "paper")
+    timed_recipes = [PLAIN, Recipe("bitsandbytes", 8), Recipe("bitsandbytes", 4)]
+    wanted = [
+        *(("memory", "tiny-random", recipe) for recipe in timed_recipes),
+        ("timing", "tiny-random", timed_recipes),
+    ]
+    assert asked[1:] == wanted and asked[0][0] == "cross"
+
+
+def test_the_papers_own_tool_quantizes_the_model_where_it_is_asked_for(asked, spoken, tmp_path, monkeypatch):
+    source, made = (
+        llm.Checkpoint(*each, "0" * 64) for each in (("tiny", tmp_path, "gguf"), ("tiny-awq", tmp_path, "autoawq"))
+    )
+    monkeypatch.setattr(llm, "find", lambda *_: source)
+    monkeypatch.setattr(llm_runs, "by_autoawq", lambda case: llm_runs.Case(made, case.seed))
+    monkeypatch.setattr(llm, "missing_autoawq", lambda: [])
+    llama3.run("tiny", ["autoawq"], [16, 4], 5, None, [0], "cpu", "paper")
+    awq = Recipe("awq", 4)
+    assert [each for each in asked if each[1] == "tiny-awq"] == [
+        ("next_token", "tiny-awq", awq),
+        ("accuracy", "tiny-awq", awq, 5, None),
+    ]
+    assert {each[2].method for each in asked if each[1] == "tiny"} == {"none", "rounding"}
+    asked.clear()
+    llama3.run("tiny", ["autoawq"], [16, 8], 5, None, [0], "cpu", "paper")  # it has no 8 bits
+    monkeypatch.setattr(llm, "missing_autoawq", lambda: ["no autoawq"])
+    llama3.run("tiny", ["autoawq"], [4], 5, None, [0], "cpu", "paper")
+    assert not [each for each in asked if each[1] == "tiny-awq"]
+    assert spoken == ["tiny is not quantized by autoawq here: no autoawq."]
+
+
+def test_what_autoawq_made_stands_beside_the_model_it_was_made_from(known):
+    recipe, model = Recipe("awq", 4), f"{PAPERS}-awq"
+    known = Found(
+        [*known.accuracy, answers(recipe, model, share=0.6)], [*known.next_token, tokens(recipe, model, 0.45)], [], {}
+    )
+    table = llama3.methods_table(known)
+    (row,) = table[table["method"] == llama3.AS_QUANTIZED].to_dict("records")
+    assert row["model"] == "Llama-3-8B-Instruct" and row["MMLU P (%)"].startswith("60.0 [")
+    assert row["change from 16 (pp)"].startswith("-6.6 [") and row["change from 32 (pp)"].startswith("-5.0 [")
+    assert llama3.AS_QUANTIZED in llama3.size_table(known)["method"].tolist()
 
 
 def test_a_model_that_cannot_be_run_is_said_to_be_absent(spoken, tmp_path, monkeypatch):
