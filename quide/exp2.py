@@ -14,7 +14,7 @@ from quide.table1 import Condition, claims, mean_ratios, ratio
 
 MODEL, DATASET, CONDITION = "resnet18", "cifar10", "cifar10-resnet18"
 RERUN = "quide run exp2 --profile paper --device cuda"
-SHORT = "quide run exp2 --profile short --seeds 0"
+SHORT = "quide run exp2 --profile short"
 ROUNDED = ("8", "4", "2")  # timed configurations that round after each layer
 # What moving the quantizers comes to in a network without max-pooling between its layers.
 SHOWN = {runs.COMMUTED_8: "8 (merged with the ReLU)"}
@@ -50,7 +50,7 @@ def say_run(condition: Condition, profile: str) -> None:
     if condition.measured is None:
         lines.append(
             "**There is no record of ResNet-18 on CIFAR-10 here**; the paper's side is shown alone. To train it for "
-            f"{profiles.profile('short').epochs} epochs, as a CPU can: `{SHORT}`."
+            f"{profiles.profile('short').epochs} epochs, as a CPU can: `{SHORT} --seeds 0`."
         )
     elif condition.shortened:
         lines.append(
@@ -62,6 +62,11 @@ def say_run(condition: Condition, profile: str) -> None:
     else:
         lines.append(f"To run the paper's full protocol, which takes a GPU: `{RERUN}`.")
     report.say(" ".join(lines))
+
+
+def made_by(condition: Condition) -> str:
+    """The command that makes the records of a condition."""
+    return SHORT if condition.shortened else RERUN
 
 
 def say_absent() -> None:

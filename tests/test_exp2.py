@@ -122,12 +122,13 @@ def test_full_records_get_verdicts(said):
     assert len(verdicts) == 9
     say_everything(condition)
     assert "full protocol" in said[0] and "short" not in said[0]
-    assert len(exp2.records_used(condition)) == 9
+    assert len(exp2.records_used(condition)) == 9 and exp2.made_by(condition) == exp2.RERUN
 
 
 def test_the_short_schedule_gets_no_verdict_on_what_hangs_on_training(said):
     save("short", 0)
     condition = exp2.best_known()
+    assert exp2.made_by(condition) == exp2.SHORT
     assert "short profile" in condition.name
     assert condition.shortened == "trained for 3 epochs, the paper for 100"
     made = tables(condition)
