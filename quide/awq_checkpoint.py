@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 import torch
 from safetensors.torch import load_file
@@ -41,7 +42,7 @@ def make(checkpoint: llm.Checkpoint, texts: Sequence[str], device: str = "cpu") 
         ValueError: the texts are shorter than one block.
         ImportError: as :func:`load`.
     """
-    made_from = json.dumps([checkpoint.digest, list(texts), metadata.version("autoawq"), BLOCK])
+    made_from = json.dumps([checkpoint.digest, list(texts), metadata.version("autoawq"), BLOCK, device])
     key = hashlib.sha256(made_from.encode()).hexdigest()[:16]
     folder = paths.cache() / "networks" / f"autoawq-{key}" / f"{checkpoint.name}{llm.QUANTIZED}"
     if folder.exists():
@@ -67,12 +68,28 @@ def _quantize(checkpoint: llm.Checkpoint, texts: Sequence[str], device: str, tar
         settings = {
             "zero_point": True, "q_group_size": llm_methods._group(model.model), "w_bit": BITS, "version": LAYOUT,
         }  # fmt: skip
-        model.quantize(
-            tokenizer, quant_config=settings, calib_data=blocks, max_calib_samples=len(blocks), max_calib_seq_len=BLOCK
-        )
+        with _copying(device):
+            model.quantize(
+                tokenizer, quant_config=settings, calib_data=blocks,
+                max_calib_samples=len(blocks), max_calib_seq_len=BLOCK,
+            )  # fmt: skip
         model.model.to(torch.float16)  # what is not quantized, as such checkpoints have it
         model.save_quantized(str(target))
         tokenizer.save_pretrained(target)
+
+
+@contextlib.contextmanager
+def _copying(device: str) -> Iterator[None]:
+    """``Tensor.cpu`` makes a copy, as it does from a GPU.
+
+    autoawq keeps a layer's weights by it, tries scales on the layer in place, and puts the kept ones back. On a CPU
+    those are the same tensors, so that every layer would come out multiplied by scales that were only tried.
+    """
+    if torch.device(device).type != "cpu":
+        yield
+        return
+    with mock.patch.object(torch.Tensor, "cpu", torch.Tensor.clone):
+        yield
 
 
 def load(folder: Path, recipe: Recipe, device: str = "cpu") -> Loaded:
