@@ -12,7 +12,7 @@ _MAKERS = {making(runs.Case("simplecnn", "mnist", 0)).spec.kind: making for maki
 # Their images and models are not here, so that only the code can be compared.
 _ELSEWHERE = {
     **dict.fromkeys((imagenet_runs.ACCURACY, imagenet_runs.QUANTIZERS, imagenet_runs.MIXED), imagenet_runs.code),
-    **dict.fromkeys((llm_runs.ACCURACY, llm_runs.NEXT_TOKEN, llm_runs.LATENCY), llm_runs.code),
+    **dict.fromkeys((llm_runs.ACCURACY, llm_runs.NEXT_TOKEN, llm_runs.LATENCY, llm_runs.MEMORY), llm_runs.code),
 }
 
 
