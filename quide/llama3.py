@@ -304,8 +304,8 @@ def _memory(known: Found, timed: Record, recipe: Recipe) -> dict[str, str]:
         if same and record.spec.details["environment"]["device_name"] == device:
             peak = record.values["peak_bytes"]
             taken = UNKNOWN if peak is None else f"{peak / 1e6:,.0f}"
-            return {"weights (MB)": f"{record.values['stored_bytes'] / 1e6:,.0f}", "at most, on the GPU (MB)": taken}
-    return {"weights (MB)": UNKNOWN, "at most, on the GPU (MB)": UNKNOWN}
+            return {"weights (MB)": f"{record.values['stored_bytes'] / 1e6:,.0f}", "peak on GPU (MB)": taken}
+    return {"weights (MB)": UNKNOWN, "peak on GPU (MB)": UNKNOWN}
 
 
 def say_latency(known: Found) -> None:

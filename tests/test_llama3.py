@@ -272,7 +272,7 @@ def test_memory_stands_beside_the_latency_of_the_same_machine(known):
 
     def cells(memory: list[records.Record]) -> list[str]:
         table = llama3.latency_table(Found([], [], known.latency, {}, memory))
-        return table.iloc[0][["weights (MB)", "at most, on the GPU (MB)"]].tolist()
+        return table.iloc[0][["weights (MB)", "peak on GPU (MB)"]].tolist()
 
     assert cells([taken(17_000_000_000, device_name="an abacus")]) == ["16,060", "17,000"]
     assert cells([taken(None, device_name="an abacus")]) == ["16,060", report.UNKNOWN]
