@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -45,16 +44,7 @@ def make(checkpoint: llm.Checkpoint, texts: Sequence[str], device: str = "cpu") 
     made_from = json.dumps([checkpoint.digest, list(texts), metadata.version("autoawq"), BLOCK, device])
     key = hashlib.sha256(made_from.encode()).hexdigest()[:16]
     folder = paths.cache() / "networks" / f"autoawq-{key}" / f"{checkpoint.name}{llm.QUANTIZED}"
-    if folder.exists():
-        return folder
-    partial = folder.with_name("partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        _quantize(checkpoint, texts, device, partial)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
+    return paths.made_once(folder, lambda target: _quantize(checkpoint, texts, device, target))
 
 
 def _quantize(checkpoint: llm.Checkpoint, texts: Sequence[str], device: str, target: Path) -> None:
@@ -162,7 +152,8 @@ def _model(folder: Path, tensors: dict[str, torch.Tensor], device: str):
     config = AutoConfig.from_pretrained(folder)
     del config.quantization_config
     dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
-    plain = type(AutoModelForCausalLM.from_config(config))
+    with torch.device("meta"):  # only its class is asked for, so that no weights need be drawn
+        plain = type(AutoModelForCausalLM.from_config(config))
     return plain.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype).eval().to(device)
 
 

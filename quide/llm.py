@@ -81,8 +81,7 @@ def find(model: str, device: str = "cpu") -> Checkpoint:
         ValueError: no such architecture for random weights.
         FileNotFoundError: something is missing; the message lists everything that is, before anything is downloaded.
     """
-    if lacking := missing(model, device):
-        raise FileNotFoundError(f"{model} cannot be run here: {'; '.join(lacking)}")
+    _refuse(model, missing(model, device))
     if model.startswith(RANDOM):
         name = model.removeprefix(RANDOM)
         folder = random_llama.write(name)
@@ -96,10 +95,14 @@ def find(model: str, device: str = "cpu") -> Checkpoint:
     from huggingface_hub import snapshot_download
 
     folder = Path(snapshot_download(model, allow_patterns=HUB_FILES))
-    if lacking := [*_missing_files(str(folder)), *_missing_reader(str(folder))]:
-        raise FileNotFoundError(f"{model} cannot be run here: {'; '.join(lacking)}")
+    _refuse(model, [*_missing_files(str(folder)), *_missing_reader(str(folder))])
     form = _form(folder)
     return Checkpoint(_record_name(model.rpartition("/")[2], form), folder, form, folder.name)
+
+
+def _refuse(model: str, lacking: list[str]) -> None:
+    if lacking:
+        raise FileNotFoundError(f"{model} cannot be run here: {'; '.join(lacking)}")
 
 
 def _is_folder(model: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -29,3 +31,16 @@ def embedded() -> Path:
 def results() -> Path:
     """The folder of measurement records: ``$QUIDE_RESULTS``, else ``data/results`` of :func:`home`."""
     return Path(os.environ.get("QUIDE_RESULTS") or home() / "data" / "results")
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """The folder; if it is not there, ``make`` first fills one beside it, which takes its name when it is whole."""
+    if folder.exists():
+        return folder
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    try:
+        make(partial)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,17 +58,12 @@ def write(name: str) -> Path:
     if name not in SHAPES:
         raise ValueError(f"random weights must be of {', '.join(SHAPES)}, got {name!r}")
     folder = paths.cache() / "networks" / f"{name}-{SHAPES[name].digest[:8]}"
-    if folder.exists():
-        return folder
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        _model(SHAPES[name]).save_pretrained(partial)
-        _tokenizer().save_pretrained(partial)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
+    return paths.made_once(folder, lambda target: _save(SHAPES[name], target))
+
+
+def _save(shape: Shape, target: Path) -> None:
+    _model(shape).save_pretrained(target)
+    _tokenizer().save_pretrained(target)
 
 
 def _model(shape: Shape) -> Any:
