@@ -61,7 +61,7 @@ def run(
     to be absent, and the next one is run.
 
     Args:
-        models: names in :data:`quide.pretrained.NETWORKS`.
+        models: networks of ImageNet, see :data:`quide.pretrained.NETWORKS`.
         seeds: of the calibration draw.
         images: how many validation images accuracy is measured on; None for all.
         few: likewise, for the quantizers that the paper does not describe.
@@ -91,7 +91,7 @@ def found() -> Found:
 
 def _best(kind: str, method: str | None) -> Iterator[tuple[str, records.Record]]:
     today = imagenet_runs.code(kind)
-    for model in pretrained.NETWORKS:
+    for model in pretrained.trained_on(DATASET):
         collected = records.collect(kind, PROFILE, model, DATASET)
         known = [record for record in collected if record.spec.details.get("method") == method]
         if known:
@@ -143,7 +143,7 @@ def say_absent() -> None:
 def table1(known: Found) -> pd.DataFrame:
     """Table 1's ImageNet rows: the paper's accuracy, ours, the change, and the share of full precision that is kept."""
     stated, rows = _stated(), []
-    for model in pretrained.NETWORKS:
+    for model in pretrained.trained_on(DATASET):
         record = known.accuracy.get(model)
         for bits in PAPER_BITS:
             paper_says = with_origin(number(100 * stated.accuracy[bits], 2), stated.accuracy_origin[bits])

@@ -53,7 +53,7 @@ class Case:
     """A published network on the images of ``QUIDE_IMAGENET``; the seed decides the calibration images.
 
     Args:
-        model: a name in :data:`quide.pretrained.NETWORKS`.
+        model: a network of ImageNet, by its name in :data:`quide.pretrained.NETWORKS`.
         seed: a non-negative integer.
         images: score so many of the validation images, evenly spaced over the classes; None for all.
     """
@@ -63,7 +63,8 @@ class Case:
     images: int | None = None
 
     def __post_init__(self):
-        pretrained.network(self.model)
+        if self.model not in (known := pretrained.trained_on(DATASET)):
+            raise ValueError(f"model must be one of {', '.join(known)}, got {self.model!r}")
         if self.images is not None and self.images < 1:
             raise ValueError(f"images must be at least 1, or None for all, got {self.images}")
 

