@@ -67,6 +67,7 @@ def run(
     experiment: Annotated[str, typer.Argument(help="Such as exp1; notebooks/ holds one notebook an experiment.")],
     seeds: Annotated[list[int] | None, typer.Option(help="A seed; repeat for more.", metavar="SEED")] = None,
     datasets: Annotated[list[str] | None, typer.Option(help="A data set; repeat for more.", metavar="NAME")] = None,
+    models: Annotated[list[str] | None, typer.Option(help="A network; repeat for more.", metavar="NAME")] = None,
     profile: Annotated[
         str | None, typer.Option(help="smoke (seconds), quick (minutes), short (of ResNet-18) or paper (the protocol).")
     ] = None,
@@ -79,7 +80,7 @@ def run(
     """
     from quide import book
 
-    asked = {"seeds": seeds, "datasets": datasets, "profile": profile, "device": device}
+    asked = {"seeds": seeds, "datasets": datasets, "models": models, "profile": profile, "device": device}
     parameters = {name: value for name, value in asked.items() if value}
     _check(parameters)
     if output is not None and output.suffix != ".ipynb":
@@ -191,7 +192,7 @@ def _check(parameters: dict[str, Any]) -> None:
     """Refuse unknown or repeated values before a kernel is started."""
     from quide.records import PROFILES
 
-    for name in ("seeds", "datasets"):
+    for name in ("seeds", "datasets", "models"):
         values = parameters.get(name, [])
         if len(set(values)) < len(values):
             raise ValueError(f"{name} must differ from one another, got {', '.join(map(str, values))}")

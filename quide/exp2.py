@@ -3,70 +3,131 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from quide import latency, metric, paper, profiles, records, report, runs, stats, table1
+from quide import latency, metric, paper, profiles, ptq, records, report, runs, stats, table1
 from quide.evaluate import PAPER_BITS
 from quide.report import number, percent, with_origin
 from quide.table1 import Condition, claims, mean_ratios, ratio
 
 MODEL, DATASET, CONDITION = "resnet18", "cifar10", "cifar10-resnet18"
+PUBLISHED = (
+    "resnet20"  # a residual network that is trained to the end, for whoever lacks the GPU that the paper's takes
+)
 RERUN = "quide run exp2 --profile paper --device cuda"
 SHORT = "quide run exp2 --profile short"
+BESIDE = f"quide run exp2 --profile paper --models {PUBLISHED}"
 ROUNDED = ("8", "4", "2")  # timed configurations that round after each layer
 # What moving the quantizers comes to in a network without max-pooling between its layers.
 SHOWN = {runs.COMMUTED_8: "8 (merged with the ReLU)"}
+SITES = {"output": "before its ReLU (the paper's)", "relu": "after its ReLU", "input": "at its input"}
+SITED_BITS = (32, 8, 4)
+MARKS = (("o", report.BLUE), ("s", report.ORANGE))
 
 
 # --- what is run -----------------------------------------------------------------------------------------------------
 
 
 def run(
-    seeds: Sequence[int], profile: str, device: str = "cpu"
+    models: Sequence[str], seeds: Sequence[int], profile: str, device: str = "cpu"
 ) -> list[tuple[runs.Case, records.Record, records.Record]]:
-    """Training, accuracy and latency of each seed, computed where there is no record; each triple holds the case, its
-    accuracy and its latency. None at the profiles of embedded weights, which ResNet-18 has too many of."""
+    """Training, accuracy and latency of each network and seed, computed where there is no record; each triple holds the
+    case, its accuracy and its latency. None at the profiles of embedded weights, which these networks have too many of.
+
+    The published network is not trained, so that it has no short schedule: it is run by the paper's protocol always,
+    and timed once. If its weights cannot be had, that is said.
+
+    Raises:
+        ValueError: a model that is neither the paper's nor the published one.
+    """
+    if unknown := sorted(set(models) - {MODEL, PUBLISHED}):
+        raise ValueError(f"models must be of {MODEL}, {PUBLISHED}, got {unknown[0]!r}")
     if profiles.profile(profile).embedded:
         return []
     done = []
-    for case in [runs.Case(MODEL, DATASET, seed, profile) for seed in seeds]:
+    for case in [runs.Case(MODEL, DATASET, seed, profile) for seed in seeds if MODEL in models]:
         runs.training(case, device).result()
         done.append((case, runs.accuracy(case).result(), runs.timing(case, device, progress=False).result()))
+    return done + (_run_published(seeds, device) if PUBLISHED in models else [])
+
+
+def _run_published(seeds: Sequence[int], device: str) -> list[tuple[runs.Case, records.Record, records.Record]]:
+    cases, done = [runs.Case(PUBLISHED, DATASET, seed, "paper") for seed in seeds], []
+    try:
+        for case in cases:
+            timed = runs.timing(cases[0], device, progress=False).result()
+            done.append((case, runs.accuracy(case).result(), timed))
+            for site in SITES:
+                sited(case, site).result()
+    except FileNotFoundError as error:
+        report.say(f"{runs.published_network(PUBLISHED).title} was not run: {error}.")
     return done
 
 
+def sited(case: runs.Case, site: str) -> runs.Run:
+    """Accuracy with activations rounded at one of :data:`SITES`; the paper's is the run of all widths."""
+    if site == ptq.PAPER.activation_site:
+        return runs.accuracy(case)
+    return runs.accuracy(case, SITED_BITS, replace(ptq.PAPER, activation_site=site))
+
+
 def best_known() -> Condition:
-    """What records hold: the paper profile's, or else those of the short schedule."""
+    """What records hold of the paper's network: the paper profile's, or else those of the short schedule."""
     return table1.best_known(MODEL, DATASET, ("paper", "short"), RERUN)
 
 
+def known() -> list[Condition]:
+    """The same, and behind it the published network, if there are records of it."""
+    return [best_known(), *table1.present([table1.best_known(PUBLISHED, DATASET, ("paper",), BESIDE)])]
+
+
 def say_run(condition: Condition, profile: str) -> None:
-    """What this page ran, what it shows, and the commands for what it lacks."""
+    """What this page ran, what it shows of the paper's network, and the commands for what it lacks."""
     lines = []
     if profiles.profile(profile).embedded:
-        lines.append(f"At profile `{profile}` nothing is run: no weights of ResNet-18 travel with the checkout.")
+        lines.append(f"At profile `{profile}` nothing is run: no weights of these networks travel with the checkout.")
     if condition.measured is None:
         lines.append(
-            "**There is no record of ResNet-18 on CIFAR-10 here**; the paper's side is shown alone. To train it for "
-            f"{profiles.profile('short').epochs} epochs, as a CPU can: `{SHORT} --seeds 0`."
+            "**There is no record of ResNet-18 on CIFAR-10 here**; the paper's side is shown without it. To train it "
+            f"for {profiles.profile('short').epochs} epochs, as a CPU can: `{SHORT} --seeds 0`."
         )
     elif condition.shortened:
         lines.append(
-            f"**Ours is from a short schedule: {condition.shortened}.** A network that has not finished training is "
-            "another network, so nothing that hangs on its accuracy gets a verdict."
+            f"**Our ResNet-18 is from a short schedule: {condition.shortened}.** A network that has not finished "
+            "training is another network, so nothing that hangs on its accuracy gets a verdict."
         )
     if condition.profile == "paper":
-        lines.append("Ours is from records of the paper's full protocol.")
+        lines.append("Our ResNet-18 is from records of the paper's full protocol.")
     else:
         lines.append(f"To run the paper's full protocol, which takes a GPU: `{RERUN}`.")
     report.say(" ".join(lines))
 
 
-def made_by(condition: Condition) -> str:
-    """The command that makes the records of a condition."""
-    return SHORT if condition.shortened else RERUN
+def say_published(found: Sequence[Condition]) -> None:
+    """Which published network stands beside the paper's, and what may be read from it."""
+    facts = runs.published_network(PUBLISHED)
+    for condition in found:
+        if not condition.published:
+            continue
+        seeds = len(condition.measured.seeds)
+        report.say(
+            f"Beside it stands **a network that is trained to the end: {facts.title}**, as its author published it "
+            f"({facts.source}). It is right on {percent(condition.summary.accuracy[32])} of the test images. With "
+            f"{seeds} seeds it is calibrated on {seeds} draws of {runs.CALIBRATION_SIZE} training images; nothing else "
+            "of it hangs on the seed. It is smaller than the paper's, so its accuracies get no verdict; what rounding "
+            "does to the order of the widths, and to latency, does."
+        )
+        return
+    report.say(f"The published {facts.title} ({facts.source}) has no record here. To run it: `{BESIDE}`.")
+
+
+def made_by(found: Sequence[Condition]) -> list[str]:
+    """The commands that make the records shown."""
+    commands = [SHORT if condition.shortened else RERUN for condition in found if not condition.published]
+    return commands + [BESIDE for condition in found if condition.published]
 
 
 def say_absent() -> None:
@@ -91,20 +152,21 @@ def say_training(condition: Condition) -> None:
     report.say(". ".join(lines) + "." if lines else "There is no training record yet.")
 
 
-def drop_table(condition: Condition) -> pd.DataFrame:
+def drop_table(found: Sequence[Condition]) -> pd.DataFrame:
     """What each width loses against full precision: the paper's drop, ours with an interval, verdict and reason."""
     rows = []
-    for bits in PAPER_BITS[1:]:
-        stated, origin = _stated_drop(condition, bits)
-        row = {"condition": condition.name, "bits": bits}
-        row["paper: drop (pp)"] = with_origin(number(100 * stated, 2), origin)
-        if condition.measured is None:
-            row |= {"ours: drop (pp)": "no record", "verdict": report.UNDECIDED, "reason": condition.absence}
-        else:
-            ours = _drop(condition, bits)
-            verdict, reason = drop_verdict(condition, bits)
-            row |= {"ours: drop (pp)": report.with_interval(ours, 100), "verdict": verdict, "reason": reason}
-        rows.append(row)
+    for condition in found:
+        for bits in PAPER_BITS[1:]:
+            stated, origin = _stated_drop(condition, bits)
+            row = {"condition": condition.name, "bits": bits}
+            row["paper: drop (pp)"] = with_origin(number(100 * stated, 2), origin)
+            if condition.measured is None:
+                row |= {"ours: drop (pp)": "no record", "verdict": report.UNDECIDED, "reason": condition.absence}
+            else:
+                ours = _drop(condition, bits)
+                verdict, reason = drop_verdict(condition, bits)
+                row |= {"ours: drop (pp)": report.with_interval(ours, 100), "verdict": verdict, "reason": reason}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -112,7 +174,7 @@ def drop_verdict(condition: Condition, bits: int) -> tuple[str, str]:
     """Verdict and reason for the drop at a width, by the limits for accuracies."""
     stated, _ = _stated_drop(condition, bits)
     ours = _drop(condition, bits)
-    return condition.judged(*report.accuracy_verdict(stated, ours.estimate, ours.low, ours.high))
+    return condition.judged(*report.accuracy_verdict(stated, ours.estimate, ours.low, ours.high), level=True)
 
 
 def _stated_drop(condition: Condition, bits: int) -> tuple[float, str]:
@@ -124,9 +186,11 @@ def _stated_drop(condition: Condition, bits: int) -> tuple[float, str]:
 
 
 def _drop(condition: Condition, bits: int) -> stats.Interval:
-    """Ours (fraction): mean over seeds with its t-interval; of one seed, with that of its paired test images."""
+    """Ours (fraction): mean over seeds with its t-interval; of one network, with that over its paired test images."""
     correct = condition.measured.correct
     full, narrow = (correct[:, PAPER_BITS.index(width)] for width in (32, bits))
+    if condition.published:  # its seeds share the weights: the images are what it could have got right by chance
+        return stats.mean_interval((full.astype(float) - narrow).mean(0))
     if len(correct) == 1:
         return stats.paired_difference_interval(narrow[0], full[0])
     return stats.mean_interval(full.mean(1) - narrow.mean(1))
@@ -145,43 +209,61 @@ def say_stated_latency() -> None:
     )
 
 
-def latency_table(condition: Condition) -> pd.DataFrame:
-    """:func:`quide.table1.latency_table` in this network's words."""
-    return table1.latency_table([condition]).replace(SHOWN)
+def latency_table(found: Sequence[Condition]) -> pd.DataFrame:
+    """:func:`quide.table1.latency_table` in these networks' words."""
+    return table1.latency_table(found).replace(SHOWN)
 
 
-def figure_overhead(condition: Condition) -> tuple:
+def show_overhead(found: Sequence[Condition]) -> None:
+    """:func:`figure_overhead`, or where nothing was measured that there is none."""
+    if measured := table1.present(found):
+        report.show(*figure_overhead(measured))
+    else:
+        say_absent()
+
+
+def figure_overhead(found: Sequence[Condition]) -> tuple:
     """Latency, relative to full precision, of everything that computes in float32 and rounds in between."""
     names = (runs.INTEGER_16, *ROUNDED, runs.COMMUTED_8)
     figure, axes = report.panels(width=7, height=2.8)
     axis, words = axes[0], []
-    for place, name in enumerate(names):
-        timed = np.array([ratio(record, name) for record in condition.timed])
-        middle, low, high = timed[:, 0].mean(), timed[:, 1].min(), timed[:, 2].max()
-        axis.errorbar(middle, place, xerr=[[middle - low], [high - middle]], fmt="o", color=report.BLUE, capsize=3)
-        words.append(f"{SHOWN.get(name, name)}: {middle:.2f}")
+    for row, (condition, (mark, color)) in enumerate(zip(found, MARKS, strict=False)):
+        said = []
+        for place, name in enumerate(names):
+            timed = np.array([ratio(record, name) for record in condition.timed])
+            middle, low, high = timed[:, 0].mean(), timed[:, 1].min(), timed[:, 2].max()
+            axis.errorbar(
+                middle, place + 0.25 * (row - (len(found) - 1) / 2), xerr=[[middle - low], [high - middle]],
+                fmt=mark, color=color, capsize=3, label=None if place else condition.network,
+            )  # fmt: skip
+            said.append(f"{SHOWN.get(name, name)}: {middle:.2f}")
+        words.append(f"{condition.network}, {', '.join(said)}")
+    axis.legend()
     axis.axvline(1, color=report.GREY, linestyle="--", linewidth=1)
     axis.set_yticks(range(len(names)), [SHOWN.get(name, name) for name in names])
     axis.invert_yaxis()
     axis.set(xlabel="latency relative to 32 bits", ylabel="bits", xlim=(0, None))
+    devices = "; ".join(dict.fromkeys(condition.measured.device for condition in found))
     caption = (
-        f"{condition.network} with simulated quantization: latency relative to the same network without (dashed), "
-        f"median and 10th to 90th percentile ({condition.measured.device})."
+        f"Simulated quantization: latency relative to the same network without (dashed), median and 10th to 90th "
+        f"percentile ({devices})."
     )
     return figure, "fig-exp2-overhead", caption, "Dot plot. " + "; ".join(words) + " times the latency of 32 bits."
 
 
-def say_latency(condition: Condition) -> None:
+def say_latency(found: Sequence[Condition]) -> None:
     """What our ratios show: rounding costs the same at any width, and less where less is done for it."""
-    if condition.measured is None:
-        return say_absent()
-    mean = mean_ratios(condition)
-    narrow = ", ".join(f"{mean[name]:.2f} at {name} bits" for name in ROUNDED)
-    report.say(
-        f"Relative to full precision, ours is {narrow}, and {mean[runs.INTEGER_16]:.2f} at 16 bits on an integer grid. "
-        f"The same 8-bit numbers take {mean[runs.COMMUTED_8]:.2f} when rounding is merged with the ReLU after it and "
-        f"overwrites what it reads. The float16 cast computes otherwise, and takes {mean['16']:.2f} on this device."
-    )
+    lines = []
+    for condition in table1.present(found):
+        mean = mean_ratios(condition)
+        narrow = ", ".join(f"{mean[name]:.2f} at {name} bits" for name in ROUNDED)
+        lines.append(
+            f"**{condition.network}.** Relative to full precision, ours is {narrow}, and {mean[runs.INTEGER_16]:.2f} "
+            f"at 16 bits on an integer grid. The same 8-bit numbers take {mean[runs.COMMUTED_8]:.2f} when rounding is "
+            "merged with the ReLU after it and overwrites what it reads. The float16 cast computes otherwise, and "
+            f"takes {mean['16']:.2f} on this device."
+        )
+    report.say("\n\n".join(lines)) if lines else say_absent()
 
 
 def overhead_verdict(condition: Condition) -> tuple[str, str]:
@@ -199,11 +281,10 @@ def overhead_verdict(condition: Condition) -> tuple[str, str]:
 # --- I against I' ----------------------------------------------------------------------------------------------------
 
 
-def reversal_table(condition: Condition) -> pd.DataFrame:
+def reversal_table(found: Sequence[Condition]) -> pd.DataFrame:
     """I and I' at 8 and 4 bits and which of the two each prefers, the paper's and ours."""
-    sources = {"the paper": condition.stated}
-    if condition.measured is not None:
-        sources[f"ours, {condition.name}"] = condition.summary
+    sources = {"the paper": found[0].stated}
+    sources |= {f"ours, {condition.name}": condition.summary for condition in table1.present(found)}
     rows = []
     for source, table in sources.items():
         row = {"source": source}
@@ -214,15 +295,65 @@ def reversal_table(condition: Condition) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def say_reversal(condition: Condition) -> None:
+def say_reversal(found: Sequence[Condition]) -> None:
     """At which thresholds the two scores part."""
-    lines = [f"With the paper's accuracies, {_parting(condition.stated.accuracy)}."]
-    if condition.measured is not None:
+    lines = [f"With the paper's accuracies, {_parting(found[0].stated.accuracy)}."]
+    for condition in table1.present(found):
         lines.append(
             f"With ours ({condition.name}), {_parting(condition.summary.accuracy)}; "
             f"our threshold is {percent(condition.measured.threshold, 1)}."
         )
     report.say(" ".join(lines))
+
+
+def site_table(found: Sequence[Condition]) -> pd.DataFrame:
+    """The published network with activations rounded at different places: accuracy at 8 and 4 bits (mean and standard
+    deviation over calibration draws), and which width I and I' prefer when both take the same time."""
+    rows = []
+    for condition in found:
+        for site, words in SITES.items():
+            if not (sited := [record for (_, name), record in _sited_records([condition]).items() if name == site]):
+                continue
+            shares = {bits: [each.values["accuracy"][str(bits)] for each in sited] for bits in SITED_BITS}
+            table = pd.DataFrame({"accuracy": {bits: np.mean(share) for bits, share in shares.items()}})
+            for quantity, threshold in (("index", 0.0), ("gated_index", condition.measured.threshold)):
+                compression = np.array([metric.compression_ratio(bits) for bits in table.index])
+                table[quantity] = metric.gated_index(compression, table.accuracy, 1.0, threshold)
+            row = {"network": condition.network, "activations rounded": words}
+            row |= {f"{bits} bits (%)": _mean_and_deviation(shares[bits]) for bits in SITED_BITS[1:]}
+            row |= {
+                f"{sign} prefers": _preferred(table, name) for name, sign in (("index", "I"), ("gated_index", "I'"))
+            }
+            rows.append(row | {"draws": len(sited)})
+    return pd.DataFrame(rows)
+
+
+def say_sites(found: Sequence[Condition]) -> None:
+    """Where the reversal is found and where it is not, of the places that activations can be rounded at."""
+    rows = site_table(found)
+    if rows.empty:
+        return
+    parted = (rows["I prefers"] == "4 bits") & (rows["I' prefers"] == "8 bits")
+    where = {kind: ", ".join(part["activations rounded"]) or "nowhere" for kind, part in rows.groupby(parted)}
+    report.say(
+        f"So of the same {rows.network.iloc[0]}, at 4 bits, the two scores prefer different widths where activations "
+        f"are rounded {where.get(True, 'nowhere')}; and the same width where they are rounded "
+        f"{where.get(False, 'nowhere')}. The paper's reversal belongs to its quantizer as much as to the network."
+    )
+
+
+def _sited_records(found: Sequence[Condition]) -> dict[tuple[int, str], records.Record]:
+    """What is known of a published network by seed and by one of :data:`SITES`."""
+    sited_records = {}
+    for condition in found:
+        for seed in condition.measured.seeds if condition.published else ():
+            case = runs.Case(condition.model, DATASET, seed, condition.profile)
+            sited_records |= {(seed, site): known for site in SITES if (known := sited(case, site).known()) is not None}
+    return sited_records
+
+
+def _mean_and_deviation(shares: Sequence[float]) -> str:
+    return f"{100 * np.mean(shares):.2f}" + (f" ± {100 * np.std(shares, ddof=1):.2f}" if len(shares) > 1 else "")
 
 
 def reversal_verdict(condition: Condition) -> tuple[str, str]:
@@ -257,25 +388,33 @@ def _parting(accuracy: pd.Series) -> str:
 # --- the end of the page ---------------------------------------------------------------------------------------------
 
 
-def summary_table(condition: Condition) -> pd.DataFrame:
+def summary_table(found: Sequence[Condition]) -> pd.DataFrame:
     """The paper's claims about EXP-2, one a row, with verdict and evidence drawn from the tables above."""
-    if condition.measured is None:
-        rows = [(f"{condition.name}: everything", report.UNDECIDED, condition.absence)]
-    else:
-        name, (stated, _) = condition.name, _stated_drop(condition, 4)
-        verdict, _ = drop_verdict(condition, 4)
-        lost = f"ours {report.with_interval(_drop(condition, 4), 100)} pp"
-        rows = [
-            *claims(condition),
-            (f"{name}: 4 bits lose {100 * stated:.0f} pp", *condition.judged(verdict, lost)),
-            (f"{name}: I prefers 4 bits to 8, I' 8 to 4", *reversal_verdict(condition)),
-            (f"{name}: slower when quantized, and as slow at 8 as at 2 bits", *overhead_verdict(condition)),
-        ]
+    rows = []
+    for condition in found:
+        if condition.measured is None:
+            rows.append((f"{condition.name}: everything", report.UNDECIDED, condition.absence))
+        else:
+            rows += _claims(condition)
     return pd.DataFrame(rows, columns=["claim", "verdict", "evidence"])
 
 
-def records_used(condition: Condition) -> list[records.Record]:
+def _claims(condition: Condition) -> list[tuple[str, str, str]]:
+    name, (stated, _) = condition.name, _stated_drop(condition, 4)
+    verdict, _ = drop_verdict(condition, 4)
+    lost = f"ours {report.with_interval(_drop(condition, 4), 100)} pp"
+    return [
+        *claims(condition),
+        (f"{name}: 4 bits lose {100 * stated:.0f} pp", *condition.judged(verdict, lost, level=True)),
+        (f"{name}: I prefers 4 bits to 8, I' 8 to 4", *reversal_verdict(condition)),
+        (f"{name}: slower when quantized, and as slow at 8 as at 2 bits", *overhead_verdict(condition)),
+    ]
+
+
+def records_used(found: Sequence[Condition]) -> list[records.Record]:
     """The records the page was drawn from."""
-    if condition.measured is None:
-        return []
-    return records.collect("training", condition.profile, MODEL, DATASET) + condition.measured.records
+    used = []
+    for condition in table1.present(found):
+        used += records.collect("training", condition.profile, condition.model, DATASET) + condition.measured.records
+    used += _sited_records(found).values()
+    return list({record.spec.key: record for record in used}.values())  # the paper's site is among the measured

@@ -390,12 +390,8 @@ def summary_table(known: Found) -> pd.DataFrame:
     where = f"{_title(record.spec.model)}: "
     sixteen, eight = _change(record, "16"), _change(record, "8")
     rows = [
-        ("16 bits lose nothing", _within(sixteen, 0.0001), f"change {report.with_interval(sixteen, 100)} pp"),
-        (
-            f"8 bits are nearly lossless ({100 * (stated[8] - stated[32]):+.2f} pp)",
-            _within(eight, report.CLOSE),
-            f"change {report.with_interval(eight, 100)} pp",
-        ),
+        ("16 bits lose nothing", *_within(sixteen, 0.0001)),
+        (f"8 bits are nearly lossless ({100 * (stated[8] - stated[32]):+.2f} pp)", *_within(eight, report.CLOSE)),
     ]
     for bits in (4, 2):
         verdict, reason = report.accuracy_verdict(stated[bits], *_values(_interval(record, label(bits))))
@@ -405,8 +401,7 @@ def summary_table(known: Found) -> pd.DataFrame:
     name = label(SEARCHED)
     change = _change(record, name, "8")
     score = _relative_score(record, name, SEARCHED)
-    evidence = f"change {report.with_interval(change, 100)} pp"
-    rows.append((f"{name} is as accurate as uniform 8", _within(change, report.CLOSE), evidence))
+    rows.append((f"{name} is as accurate as uniform 8", *_within(change, report.CLOSE)))
     verdict = report.REPRODUCED if score > 1 else report.NOT_REPRODUCED
     evidence = f"at equal latency its I' is {score:.2f} times that of uniform 8"
     rows.append((f"(implied) {name} scores above uniform 8", verdict, evidence))
@@ -495,11 +490,18 @@ def _level_verdict(model: str, record: records.Record, stated: pd.DataFrame) -> 
     return report.accuracy_verdict(stated.accuracy[32], *_values(_interval(record, "32")))
 
 
-def _within(change: Interval, limit: float) -> str:
-    """Reproduced where the change is within ``limit`` and known to 1 pp, in part where its interval reaches it."""
-    if abs(change.estimate) <= limit and change.high - change.low <= 2 * report.CLOSE:
-        return report.REPRODUCED
-    return report.IN_PART if change.low <= limit and change.high >= -limit else report.NOT_REPRODUCED
+def _within(change: Interval, limit: float) -> tuple[str, str]:
+    """Verdict and evidence: reproduced where the change is within ``limit`` and known to 1 pp, in part where its
+    interval reaches it."""
+    evidence = f"change {report.with_interval(change, 100)} pp"
+    if abs(change.estimate) <= limit:
+        if change.high - change.low <= 2 * report.CLOSE:
+            return report.REPRODUCED, evidence
+        return (
+            report.IN_PART,
+            f"{evidence}: within the limit, on too few images to know it to {100 * report.CLOSE:g} pp",
+        )
+    return report.IN_PART if change.low <= limit and change.high >= -limit else report.NOT_REPRODUCED, evidence
 
 
 def _threshold(full_precision: float) -> float:

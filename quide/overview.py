@@ -76,11 +76,13 @@ class Known:
         conditions: those of Table 1 on small images, measured or not.
         imagenet: the records of the page on ImageNet.
         language: the records of the page on language models.
+        beside: networks of others that stand beside one of the paper's, if there are records of them.
         measured: the conditions with accuracy and latency.
         truth: every mixed configuration on CIFAR-10; None without records.
     """
 
     conditions: list[table1.Condition]
+    beside: list[table1.Condition]
     imagenet: exp2_imagenet.Found
     language: llama3.Found
     measured: list[Measured]
@@ -108,7 +110,12 @@ def known() -> Known:
     conditions = [table1.best_known("simplecnn", dataset, ("paper",), "quide run exp1") for dataset in table1.NAMES]
     conditions.append(table1.best_known(exp2.MODEL, exp2.DATASET, ("paper",), exp2.RERUN))
     return Known(
-        conditions, exp2_imagenet.found(), llama3.found("paper"), readings.measured_conditions(), audit.landscapes()
+        conditions,
+        [each for each in exp2.known() if each.published],
+        exp2_imagenet.found(),
+        llama3.found("paper"),
+        readings.measured_conditions(),
+        audit.landscapes(),
     )
 
 
@@ -153,6 +160,7 @@ def say_count(rows: pd.DataFrame) -> None:
 def records_used(found: Known) -> list[Record]:
     """The records that the verdicts were drawn from."""
     rows = [record for each in found.measured for record in each.records]
+    rows += exp2.records_used(found.beside)
     return rows + found.imagenet.used + found.language.used + (found.truth.used if found.truth else [])
 
 
@@ -170,6 +178,9 @@ def _table1(found: Known) -> tuple[str, str]:
     ]
     if len(knees):
         evidence.append(f"knees: {_tally(knees['verdict'])}")
+    for condition in found.beside:
+        of_it = exp2.summary_table([condition])["verdict"]
+        evidence.append(f"claims about {condition.facts['label']}, of {condition.network} beside it: {_tally(of_it)}")
     return judged(verdicts, found.absent), _sentence([*evidence, *_missing(found)])
 
 

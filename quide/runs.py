@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +23,9 @@ from quide import datasets, embedded, evaluate, latency, models, observers, path
 from quide.datasets import ImageSet
 from quide.profiles import Profile, profile
 from quide.provenance import code_digest
+
+if TYPE_CHECKING:
+    from quide import pretrained
 
 CALIBRATION_SIZE = 512  # §3.3
 EMBEDDED_SEED = 0  # the training seed of the checkpoint that travels with the checkout
@@ -276,11 +281,16 @@ def _as_taken(case: Case, images: ImageSet) -> ImageSet:
     """The images as the case's network takes them: a published one has a normalization of its own."""
     if not case.published:
         return images
-    facts = _pretrained().network(case.model)
+    facts = published_network(case.model)
     return replace(images, mean=facts.mean, std=facts.std)
 
 
-def _pretrained():
+def published_network(model: str) -> pretrained.Network:
+    """Facts about one of :data:`PUBLISHED`."""
+    return _pretrained().network(model)
+
+
+def _pretrained() -> ModuleType:
     from quide import pretrained  # here, because torchvision's networks take longer to import than all of quide
 
     return pretrained
@@ -349,4 +359,4 @@ def test_checksum(case: Case) -> str:
         images = embedded.PARTS[case.dataset]["test"].sha256
     else:
         images = _checksum(case.dataset, "test")
-    return f"{images} {_pretrained().network(case.model).sha256}" if case.published else images
+    return f"{images} {published_network(case.model).sha256}" if case.published else images

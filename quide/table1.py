@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from quide import metric, paper, records, report, runs, scores, stats
 from quide.evaluate import PAPER_BITS, label
 from quide.report import UNKNOWN, number, percent, with_origin
-from quide.scores import CONDITION, Measured
+from quide.scores import BESIDE, CONDITION, Measured
 
 NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 TIMED = (*map(label, PAPER_BITS), runs.INTEGER_16, runs.COMMUTED_8)
@@ -34,7 +34,9 @@ class Condition:
 
     @property
     def name(self) -> str:
-        """The data set as printed; anything but the paper's full protocol says so."""
+        """The data set as printed; anything but the paper's network and full protocol says so."""
+        if self.published:
+            return f"{NAMES[self.dataset]} ({self.network})"
         return (
             NAMES[self.dataset]
             if self.profile in ("paper", "none")
@@ -42,19 +44,29 @@ class Condition:
         )
 
     @property
+    def published(self) -> bool:
+        """Whether the network is one that others have trained, and not the paper's."""
+        return (self.model, self.dataset) in BESIDE
+
+    @property
+    def paper_name(self) -> str:
+        """What :mod:`quide.paper` calls the condition, or the one that it stands beside."""
+        return (CONDITION | BESIDE)[self.model, self.dataset]
+
+    @property
     def stated(self) -> pd.DataFrame:
         """The paper's rows, indexed by width."""
-        return paper.table1(CONDITION[self.model, self.dataset]).set_index("bits")
+        return paper.table1(self.paper_name).set_index("bits")
 
     @property
     def facts(self) -> pd.Series:
         """The paper's facts about the condition."""
-        return paper.conditions().loc[CONDITION[self.model, self.dataset]]
+        return paper.conditions().loc[self.paper_name]
 
     @property
     def network(self) -> str:
         """The network as printed."""
-        return self.facts["label"].split(" / ")[0]
+        return runs.published_network(self.model).title if self.published else self.facts["label"].split(" / ")[0]
 
     @property
     def page(self) -> str:
@@ -79,16 +91,24 @@ class Condition:
     @property
     def shortened(self) -> str:
         """In words, how much shorter than the paper's the training was; empty when it was not."""
-        if self.measured is None:
+        if self.measured is None or self.published:
             return ""
         case = runs.Case(self.model, self.dataset, self.measured.seeds[0], self.profile)
         if case.size.epochs is None:
             return ""
         return f"trained for {case.recipe.epochs} epochs, the paper for {runs.RECIPES[self.model, self.dataset].epochs}"
 
-    def judged(self, verdict: str, reason: str) -> tuple[str, str]:
-        """A verdict on what hangs on training, and its reason: no verdict where the training was shortened."""
-        return (report.UNDECIDED, f"{reason}; {self.shortened}") if self.shortened else (verdict, reason)
+    def judged(self, verdict: str, reason: str, level: bool = False) -> tuple[str, str]:
+        """A verdict on what hangs on training, and its reason.
+
+        None is given where the training was shortened; nor on the ``level`` that an accuracy or its drop has, which is
+        the network's own, where the network is not the paper's.
+        """
+        if self.shortened:
+            return report.UNDECIDED, f"{reason}; {self.shortened}"
+        if level and self.published:
+            return report.UNDECIDED, f"{reason}; another network than the paper's"
+        return verdict, reason
 
 
 def best_known(model: str, dataset: str, profiles: Sequence[str], rerun: str) -> Condition:
@@ -124,7 +144,8 @@ def accuracy_table(found: Sequence[Condition]) -> pd.DataFrame:
             else:
                 mine = ours.loc[bits]
                 verdict, reason = condition.judged(
-                    *report.accuracy_verdict(stated.accuracy, mine.accuracy, mine.accuracy_low, mine.accuracy_high)
+                    *report.accuracy_verdict(stated.accuracy, mine.accuracy, mine.accuracy_low, mine.accuracy_high),
+                    level=True,
                 )
                 row |= {"ours P (%)": report.spread(mine, "accuracy", 100), "verdict": verdict, "reason": reason}
             rows.append(row)
@@ -139,6 +160,13 @@ def lossless_verdict(condition: Condition, bits: int, limit: float) -> tuple[str
     if abs(change.mean()) <= limit:
         return condition.judged(report.REPRODUCED, reason)
     return condition.judged(report.IN_PART if abs(change.mean()) <= report.CLOSE else report.NOT_REPRODUCED, reason)
+
+
+def collapse_verdict(condition: Condition, bits: int) -> tuple[str, str]:
+    """Whether a width leaves no more than guessing among the classes, to within what accuracies may differ by."""
+    chance, mine = 1 / int(condition.facts["num_classes"]), condition.summary.accuracy[bits]
+    reason = f"ours {percent(mine)}, guessing {percent(chance, 0)}"
+    return condition.judged(report.REPRODUCED if mine <= chance + report.CLOSE else report.NOT_REPRODUCED, reason)
 
 
 # --- latency ---------------------------------------------------------------------------------------------------------
@@ -338,15 +366,14 @@ def knee_table(found: Sequence[Condition]) -> pd.DataFrame:
 def claims(condition: Condition) -> list[tuple[str, str, str]]:
     """What the paper claims of each condition of Table 1, with verdict and evidence; of one that has records."""
     ours, stated, rows = condition.summary, condition.stated, []
-    for bits, claim in (
-        (32, "full-precision accuracy"),
-        (4, "accuracy at 4 bits"),
-        (2, "collapse to chance at 2 bits"),
-    ):
+    for bits, claim in ((32, "full-precision accuracy"), (4, "accuracy at 4 bits")):
         mine = ours.loc[bits]
         verdict = report.accuracy_verdict(stated.accuracy[bits], mine.accuracy, mine.accuracy_low, mine.accuracy_high)
         if not np.isnan(stated.accuracy[bits]):
-            rows.append((f"{condition.name}: {claim} ({percent(stated.accuracy[bits])})", *condition.judged(*verdict)))
+            judged = condition.judged(*verdict, level=True)
+            rows.append((f"{condition.name}: {claim} ({percent(stated.accuracy[bits])})", *judged))
+    if not np.isnan(stated.accuracy[2]):
+        rows.append((f"{condition.name}: collapse to chance at 2 bits", *collapse_verdict(condition, 2)))
     rows.append((f"{condition.name}: 16 bits loses nothing", *lossless_verdict(condition, 16, 0.0001)))
     rows.append((f"{condition.name}: stable through 8 bits", *lossless_verdict(condition, 8, report.CLOSE)))
     knee = int(condition.facts["knee_bits"])
@@ -365,7 +392,7 @@ def this_run_table(done: Sequence[tuple[runs.Case, records.Record, records.Recor
             interval = stats.wilson_interval(hits, count)
             rows.append(
                 {
-                    "condition": NAMES[case.dataset],
+                    "condition": Condition(case.model, case.dataset, "none", None, "").name,
                     "seed": case.seed,
                     "bits": bits,
                     "P (%) [95 % Wilson]": report.with_interval(interval, 100),

@@ -16,7 +16,7 @@ from decimal import ROUND_HALF_UP, Decimal
 import numpy as np
 import pandas as pd
 
-from quide import evaluate, exp3, latency, metric, models, paper, records, report, scores
+from quide import evaluate, exp3, latency, metric, models, paper, records, report, runs, scores
 from quide.evaluate import PAPER_BITS, label
 from quide.mixed import FULL_PRECISION
 from quide.recipes import SEARCHED
@@ -157,6 +157,11 @@ def networks(profile: str = "quick") -> dict[str, Network]:
     mixed = _mixed(profile)
     measured = {name: found for case, name in scores.CONDITION.items() if (found := _measured(*case)) is not None}
     candidates = [_measured_network(name, *found) for name, found in measured.items()]
+    candidates += [
+        _measured_network(name, *found, beside=runs.published_network(case[0]).title)
+        for case, name in scores.BESIDE.items()
+        if (found := _measured(*case)) is not None
+    ]
     if mixed is not None:
         candidates.append(_mixed_network(mixed))
     for name in paper.conditions().index:
@@ -167,7 +172,7 @@ def networks(profile: str = "quick") -> dict[str, Network]:
 
 def records_used(profile: str = "quick") -> list[records.Record]:
     """The records behind :func:`networks`."""
-    measured = [found for case in scores.CONDITION if (found := _measured(*case)) is not None]
+    measured = [found for case in scores.CONDITION | scores.BESIDE if (found := _measured(*case)) is not None]
     mixed = _mixed(profile)
     return [record for _, found in measured for record in found.records] + (mixed.used if mixed else [])
 
@@ -191,12 +196,14 @@ def _mixed(profile: str) -> exp3.Found | None:
         return None
 
 
-def _measured_network(condition: str, profile: str, found: scores.Measured) -> Network:
+def _measured_network(condition: str, profile: str, found: scores.Measured, beside: str = "") -> Network:
+    """Ours; ``beside`` names the network where it is not the paper's but stands beside it."""
+    source, whose = ("published", f"{beside} instead, as published, ") if beside else ("measured", "")
     summary = found.summary().set_index("bits")
     table = _table({bits: summary.accuracy[bits] for bits in PAPER_BITS}, "measured")
     table["measured"] = summary.latency_ms.loc[list(PAPER_BITS)].to_numpy()
     return _network(
-        condition, "measured", f"measured here{_unless_paper(profile)}", table, float(summary.accuracy[WIDTH]),
+        condition, source, f"{whose}measured here{_unless_paper(profile)}", table, float(summary.accuracy[WIDTH]),
         _averaged(found.seeds, profile), _timed(found.device, found.noisy),
     )  # fmt: skip
 

@@ -268,5 +268,5 @@ def test_a_network_that_cannot_be_had_does_not_stop_the_next(spoken, tmp_path, m
         raise FileNotFoundError(f"{case.model} is nowhere")
 
     monkeypatch.setattr(imagenet_runs, "accuracy", offline)
-    exp2_imagenet.run(list(pretrained.NETWORKS), [0, 1], None, 250, 64, 16, "paper")
+    exp2_imagenet.run(pretrained.trained_on("imagenet"), [0, 1], None, 250, 64, 16, "paper")
     assert spoken == ["ResNet-18 was not run: resnet18 is nowhere.", "ResNet-50 was not run: resnet50 is nowhere."]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
+from batch_norms import randomize_batch_norm
 from torch import nn
 from torch.nn import functional as F
 
@@ -56,8 +57,32 @@ def test_the_seed_alone_decides_the_weights(model):
     again, other = network("cifar10", 7, model).state_dict(), network("cifar10", 8, model).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     drawn = {name for name, weights in first.items() if weights.ndim > 1}
-    assert len(drawn) == {"simplecnn": 4, "resnet18": 21}[model]
+    assert len(drawn) == {"simplecnn": 4, "resnet18": 21, "resnet20": 20}[model]
     assert not any(torch.equal(first[name], other[name]) for name in drawn)
+
+
+def test_resnet20_is_the_network_of_the_reference():
+    """Against He et al.'s §4.2 written out, with option A: every second pixel, and channels of zeros on both sides."""
+    net, images = randomize_batch_norm(models.resnet20(5, 2)).eval(), torch.randn(3, 2, 32, 32)
+
+    def layer(block: nn.Module, number: int, x: torch.Tensor, stride: int = 1) -> torch.Tensor:
+        conv, norm = getattr(block, f"conv{number}"), getattr(block, f"bn{number}")
+        x = F.conv2d(x, conv.weight, None, stride, padding=1)
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+
+    x = F.relu(layer(net, 1, images))
+    for name, width in (("layer1", 16), ("layer2", 32), ("layer3", 64)):
+        for block in net.get_submodule(name):
+            halved = x.shape[1] != width
+            shortcut = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, width // 4, width // 4)) if halved else x
+            x = F.relu(layer(block, 2, F.relu(layer(block, 1, x, 2 if halved else 1))) + shortcut)
+    assert x.shape == (3, 64, 8, 8)
+    torch.testing.assert_close(net(images), net.linear(x.mean((2, 3))))
+
+
+def test_resnet20_has_the_size_of_the_reference():
+    assert sum(weights.numel() for weights in models.resnet20().parameters()) == 269_722  # He et al. give 0.27 million
+    assert len(models.quantizable_layers(models.resnet20())) == 20
 
 
 def test_building_leaves_the_global_generator_alone():

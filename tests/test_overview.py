@@ -25,7 +25,7 @@ def known(measured=(), truth=None) -> overview.Known:
         for dataset in table1.NAMES
     ]
     conditions.append(table1.Condition("resnet18", "cifar10", "none", None, "quide run exp2"))
-    return overview.Known(conditions, *NOTHING, list(measured), truth)
+    return overview.Known(conditions, [], *NOTHING, list(measured), truth)
 
 
 def headings(notebook: Path) -> set[str]:

@@ -267,8 +267,61 @@ def test_resnet18_put_there_by_hand_is_proven_and_used(package, tmp_path, monkey
     assert torch.equal(pretrained.load("resnet18").conv1.weight, model.conv1.weight)
 
 
+@pytest.fixture
+def akamaster(package, tmp_path, monkeypatch) -> Path:
+    """A folder, two levels below the one that QUIDE_DATA names, with a file as ResNet-20's author made his."""
+    facts, folder = pretrained.NETWORKS["resnet20"], tmp_path / "data" / "cifar10" / "networks"
+    folder.mkdir(parents=True)
+    state = {f"module.{name}": weights for name, weights in facts.empty().state_dict().items()}
+    file = folder / "resnet20-12fca82f.th"
+    torch.save({"state_dict": state, "best_prec1": 91.7}, file)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    monkeypatch.setitem(pretrained.NETWORKS, "resnet20", replace(facts, sha256=sha256))
+    monkeypatch.setenv("QUIDE_DATA", str(tmp_path / "data"))
+    return file
+
+
+def test_resnet20_is_read_from_a_folder_of_the_user_s(akamaster):
+    model = pretrained.load("resnet20")
+    published = torch.load(akamaster, weights_only=True)["state_dict"]
+    assert not model.training
+    assert torch.equal(model.layer3[0].conv1.weight, published["module.layer3.0.conv1.weight"])
+
+
+def test_resnet20_that_was_tampered_with_is_refused(akamaster):
+    akamaster.write_bytes(akamaster.read_bytes() + b"\0")
+    with pytest.raises(ValueError, match=f"{akamaster} is not the published file"):
+        pretrained.load("resnet20")
+
+
+def test_a_folder_without_the_weights_leads_to_the_author_s_page(akamaster, monkeypatch):
+    asked = []
+
+    def offline(address, file, sha256, progress):
+        asked.append(address)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    akamaster.unlink()
+    with pytest.raises(FileNotFoundError, match="ResNet-20's weights cannot be had.*name it in QUIDE_DATA"):
+        pretrained.load("resnet20")
+    assert asked[0].endswith("/pretrained_models/resnet20-12fca82f.th") and "akamaster/pytorch_resnet" in asked[0]
+
+
+@pytest.mark.skipif("QUIDE_DATA" not in os.environ, reason="set QUIDE_DATA to a folder with resnet20-12fca82f.th")
+def test_the_real_resnet20_is_the_published_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUIDE_CACHE", str(tmp_path))
+    model = pretrained.load("resnet20")
+    assert model.linear.weight.shape == (10, 64) and float(model.bn1.running_var.min()) > 0
+
+
+def test_networks_are_known_by_their_data_set():
+    assert pretrained.trained_on("imagenet") == ["resnet18", "resnet50"]
+    assert pretrained.trained_on("cifar10") == ["resnet20"]
+
+
 def test_an_unknown_network_is_refused():
-    with pytest.raises(ValueError, match="model must be one of resnet18, resnet50, got 'vgg'"):
+    with pytest.raises(ValueError, match="model must be one of resnet18, resnet50, resnet20, got 'vgg'"):
         pretrained.load("vgg")
 
 

@@ -9,15 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from batch_norms import randomize_batch_norm
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import fx, nn
 from torch.nn import functional as F
-from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
 
 import quide
-from quide import ptq
+from quide import models, ptq
 from quide.models import SimpleCNN, quantizable_layers
 from quide.ptq import PAPER, FakeQuantize, Grid, Scheme, affine_grid, fake_quantize, prepare, quantize, symmetric_grid
 
@@ -361,17 +361,6 @@ def build(name: str, seed: int = 0) -> nn.Module:
     return randomize_batch_norm(NETWORKS[name]()).eval()
 
 
-def randomize_batch_norm(net: nn.Module) -> nn.Module:
-    """Statistics and affine parameters as after training, so that folding has something to fold."""
-    for part in net.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.running_mean.normal_(0, 0.3)
-            part.running_var.uniform_(0.5, 2)
-            nn.init.normal_(part.weight, 1, 0.3)
-            nn.init.normal_(part.bias, 0, 0.3)
-    return net
-
-
 def images(count: int, seed: int = 1, shape: tuple[int, ...] = INPUT) -> torch.Tensor:
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
 
@@ -404,14 +393,15 @@ def test_many_bits_are_nearly_the_network_itself(name, scheme):
         torch.testing.assert_close(prepared.at(20, commute)(x), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_resnet18_commutes_folds_and_stays_close():
+@pytest.mark.parametrize(("name", "layers"), [("resnet18", 21), ("resnet20", 20)])
+def test_residual_networks_commute_fold_and_stay_close(name, layers):
     torch.manual_seed(0)
-    net, x = randomize_batch_norm(resnet18(num_classes=5)).eval(), images(2, shape=(3, 32, 32))
+    net, x = randomize_batch_norm(models.BUILDERS[name](num_classes=5)).eval(), images(2, shape=(3, 32, 32))
     prepared = prepare(net, x)
-    assert len(prepared.layers) == 21
+    assert len(prepared.layers) == layers
     assert not any(isinstance(part, nn.BatchNorm2d) for part in prepared.at(32).modules())
     torch.testing.assert_close(prepared.at(32)(x), net(x), rtol=1e-3, atol=1e-3)
-    mix = tuple(itertools.islice(itertools.cycle((8, 4, 32)), 21))
+    mix = tuple(itertools.islice(itertools.cycle((8, 4, 32)), layers))
     for bits in (8, mix):
         assert_same_bits(prepared.at(bits)(x), prepared.at(bits, commute=False)(x))
 

@@ -1,9 +1,11 @@
 """Specs of the runs: what makes two runs the same, what makes a record stale, and what is refused before any work."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from quide import datasets, models, ptq, recipes, records, runs, train
+from quide import datasets, models, pretrained, ptq, recipes, records, runs, train
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,50 @@ def test_a_record_hangs_on_the_code_of_its_own_network_alone(monkeypatch):
     after = [[make(case).code for make in makers] for case in cases]
     assert after[0] == before[0]
     assert all(new != old for new, old in zip(after[1], before[1], strict=True))
+
+
+def test_published_weights_decide_the_key_and_no_seed_decides_them(monkeypatch):
+    cases = [runs.Case("resnet20", "cifar10", seed, "paper") for seed in (0, 42)]
+    assert all(case.published and case.training_seed is None for case in cases)
+    assert runs.accuracy(cases[0]).spec.key != runs.accuracy(cases[1]).spec.key  # calibrated on other images
+    before = runs.accuracy(cases[0]).data
+    facts = pretrained.NETWORKS["resnet20"]
+    assert before.endswith(facts.sha256)
+    monkeypatch.setitem(pretrained.NETWORKS, "resnet20", replace(facts, sha256="0" * 64))
+    assert runs.accuracy(cases[0]).data != before
+
+
+def test_a_published_network_sees_images_as_it_was_trained_on_them(monkeypatch):
+    case = runs.Case("resnet20", "cifar10", 0, "paper")
+    monkeypatch.setattr(datasets, "load", lambda *_: few_images(600))
+    facts = pretrained.NETWORKS["resnet20"]
+    runs.test_images.cache_clear()
+    try:
+        tested = runs.test_images(case)
+    finally:
+        runs.test_images.cache_clear()
+    assert (tested.mean, tested.std) == (facts.mean, facts.std)
+    chosen = datasets.calibration_indices(600, runs.CALIBRATION_SIZE, 0)
+    expected = datasets.normalize(few_images(600).images[chosen], facts.mean, facts.std)
+    assert torch.equal(runs.calibration_images(case), expected)
+
+
+@pytest.mark.parametrize("selection", ["best", "last"])
+def test_a_published_network_is_loaded_and_never_trained(selection, monkeypatch):
+    case = runs.Case("resnet20", "cifar10", 0, "paper")
+    monkeypatch.setattr(pretrained, "load", lambda name: name)
+    with pytest.raises(ValueError, match="resnet20 is not trained here"):
+        runs.training(case)
+    if selection == "best":
+        assert runs.network(case, selection) == "resnet20"
+    else:
+        with pytest.raises(ValueError, match="selection must be 'best' of a published network"):
+            runs.network(case, selection)
+
+
+def test_a_published_network_has_no_short_schedule():
+    with pytest.raises(ValueError, match="profile short is for resnet18"):
+        runs.Case("resnet20", "cifar10", 0, "short")
 
 
 def few_images(count: int) -> datasets.ImageSet:
