@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from quide import latency, metric, paper, profiles, ptq, records, report, runs, stats, table1
+from quide import arithmetic, deployed, latency, metric, paper, profiles, ptq, records, report, runs, stats, table1
 from quide.evaluate import PAPER_BITS
 from quide.report import number, percent, with_origin
 from quide.table1 import Condition, claims, mean_ratios, ratio
@@ -25,7 +25,6 @@ ROUNDED = ("8", "4", "2")  # timed configurations that round after each layer
 SHOWN = {runs.COMMUTED_8: "8 (merged with the ReLU)"}
 SITES = {"output": "before its ReLU (the paper's)", "relu": "after its ReLU", "input": "at its input"}
 SITED_BITS = (32, 8, 4)
-MARKS = (("o", report.BLUE), ("s", report.ORANGE))
 
 
 # --- what is run -----------------------------------------------------------------------------------------------------
@@ -51,7 +50,15 @@ def run(
     for case in [runs.Case(MODEL, DATASET, seed, profile) for seed in seeds if MODEL in models]:
         runs.training(case, device).result()
         done.append((case, runs.accuracy(case).result(), runs.timing(case, device, progress=False).result()))
-    return done + (_run_published(seeds, device) if PUBLISHED in models else [])
+    if PUBLISHED in models:
+        done += _run_published(seeds, device)
+    for model in dict.fromkeys(case.model for case, _, _ in done):
+        try:
+            deployed.run(next(case for case, _, _ in done if case.model == model)).result()
+        except ModuleNotFoundError as error:
+            report.say(f"Real 8-bit arithmetic was not timed: {error}.")
+            break
+    return done
 
 
 def _run_published(seeds: Sequence[int], device: str) -> list[tuple[runs.Case, records.Record, records.Record]]:
@@ -227,7 +234,7 @@ def figure_overhead(found: Sequence[Condition]) -> tuple:
     names = (runs.INTEGER_16, *ROUNDED, runs.COMMUTED_8)
     figure, axes = report.panels(width=7, height=2.8)
     axis, words = axes[0], []
-    for row, (condition, (mark, color)) in enumerate(zip(found, MARKS, strict=False)):
+    for row, (condition, (mark, color)) in enumerate(zip(found, arithmetic.MARKS, strict=False)):
         said = []
         for place, name in enumerate(names):
             timed = np.array([ratio(record, name) for record in condition.timed])
@@ -396,7 +403,7 @@ def summary_table(found: Sequence[Condition]) -> pd.DataFrame:
             rows.append((f"{condition.name}: everything", report.UNDECIDED, condition.absence))
         else:
             rows += _claims(condition)
-    return pd.DataFrame(rows, columns=["claim", "verdict", "evidence"])
+    return pd.DataFrame(rows + arithmetic.claims(found), columns=["claim", "verdict", "evidence"])
 
 
 def _claims(condition: Condition) -> list[tuple[str, str, str]]:
@@ -416,5 +423,5 @@ def records_used(found: Sequence[Condition]) -> list[records.Record]:
     used = []
     for condition in table1.present(found):
         used += records.collect("training", condition.profile, condition.model, DATASET) + condition.measured.records
-    used += _sited_records(found).values()
+    used += [*_sited_records(found).values(), *arithmetic.measured(found).values()]
     return list({record.spec.key: record for record in used}.values())  # the paper's site is among the measured

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import cache
 
-from quide import imagenet_runs, llm_runs, mixed, runs
+from quide import deployed, imagenet_runs, llm_runs, mixed, runs
 from quide.records import Record, is_stale
 
-_MAKING = (runs.training, runs.accuracy, runs.timing, mixed.accuracy, mixed.timing, llm_runs.cross)
+_MAKING = (runs.training, runs.accuracy, runs.timing, deployed.run, mixed.accuracy, mixed.timing, llm_runs.cross)
 _MAKERS = {making(runs.Case("simplecnn", "mnist", 0)).spec.kind: making for making in _MAKING}
 # Their images and models are not here, so that only the code can be compared.
 _ELSEWHERE = {

@@ -82,7 +82,8 @@ def test_each_seed_is_trained_swept_and_timed(monkeypatch):
     asked = []
     monkeypatch.setattr(runs.Run, "result", lambda run: asked.append((run.spec.kind, run.spec.seed)) or run.spec)
     done = exp2.run([exp2.MODEL], [0, 42], "short")
-    assert asked == [(kind, seed) for seed in (0, 42) for kind in ("training", "accuracy", "latency")]
+    whole = [(kind, seed) for seed in (0, 42) for kind in ("training", "accuracy", "latency")]
+    assert asked == [*whole, ("deployed", 0)]
     assert [(case.seed, accuracy.kind, timed.kind) for case, accuracy, timed in done] == [
         (0, "accuracy", "latency"), (42, "accuracy", "latency"),
     ]  # fmt: skip
@@ -93,7 +94,7 @@ def test_the_published_network_is_swept_by_the_paper_s_protocol_and_timed_once(p
     asked = []
 
     def result(run):
-        site = run.spec.details["scheme"]["activation_site"]
+        site = run.spec.details.get("scheme", {}).get("activation_site")
         asked.append((run.spec.kind, run.spec.seed, run.spec.profile, site))
         return run.spec
 
@@ -101,7 +102,7 @@ def test_the_published_network_is_swept_by_the_paper_s_protocol_and_timed_once(p
     done = exp2.run([exp2.PUBLISHED], [0, 42], profile)
     assert [(case.model, case.seed, timed.seed) for case, _, timed in done] == [("resnet20", 0, 0), ("resnet20", 42, 0)]
     assert {name for _, _, name, _ in asked} == {"paper"}
-    assert {seed for kind, seed, _, _ in asked if kind == "latency"} == {0}
+    assert {(kind, seed) for kind, seed, _, _ in asked if kind != "accuracy"} == {("latency", 0), ("deployed", 0)}
     assert {(seed, site) for kind, seed, _, site in asked if kind == "accuracy"} == {
         (seed, site) for seed in (0, 42) for site in ("output", "relu", "input")
     }
@@ -114,6 +115,17 @@ def test_weights_that_cannot_be_had_are_said_and_stop_nothing(monkeypatch, said)
     monkeypatch.setattr(runs.Run, "result", result)
     assert exp2.run([exp2.PUBLISHED], [0], "paper") == []
     assert said == ["ResNet-20 was not run: put that file into a folder."]
+
+
+def test_without_the_extra_the_rest_is_run(monkeypatch, said):
+    def result(run):
+        if run.spec.kind == "deployed":
+            raise ModuleNotFoundError("onnxruntime is missing")
+        return run.spec
+
+    monkeypatch.setattr(runs.Run, "result", result)
+    assert len(exp2.run([exp2.MODEL, exp2.PUBLISHED], [0], "short")) == 2
+    assert said == ["Real 8-bit arithmetic was not timed: onnxruntime is missing."]
 
 
 def test_an_unknown_network_is_refused():
