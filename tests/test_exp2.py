@@ -321,6 +321,14 @@ def test_overhead_is_slower_and_alike_at_all_widths(latency, verdict):
     assert exp2.overhead_verdict(exp2.best_known())[0] == verdict
 
 
+@pytest.mark.parametrize(("two", "verdict"), [(0.08, report.REPRODUCED), (0.11, report.REPRODUCED),
+                                              (0.1125, report.NOT_REPRODUCED)])  # fmt: skip
+def test_a_collapse_is_no_more_than_guessing(two, verdict):
+    save("paper", 0)
+    save_accuracy(runs.accuracy(runs.Case(exp2.MODEL, exp2.DATASET, 0, "paper")), ACCURACY | {"2": two})
+    assert table1.collapse_verdict(exp2.best_known(), 2) == (verdict, f"ours {100 * two:.2f} %, guessing 10 %")
+
+
 @pytest.mark.parametrize("eight", [0.5, 0.7, 0.9475])
 @pytest.mark.parametrize("four", [0.3, 0.45, 0.54, 0.8])
 def test_the_thresholds_at_which_the_scores_part_are_those_of_the_formulas(four, eight):
