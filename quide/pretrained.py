@@ -357,7 +357,7 @@ NETWORKS = {
     ),
     # Its author normalized CIFAR-10 by the statistics of ImageNet.
     "resnet20": Network(
-        "ResNet-20", "cifar10", "github.com/akamaster/pytorch_resnet_cifar10",
+        "ResNet-20", "cifar10", "Y. Idelbayev's pytorch_resnet_cifar10, on GitHub",
         "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8", *_IMAGENET_PIXELS,
         _akamaster_weights, resnet20,
     ),

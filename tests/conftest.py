@@ -29,6 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: 0 if item.path.stem == "test_browser" else 2 if item.path.stem in late else 1)
 
 
+@pytest.fixture(autouse=True)
+def _figures_closed() -> Iterator[None]:
+    """Matplotlib keeps every figure that was not shown."""
+    yield
+    if (pyplot := sys.modules.get("matplotlib.pyplot")) is not None:
+        pyplot.close("all")
+
+
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     """The folder that holds ``pyproject.toml``."""

@@ -120,13 +120,13 @@ def test_no_index_or_host_is_named(checkout: Path, name: str) -> None:
 def test_every_import_of_the_library_is_declared(checkout: Path, project: dict) -> None:
     declared = {canonicalize_name(Requirement(line).name) for line in project["project"]["dependencies"]}
     extras = project["project"]["optional-dependencies"]
-    book, search, llm, awq = (
+    book, search, llm, awq, deploy = (
         declared | {canonicalize_name(Requirement(line).name) for line in extras[name]}
-        for name in ("book", "search", "llm", "awq")
+        for name in ("book", "search", "llm", "awq", "deploy")
     )
     allowed = {"book.py": book, "search.py": search, "report.py": book}
     allowed |= {f"{name}.py": llm for name in ("llm", "llm_methods", "llama2c", "random_llama", "harness")}
-    allowed["awq_checkpoint.py"] = llm | awq
+    allowed |= {"awq_checkpoint.py": llm | awq, "deployed.py": deploy}
     for file in sorted((checkout / "quide").glob("*.py")):
         for name in _third_party(file):
             assert canonicalize_name(DISTRIBUTIONS.get(name, name)) in allowed.get(file.name, declared), (

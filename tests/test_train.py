@@ -202,6 +202,7 @@ def test_the_model_is_trained_in_place_to_the_last_epoch():
     assert all(torch.equal(tensor, result.last[name]) for name, tensor in net.state_dict().items())
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # the epoch here takes no step
 @pytest.mark.parametrize("flushed_before", [False, True])
 @pytest.mark.parametrize("dies", [False, True])
 def test_denormals_are_flushed_while_training_and_the_callers_arithmetic_is_put_back(flushed_before, dies, monkeypatch):
