@@ -47,7 +47,7 @@ def table(found: Sequence[Condition]) -> pd.DataFrame:
             same = RUNTIME if name in (RUNTIME, INTEGER) else TORCH
             row["of 32 bits, same library"] = f"{ratio(record, name, same):.2f}"
             row["P (%)"] = _accuracy(values, name)
-            row["file (kB)"] = f"{values['bytes'][name] / 1000:.0f}" if name in values["bytes"] else report.UNKNOWN
+            row["MB"] = f"{values['bytes'][name] / 1e6:.1f}" if name in values["bytes"] else report.UNKNOWN
             rows.append(row)
     return pd.DataFrame(rows)
 

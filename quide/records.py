@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import glob
 import hashlib
 import json
 import math
@@ -260,7 +261,9 @@ def collect(
         _check_profile(profile)
     folders = f"{profile or '*'}/{kind or '*'}"
     _note(folders)
-    found = [read(file) for file in paths.results().glob(f"{folders}/*.json")]
+    asked = "-".join("*" if name is None else glob.escape(name) for name in (model, dataset))
+    names = "*" if model is dataset is None else f"{asked}-s*"  # hundreds of files: only what is asked for is parsed
+    found = [read(file) for file in paths.results().glob(f"{folders}/{names}.json")]
     wanted = [r for r in found if model in (None, r.spec.model) and dataset in (None, r.spec.dataset)]
     return sorted(wanted, key=_order)
 

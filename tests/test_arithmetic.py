@@ -58,7 +58,7 @@ def test_latencies_are_told_against_both_libraries():
         "1.00 (0.90 to 1.20)", "1.20 (1.08 to 1.44)", "0.80 (0.72 to 0.96)", "0.40 (0.36 to 0.48)",
     ]  # fmt: skip
     assert rows["of 32 bits, same library"].tolist() == ["1.00", "1.20", "1.00", "0.50"]
-    assert rows["file (kB)"].tolist() == ["–", "–", "1000", "300"]
+    assert rows["MB"].tolist() == ["–", "–", "1.0", "0.3"]
     assert rows["P (%)"][INTEGER].startswith("91.50 [") and rows["P (%)"][TORCH] == "–"
     assert IMAGES == 400  # what the interval is over
 

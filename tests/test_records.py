@@ -257,6 +257,16 @@ def test_collect_filters_and_sorts():
             records.collect(**name)
 
 
+def test_collect_parses_no_more_than_it_is_asked_for():
+    kept = record(model="resnet18", dataset="cifar10")
+    records.save(kept)
+    records.save(record(model="simplecnn", dataset="mnist")).write_text("damaged")
+    assert records.collect(model="resnet18") == records.collect(dataset="cifar10") == [kept]
+    assert records.collect(model="resnet*") == records.collect(dataset="cifar1") == []
+    with pytest.raises(ValueError, match="does not parse"):
+        records.collect()
+
+
 # --- load or run
 
 
