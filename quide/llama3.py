@@ -613,7 +613,7 @@ def absent_table(known: Found) -> pd.DataFrame:
     if not any(record.spec.model in FULL_SIZE for record in known.latency):
         rows.append(
             {
-                "absent": "the time a token takes, and the memory, at the size of Llama-3-8B",
+                "absent": "the time a token takes, and the memory, with all layers of Llama-3-8B",
                 "it takes": f"{llm.EXTRA}, a GPU with {RANDOM_GPU_GB} GB; its weights are random, so no token",
                 "command": RERUN_RANDOM,
             }
