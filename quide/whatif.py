@@ -29,6 +29,7 @@ WIDTH = metric.FULL_PRECISION_BITS
 FIGURES = 4  # significant digits of latencies and scores
 STEP = 0.01  # of the tolerance
 START, MIXED, RESNET = "cifar10-simplecnn-measured", "cifar10-simplecnn-mixed", "cifar10-resnet18-paper"
+PUBLISHED = "published"  # source of a network that others have trained
 IMAGENET = "imagenet-resnet18-paper"
 SUMMED = ", and below 32 bits summed over the layers as in EXP-3"
 
@@ -198,7 +199,7 @@ def _mixed(profile: str) -> exp3.Found | None:
 
 def _measured_network(condition: str, profile: str, found: scores.Measured, beside: str = "") -> Network:
     """Ours; ``beside`` names the network where it is not the paper's but stands beside it."""
-    source, whose = ("published", f"{beside} instead, as published, ") if beside else ("measured", "")
+    source, whose = (PUBLISHED, f"{beside} instead, as published, ") if beside else ("measured", "")
     summary = found.summary().set_index("bits")
     table = _table({bits: summary.accuracy[bits] for bits in PAPER_BITS}, "measured")
     table["measured"] = summary.latency_ms.loc[list(PAPER_BITS)].to_numpy()
@@ -271,7 +272,8 @@ def _network(
         timed: where the measured latencies are from; None where there are none.
     """
     facts, sizes = paper.conditions().loc[condition], _num_weights(condition)
-    kernel, stated = "paper" if source == "paper" else "measured", _paper_cells(condition, "latency_ms")
+    kernel = "paper" if source == "paper" else "measured"
+    stated = {} if source == PUBLISHED else _paper_cells(condition, "latency_ms")  # which are another network's
     table["paper"] = [stated.get(bits, (math.nan, ""))[0] for bits in table.bits]
     table["paper_origin"] = [stated.get(bits, (math.nan, "unknown"))[1] for bits in table.bits]
     sources = {"measured": timed} if timed else {}

@@ -75,12 +75,15 @@ def test_measured_networks_hold_the_means_of_the_records(known, checkout, monkey
         assert measured.device in network.latency_sources["measured"]
 
 
-def test_a_published_network_stands_beside_the_papers_and_lends_it_no_latency(known, checkout, monkeypatch):
+def test_a_published_network_stands_beside_the_papers_and_neither_lends_the_other_latencies(
+    known, checkout, monkeypatch
+):
     monkeypatch.setenv("QUIDE_RESULTS", str(checkout / "data" / "results"))
     network, measured = known["cifar10-resnet18-published"], scores.measured("resnet20", "cifar10", "paper")
     assert "ResNet-20 instead, as published" in network.label
     assert network.table.accuracy.iloc[0] == pytest.approx(measured.summary().accuracy[0], rel=1e-12)
     assert network.threshold() == pytest.approx(measured.threshold, rel=1e-12)
+    assert "paper" not in network.latency_sources and network.table.paper.isna().all()
     theirs = known["cifar10-resnet18-paper"].table.measured.dropna()
     assert not set(theirs) & set(network.table.measured)
 
