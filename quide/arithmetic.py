@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from quide import deployed, metric, records, report, runs, stats
+from quide import deployed, metric, records, report, runs, stats, table1
 from quide.deployed import CONFIGURATIONS, INTEGER, RUNTIME, SIMULATED, TORCH
 from quide.report import number, percent
 from quide.table1 import Condition
-
-MARKS = (("o", report.BLUE), ("s", report.ORANGE))  # of networks side by side
 
 
 def measured(found: Sequence[Condition]) -> dict[str, records.Record]:
@@ -27,10 +25,9 @@ def measured(found: Sequence[Condition]) -> dict[str, records.Record]:
     return known
 
 
-def ratio(record: records.Record, name: str, reference: str) -> float:
+def ratio(record: records.Record, name: str, over: str) -> float:
     """Median latency of a configuration over that of another."""
-    latencies = record.values["latencies"]
-    return latencies[name]["median_ms"] / latencies[reference]["median_ms"]
+    return table1.ratio(record, name, over)[0]
 
 
 def table(found: Sequence[Condition]) -> pd.DataFrame:
@@ -40,10 +37,10 @@ def table(found: Sequence[Condition]) -> pd.DataFrame:
     for network, record in measured(found).items():
         values = record.values
         for name in CONFIGURATIONS:
-            timed, start = values["latencies"][name], values["latencies"][TORCH]["median_ms"]
-            row = {"network": network, "bits, library": name, "median (ms)": number(timed["median_ms"], 2)}
-            spread = f"({timed['p10_ms'] / start:.2f} to {timed['p90_ms'] / start:.2f})"
-            row["of 32 bits, PyTorch"] = f"{ratio(record, name, TORCH):.2f} {spread}"
+            median = values["latencies"][name]["median_ms"]
+            row = {"network": network, "bits, library": name, "median (ms)": number(median, 2)}
+            middle, low, high = table1.ratio(record, name, TORCH)
+            row["of 32 bits, PyTorch"] = f"{middle:.2f} ({low:.2f} to {high:.2f})"
             same = RUNTIME if name in (RUNTIME, INTEGER) else TORCH
             row["of 32 bits, same library"] = f"{ratio(record, name, same):.2f}"
             row["P (%)"] = _accuracy(values, name)
@@ -70,25 +67,15 @@ def show(found: Sequence[Condition], command: str) -> None:
 def figure(found: Sequence[Condition]) -> tuple:
     """Latency of 8 bits, simulated and in integers, over 32 bits."""
     drawn, (axis,) = report.panels(width=7, height=2.6)
-    known, words = measured(found), []
-    for row, ((network, record), (mark, color)) in enumerate(zip(known.items(), MARKS, strict=False)):
-        said = []
-        for place, name in enumerate(CONFIGURATIONS):
-            start = record.values["latencies"][TORCH]["median_ms"]
-            low, middle, high = (
-                record.values["latencies"][name][key] / start for key in ("p10_ms", "median_ms", "p90_ms")
-            )
-            axis.errorbar(
-                middle, place + 0.25 * (row - (len(known) - 1) / 2), xerr=[[middle - low], [high - middle]], fmt=mark,
-                color=color, capsize=3, label=None if place else network,
-            )  # fmt: skip
-            said.append(f"{name}: {middle:.2f}")
-        words.append(f"{network}, {'; '.join(said)}")
-    axis.legend()
-    axis.axvline(1, color=report.GREY, linestyle="--", linewidth=1)
-    axis.set_yticks(range(len(CONFIGURATIONS)), CONFIGURATIONS)
-    axis.invert_yaxis()
-    axis.set(xlabel="latency relative to 32 bits in PyTorch", xlim=(0, None))
+    known = measured(found)
+    ratios = {
+        network: [table1.ratio(record, name, TORCH) for name in CONFIGURATIONS] for network, record in known.items()
+    }
+    table1.draw_ratios(axis, ratios, CONFIGURATIONS, "32 bits in PyTorch")
+    words = [
+        f"{network}, " + "; ".join(f"{name}: {one[0]:.2f}" for name, one in zip(CONFIGURATIONS, values, strict=True))
+        for network, values in ratios.items()
+    ]
     environment = next(iter(known.values())).spec.details["environment"]
     caption = (
         "Real 8-bit arithmetic beside simulated: latency relative to 32 bits in PyTorch (dashed), median and 10th to "

@@ -233,23 +233,18 @@ def figure_overhead(found: Sequence[Condition]) -> tuple:
     """Latency, relative to full precision, of everything that computes in float32 and rounds in between."""
     names = (runs.INTEGER_16, *ROUNDED, runs.COMMUTED_8)
     figure, axes = report.panels(width=7, height=2.8)
-    axis, words = axes[0], []
-    for row, (condition, (mark, color)) in enumerate(zip(found, arithmetic.MARKS, strict=False)):
-        said = []
-        for place, name in enumerate(names):
-            timed = np.array([ratio(record, name) for record in condition.timed])
-            middle, low, high = timed[:, 0].mean(), timed[:, 1].min(), timed[:, 2].max()
-            axis.errorbar(
-                middle, place + 0.25 * (row - (len(found) - 1) / 2), xerr=[[middle - low], [high - middle]],
-                fmt=mark, color=color, capsize=3, label=None if place else condition.network,
-            )  # fmt: skip
-            said.append(f"{SHOWN.get(name, name)}: {middle:.2f}")
+    ratios, words = {}, []
+    for condition in found:
+        timed = np.array([[ratio(record, name) for name in names] for record in condition.timed])  # run, name, which
+        ratios[condition.network] = list(
+            zip(timed[..., 0].mean(0), timed[..., 1].min(0), timed[..., 2].max(0), strict=True)
+        )
+        said = [
+            f"{SHOWN.get(name, name)}: {one[0]:.2f}" for name, one in zip(names, ratios[condition.network], strict=True)
+        ]
         words.append(f"{condition.network}, {', '.join(said)}")
-    axis.legend()
-    axis.axvline(1, color=report.GREY, linestyle="--", linewidth=1)
-    axis.set_yticks(range(len(names)), [SHOWN.get(name, name) for name in names])
-    axis.invert_yaxis()
-    axis.set(xlabel="latency relative to 32 bits", ylabel="bits", xlim=(0, None))
+    table1.draw_ratios(axes[0], ratios, [SHOWN.get(name, name) for name in names], "32 bits")
+    axes[0].set_ylabel("bits")
     devices = "; ".join(dict.fromkeys(condition.measured.device for condition in found))
     caption = (
         f"Simulated quantization: latency relative to the same network without (dashed), median and 10th to 90th "
@@ -318,8 +313,9 @@ def site_table(found: Sequence[Condition]) -> pd.DataFrame:
     deviation over calibration draws), and which width I and I' prefer when both take the same time."""
     rows = []
     for condition in found:
+        known = _sited_records([condition])
         for site, words in SITES.items():
-            if not (sited := [record for (_, name), record in _sited_records([condition]).items() if name == site]):
+            if not (sited := [record for (_, name), record in known.items() if name == site]):
                 continue
             shares = {bits: [each.values["accuracy"][str(bits)] for each in sited] for bits in SITED_BITS}
             table = pd.DataFrame({"accuracy": {bits: np.mean(share) for bits, share in shares.items()}})

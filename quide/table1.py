@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from quide import metric, paper, records, report, runs, scores, stats
@@ -16,6 +17,7 @@ from quide.scores import BESIDE, CONDITION, Measured
 
 NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 TIMED = (*map(label, PAPER_BITS), runs.INTEGER_16, runs.COMMUTED_8)
+MARKS = (("o", report.BLUE), ("s", report.ORANGE))  # of networks side by side
 WIDTH_STYLES = {32: report.GREY, 16: report.PURPLE, 8: report.BLUE, 4: report.ORANGE, 2: report.GREEN}
 
 
@@ -172,11 +174,35 @@ def collapse_verdict(condition: Condition, bits: int) -> tuple[str, str]:
 # --- latency ---------------------------------------------------------------------------------------------------------
 
 
-def ratio(record: records.Record, name: str) -> tuple[float, float, float]:
-    """Median, p10 and p90 of a configuration over the median of 32 bits, from one timing run."""
-    reference = record.values["latencies"]["32"]["median_ms"]
+def ratio(record: records.Record, name: str, over: str = "32") -> tuple[float, float, float]:
+    """Median, p10 and p90 of a configuration over the median of another, 32 bits by default, from one timing run."""
+    reference = record.values["latencies"][over]["median_ms"]
     timed = record.values["latencies"][name]
     return timed["median_ms"] / reference, timed["p10_ms"] / reference, timed["p90_ms"] / reference
+
+
+def draw_ratios(
+    axis: plt.Axes, ratios: Mapping[str, Sequence[tuple[float, float, float]]], names: Sequence[str], reference: str
+) -> None:
+    """Dots with bars from p10 to p90: a row for each of ``names``, in it a mark for each network.
+
+    Args:
+        axis: to draw on.
+        ratios: by network, :func:`ratio` of each name.
+        names: as printed.
+        reference: what all are relative to, in words.
+    """
+    for row, ((network, values), (mark, color)) in enumerate(zip(ratios.items(), MARKS, strict=False)):
+        places = np.arange(len(names)) + 0.25 * (row - (len(ratios) - 1) / 2)
+        middle, low, high = np.array(values).T
+        axis.errorbar(
+            middle, places, xerr=[middle - low, high - middle], fmt=mark, color=color, capsize=3, label=network
+        )
+    axis.legend()
+    axis.axvline(1, color=report.GREY, linestyle="--", linewidth=1)
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.set(xlabel=f"latency relative to {reference}", xlim=(0, None))
 
 
 def mean_ratios(condition: Condition) -> dict[str, float]:

@@ -37,6 +37,22 @@ def _figures_closed() -> Iterator[None]:
         pyplot.close("all")
 
 
+@pytest.fixture
+def no_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder of records."""
+    monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a page says, paragraph after paragraph."""
+    from quide import report
+
+    paragraphs: list[str] = []
+    monkeypatch.setattr(report, "say", paragraphs.append)
+    return paragraphs
+
+
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     """The folder that holds ``pyproject.toml``."""

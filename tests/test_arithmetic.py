@@ -8,19 +8,9 @@ from known_records import IMAGES, PROVENANCE, bits_with
 from quide import arithmetic, deployed, exp2, records, report, runs, table1
 from quide.deployed import INTEGER, RUNTIME, SIMULATED, TORCH
 
+pytestmark = pytest.mark.usefixtures("no_records")
+
 MEDIANS = {TORCH: 50.0, SIMULATED: 60.0, RUNTIME: 40.0, INTEGER: 20.0}
-
-
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
-    monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
-
-
-@pytest.fixture
-def said(monkeypatch) -> list[str]:
-    paragraphs: list[str] = []
-    monkeypatch.setattr(report, "say", paragraphs.append)
-    return paragraphs
 
 
 def conditions() -> list[table1.Condition]:

@@ -8,6 +8,8 @@ from known_records import IMAGES, LATENCY, PROVENANCE, save_accuracy, save_timin
 
 from quide import exp2, metric, paper, records, report, runs, table1
 
+pytestmark = pytest.mark.usefixtures("no_records")
+
 ACCURACY = {"32": 0.95, "16": 0.95, "8": 0.9475, "4": 0.54, "2": 0.10}
 
 
@@ -21,19 +23,6 @@ def save(profile: str, seed: int, lift: float = 0.0, latency: dict[str, float] =
     values = {"history": history, "best_epoch": 3, "best_accuracy": 0.53, "last_accuracy": 0.53}
     values |= {"training": {"seconds": 120.0, "provenance": PROVENANCE}}
     records.save(records.Record(run.spec, values, run.code, run.data, PROVENANCE, 1.0))
-
-
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
-    monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
-
-
-@pytest.fixture
-def said(monkeypatch) -> list[str]:
-    """What is said, paragraph after paragraph."""
-    paragraphs: list[str] = []
-    monkeypatch.setattr(report, "say", paragraphs.append)
-    return paragraphs
 
 
 def save_published(seeds=(0, 42, 123), four: float = 0.6) -> None:
