@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from quide import datasets, evaluate, latency, models, ptq, records, runs
+from quide import evaluate, latency, ptq, records, runs
 from quide.datasets import BATCH
 from quide.provenance import code_digest
 from quide.runs import Case, Run
@@ -138,8 +138,7 @@ def run(case: Case, progress: bool = True) -> Run:
             "libraries": {name: metadata.version(name) for name in LIBRARIES},
         }
 
-    deciding = (OnnxNetwork, export, integers, _reader, _laid_out, run)
-    code = code_digest(*deciding, latency, ptq, models.BUILDERS[case.model], datasets.normalize)
+    code = code_digest("quide.deployed:run", *runs.ptq_code(case.model))
     return Run(case.spec(KIND, details), compute, code, runs.test_checksum(case))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -17,7 +17,6 @@ from quide import (
     imagenet,
     metric,
     models,
-    observers,
     paper,
     prefix_tree,
     pretrained,
@@ -129,11 +128,11 @@ def _observed(model: str, seed: int, calibration_sha256: str, activation_range: 
 
 def code(kind: str) -> str:
     """Digest of the code that the values of a kind of record hang on."""
-    sources = [
-        ptq, observers, models.quantizable_layers, datasets.normalize, datasets.calibration_indices, evaluate.predict,
-        imagenet.decode, pretrained.from_keras, pretrained._empty_keras_resnet50, models.stages,
+    names = [
+        "quide.ptq:prepare", "quide.datasets:normalize", "quide.datasets:calibration_indices", "quide.evaluate:predict",
+        "quide.imagenet:decode", "quide.pretrained:from_keras", "quide.models:stages",
     ]  # fmt: skip
-    return code_digest(*sources, *([prefix_tree, search.genetic] if kind == MIXED else []))
+    return code_digest(*names, *(["quide.prefix_tree:PrefixTree", "quide.search:genetic"] if kind == MIXED else []))
 
 
 def accuracy(case: Case, bits: Sequence[int | Configuration] = (*PAPER_BITS, SEARCHED)) -> Run:
@@ -142,7 +141,7 @@ def accuracy(case: Case, bits: Sequence[int | Configuration] = (*PAPER_BITS, SEA
     Values: ``accuracy`` (fractions) and ``correct`` (packed bits) by label, ``images``, ``calibrated_on`` (packed bits:
     which of the images were calibrated on too), ``groups`` (names) and ``num_weights`` of each.
     """
-    details = {"scheme": asdict(ptq.PAPER), "bits": [w if isinstance(w, int) else list(w) for w in bits]}
+    details = {"scheme": records.described(ptq.PAPER), "bits": [w if isinstance(w, int) else list(w) for w in bits]}
 
     def compute() -> dict:
         prepared, seen = case.prepared(), set(case.calibrated_on.files)
@@ -158,7 +157,7 @@ def quantizers(case: Case, bits: Sequence[int] = LOW_BITS) -> Run:
 
     Values: ``accuracy`` and ``correct`` by ``"<scheme>, <bits>"``, and at ``"32"``; ``images``.
     """
-    details = {"schemes": {name: asdict(scheme) for name, scheme in SCHEMES.items()}, "bits": list(bits)}
+    details = {"schemes": {name: records.described(scheme) for name, scheme in SCHEMES.items()}, "bits": list(bits)}
 
     def compute() -> dict:
         hits = {"32": _correct(case.prepared(), ptq.FULL_PRECISION, case)}
@@ -189,7 +188,7 @@ def mixed(
     if method not in ("genetic", "exhaustive"):
         raise ValueError(f"method must be genetic or exhaustive, got {method!r}")
     budget = {"population": population, "generations": generations} if method == "genetic" else {}
-    details = {"scheme": asdict(ptq.PAPER), "choices": list(choices), "method": method, **budget}
+    details = {"scheme": records.described(ptq.PAPER), "choices": list(choices), "method": method, **budget}
 
     def compute() -> dict:
         prepared, layers = case.prepared(), models.stages(case.network)

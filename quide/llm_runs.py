@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,11 @@ from quide import (
     evaluate,
     harness,
     latency,
-    llama2c,
     llm,
     llm_methods,
     mmlu,
     models,
-    observers,
     paths,
-    ptq,
     records,
     rounding,
     runs,
@@ -79,14 +76,8 @@ class Case:
 
 def code(kind: str) -> str:
     """Digest of the code that the values of a kind of record on language models hang on."""
-    quantized = (llm_methods, llama2c, rounding, ptq, observers)
-    deciding = {
-        ACCURACY: (harness.tasks, harness._requests, mmlu.draw, accuracy),
-        NEXT_TOKEN: (next_token,),
-        LATENCY: (latency, timing, _prefill, _decode),
-        MEMORY: (memory, _prefill),
-    }
-    return code_digest(*quantized, *deciding[kind])
+    deciding = {ACCURACY: "accuracy", NEXT_TOKEN: "next_token", LATENCY: "timing", MEMORY: "memory"}
+    return code_digest("quide.llm_methods:load", f"quide.llm_runs:{deciding[kind]}")
 
 
 def by_autoawq(case: Case) -> Case:
@@ -194,7 +185,7 @@ def next_token(case: Case, recipe: Recipe) -> Run:
 def _details(case: Case, recipe: Recipe) -> dict:
     calibrated = recipe.method == llm_methods.AWQ and case.checkpoint.form != AUTOAWQ
     questions = {"calibration_questions": CALIBRATION_QUESTIONS[torch.device(case.device).type]}
-    return {"recipe": asdict(recipe)} | (questions if calibrated else {})
+    return {"recipe": records.described(recipe)} | (questions if calibrated else {})
 
 
 def _facts(loaded: Loaded) -> dict:
@@ -218,7 +209,12 @@ def timing(case: Case, recipes: Sequence[Recipe], progress: bool = True) -> Run:
     """
     if slow := [recipe.method for recipe in recipes if recipe.method not in llm_methods.RUNS_LOW_BIT]:
         raise ValueError(f"recipes must be of {', '.join(llm_methods.RUNS_LOW_BIT)} to be timed, got {slow[0]}")
-    details = {"recipes": [asdict(recipe) for recipe in recipes], "prompt": PROMPT, "passes": PASSES, "warmup": WARMUP}
+    details = {
+        "recipes": [records.described(recipe) for recipe in recipes],
+        "prompt": PROMPT,
+        "passes": PASSES,
+        "warmup": WARMUP,
+    }
     details["environment"] = latency.environment(case.device)
 
     def compute() -> dict:
@@ -242,7 +238,7 @@ def memory(case: Case, recipe: Recipe) -> Run:
     Values: ``stored_bytes`` of the weights, and ``peak_bytes``: the most that a GPU held during a prefill of
     :data:`PROMPT` tokens, weights included; None on a CPU, where torch does not count.
     """
-    details = {"recipe": asdict(recipe), "prompt": PROMPT, "environment": latency.environment(case.device)}
+    details = {"recipe": records.described(recipe), "prompt": PROMPT, "environment": latency.environment(case.device)}
 
     def compute() -> dict:
         loaded, peak = case.loaded(recipe), None
@@ -328,7 +324,7 @@ def cross(case: runs.Case, progress: bool = True) -> Run:
 
 def cross_code(case: runs.Case) -> str:
     """Digest of the code that the values of :func:`cross` hang on."""
-    return code_digest(rounding, cross, *runs.ptq_code(case.model))
+    return code_digest("quide.llm_runs:cross", *runs.ptq_code(case.model))
 
 
 # --- log-likelihoods in a record -------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -30,7 +30,7 @@ def accuracy(case: Case, scheme: ptq.Scheme = ptq.PAPER, progress: bool = True) 
     ``full_precision_correct``; ``images``, their number; ``num_weights`` of each layer.
     """
     details = {
-        "scheme": asdict(scheme),
+        "scheme": records.described(scheme),
         "choices": list(CHOICES),
         "calibration_size": runs.CALIBRATION_SIZE,
         "training_seed": case.training_seed,
@@ -66,7 +66,12 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
     """
     size = case.size
     passes, warmup = max(size.passes // TIMED_SHARE, 2), max(size.warmup // TIMED_SHARE, 1)
-    details = {"backend": "simulated", "scheme": asdict(ptq.PAPER), "choices": list(CHOICES), "warmup": warmup}
+    details = {
+        "backend": "simulated",
+        "scheme": records.described(ptq.PAPER),
+        "choices": list(CHOICES),
+        "warmup": warmup,
+    }
     details |= {"passes": passes, "environment": latency.environment(device), "training_seed": case.training_seed}
 
     def compute() -> dict:
@@ -78,7 +83,12 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
         timings = latency.measure_interleaved(passed, warmup, passes, block=5, progress=progress, wait_s=size.wait_s)
         return timings.to_dict()
 
-    return Run(case.spec("mixed_latency", details), compute, _code(case, latency), runs.test_checksum(case))
+    return Run(
+        case.spec("mixed_latency", details),
+        compute,
+        _code(case, "quide.latency:measure_interleaved"),
+        runs.test_checksum(case),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,5 +203,5 @@ def _compression(configurations: list[Configuration], num_weights: tuple[int, ..
     return np.array([metric.compression_ratio(widths, num_weights) for widths in configurations])
 
 
-def _code(case: Case, *more) -> str:
-    return code_digest(prefix_tree, *runs.ptq_code(case.model), *more)
+def _code(case: Case, *more: str) -> str:
+    return code_digest("quide.prefix_tree:PrefixTree", *runs.ptq_code(case.model), *more)

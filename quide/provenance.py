@@ -5,20 +5,19 @@ from __future__ import annotations
 import ast
 import datetime
 import hashlib
-import inspect
 import os
 import platform
 import subprocess
 import sys
-import textwrap
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
-from types import ModuleType
 
 from quide import paths
 
 PACKAGES = ("torch", "torchvision", "numpy")
+# Modules that say who made a number and where it is kept, not what it is.
+UNDECIDING = ("quide.paths", "quide.provenance", "quide.records")
 
 
 def collect() -> dict:
@@ -36,34 +35,140 @@ def collect() -> dict:
 
 
 @cache
-def code_digest(*sources: ModuleType | type | Callable) -> str:
-    """SHA-256 (first 16 hex digits) of the given code with comments, docstrings and layout taken out.
+def code_digest(*names: str) -> str:
+    """SHA-256 (first 16 hex digits) of the functions of this package that decide a result, and of all they lean on.
 
-    A record stores the digest of the code that decides its numbers; when that code changes, the record is stale, and
-    when only its wording changes, it is not.
+    A record stores the digest of the code that made its numbers; when that code changes, the record is stale. Moving a
+    function to another file, the imports it is reached by, wording, type annotations and the texts of errors change no
+    result, and so do not count. Nothing is imported: the files are read.
+
+    Args:
+        names: functions, classes or constants to begin at, such as ``"quide.ptq:prepare"``. What their code names is
+            followed, as far as it is of this package and decides results (not :data:`UNDECIDING`).
+
+    Raises:
+        LookupError: there is no such name.
     """
-    total = hashlib.sha256()
-    for source in sources:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(source)))
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
-                node.body = node.body[1:]
-        total.update(repr(_shape(tree)).encode())
-    return total.hexdigest()[:16]
+    found: dict[tuple[str, str], str] = {}
+    waiting = []
+    for name in names:
+        module, _, member = name.partition(":")
+        if (start := _resolve(module, member)) is None:
+            raise LookupError(f"{name} is not in the package")
+        waiting.append(start)
+    while waiting:
+        place = waiting.pop()
+        if place not in found:
+            reader = _Reader(place[0])
+            found[place] = repr(reader.shape(_module(place[0]).definitions[place[1]]))
+            waiting += reader.named
+    shapes = sorted((member, shape) for (_, member), shape in found.items())
+    return hashlib.sha256(repr(shapes).encode()).hexdigest()[:16]
 
 
-def _shape(node: object) -> object:
-    """A syntax tree as nested lists, the same in every Python version.
+@dataclass(frozen=True)
+class _Module:
+    """What a file of the package defines at its top level, and what it imports: local name -> (module, name in it)."""
 
-    ``ast.unparse`` and ``ast.dump`` are not: they quote f-strings and print empty fields each in their own way.
-    """
-    if isinstance(node, ast.JoinedStr):  # Python 3.12 ends some with an empty text that the other versions do not have
-        parts = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
-        return ["JoinedStr", _shape(parts)]
-    if isinstance(node, ast.AST):
-        filled = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
-        return [type(node).__name__, *([name, _shape(value)] for name, value in filled)]
-    return [_shape(one) for one in node] if isinstance(node, list) else repr(node)
+    definitions: dict[str, ast.stmt]
+    imports: dict[str, tuple[str, str]]
+
+
+@cache
+def _module(name: str) -> _Module | None:
+    """The module of the package of that name; None if there is none."""
+    place = paths.PACKAGE.parent.joinpath(*name.split("."))
+    file = next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
+    if file is None or name.partition(".")[0] != paths.PACKAGE.name:
+        return None
+    definitions, imports = {}, {}
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            definitions[node.name] = node
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                definitions |= {one.id: node for one in ast.walk(target) if isinstance(one, ast.Name)}
+        else:
+            imports |= _imported(node)
+    return _Module(definitions, imports)
+
+
+def _imported(node: ast.AST) -> dict[str, tuple[str, str]]:
+    """Local name -> (module, name in it) of an import from the package, wherever in ``node`` it stands."""
+    found = {}
+    for part in ast.walk(node):
+        if isinstance(part, ast.ImportFrom) and (part.module or "").partition(".")[0] == paths.PACKAGE.name:
+            found |= {alias.asname or alias.name: (part.module, alias.name) for alias in part.names}
+    return found
+
+
+def _resolve(module: str, member: str) -> tuple[str, str] | None:
+    """Where a name that ``module`` knows is defined; None if outside the package, or in what decides no result."""
+    known = _module(module)
+    if known is None or module in UNDECIDING:
+        return None
+    if member in known.definitions:
+        return module, member
+    return _resolve(*known.imports[member]) if member in known.imports else None
+
+
+class _Reader:
+    """Reads one definition of a module: its shape, and the other definitions that it names."""
+
+    def __init__(self, module: str):
+        self.module, self.named = module, []
+        self.imports, self.hidden = dict(_module(module).imports), [set()]
+
+    def shape(self, node: object) -> object:
+        """A syntax tree as nested lists, the same in every Python version and wherever the code stands.
+
+        ``ast.unparse`` and ``ast.dump`` are not: they quote f-strings and print empty fields each in their own way.
+        """
+        if isinstance(node, list):
+            return [self.shape(one) for one in node if not isinstance(one, (ast.Import, ast.ImportFrom))]
+        if not isinstance(node, ast.AST):
+            return repr(node)
+        if isinstance(node, ast.JoinedStr):  # Python 3.12 ends some with an empty text that the others do not have
+            return ["JoinedStr", self.shape([part for part in node.values if getattr(part, "value", None) != ""])]
+        if isinstance(node, ast.Raise):
+            return ["Raise"]
+        if isinstance(node, (ast.Name, ast.Attribute)) and (place := self._definition(node)):
+            self.named.append(place)
+            return ["Name", place[1]]
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            return self._function(node)
+        return self._fields(node)
+
+    def _function(self, node: ast.FunctionDef | ast.Lambda) -> object:
+        self.imports |= _imported(node)
+        own = {one.arg for one in ast.walk(node) if isinstance(one, ast.arg)}
+        own |= {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
+        own |= {one.name for one in ast.walk(node) if isinstance(one, ast.FunctionDef) and one is not node}
+        self.hidden.append(self.hidden[-1] | own)
+        shape = self._fields(node)
+        self.hidden.pop()
+        return shape
+
+    def _fields(self, node: ast.AST) -> object:
+        filled = []
+        for name, value in ast.iter_fields(node):
+            if name == "body" and isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node, False):
+                value = value[1:]
+            if value is not None and value != [] and name not in ("annotation", "returns", "type_comment"):
+                filled.append([name, self.shape(value)])
+        return [type(node).__name__, *filled]
+
+    def _definition(self, node: ast.Name | ast.Attribute) -> tuple[str, str] | None:
+        """Where a plain or dotted name of this module is defined."""
+        if isinstance(node, ast.Name):
+            if node.id in self.hidden[-1]:
+                return None
+            if node.id in _module(self.module).definitions:
+                return self.module, node.id
+            return _resolve(*self.imports[node.id]) if node.id in self.imports else None
+        if isinstance(node.value, ast.Name) and node.value.id in self.imports and node.value.id not in self.hidden[-1]:
+            return _resolve(".".join(self.imports[node.value.id]), node.attr)
+        return None
 
 
 @cache

@@ -16,8 +16,8 @@ import uuid
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,6 +28,7 @@ from quide import paths, provenance
 
 SCHEMA = 1
 PROFILES = ("smoke", "quick", "short", "paper")
+LATER = {"later": True}  # metadata of a field that records were made without; see :func:`described`
 PARTIAL = ".partial"  # ending of a file that is still being written
 NOTES = "QUIDE_NOTES"  # variable that names a file to note in which folders were looked into
 ABANDONED_AFTER = 3600  # seconds after which a partial file's writer is taken to be dead
@@ -145,6 +146,16 @@ class Record:
         """What the file holds."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {**values, "key": self.key, "spec": self.spec.to_dict()}
+
+
+def described(choices: Any) -> dict[str, Any]:
+    """The fields of a dataclass as a spec holds them: one that came later only where it is not at its default.
+
+    Such a field is marked ``field(default=..., metadata=LATER)``, so that it leaves the names of older records alone.
+    """
+    values = asdict(choices)
+    late = {one.name: one.default for one in fields(choices) if one.metadata.get("later")}
+    return {name: value for name, value in values.items() if name not in late or value != late[name]}
 
 
 def path_of(spec: RunSpec) -> Path:
@@ -309,10 +320,30 @@ def _order(record: Record) -> tuple:
     return spec.kind, spec.profile, spec.model, spec.dataset, spec.seed, spec.canonical
 
 
+def latest_code(code: str) -> str:
+    """The digest of the latest code that is proven to give what the code of this digest gave (``data/codes.json``)."""
+    known = _equivalent_codes()
+    while code in known:
+        code = known[code]
+    return code
+
+
+def same_code(one: str, other: str) -> bool:
+    """Whether two digests are of the same code, or of codes proven to give the same."""
+    return latest_code(one) == latest_code(other)
+
+
+@cache
+def _equivalent_codes() -> dict[str, str]:
+    """Old digest to new, as ``tools/restamp.py`` wrote them after it had compared what both codes compute."""
+    file = paths.home() / "data" / "codes.json"
+    return json.loads(file.read_text(encoding="ascii")) if file.is_file() else {}
+
+
 def _staleness(record: Record, code: str, data: str | None) -> str:
     """Why the record is stale; empty when it is not."""
     reasons = []
-    if record.code != code:
+    if not same_code(record.code, code):
         reasons.append(f"made by code {record.code}, today's is {code}")
     if data is not None and record.data != data:
         reasons.append(f"made from data {record.data}, today's is {data}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from quide import datasets, embedded, evaluate, latency, models, observers, paths, ptq, records, train
+from quide import datasets, embedded, evaluate, latency, models, paths, ptq, records, train
 from quide.datasets import ImageSet
 from quide.profiles import Profile, profile
 from quide.provenance import code_digest
@@ -151,9 +151,9 @@ def training(case: Case, device: str = "cpu", progress: bool = True) -> Run:
             values[f"correct_{selection}"] = records.pack_bits(hits.numpy())
         return values
 
-    code = code_digest(train, models.BUILDERS[case.model], datasets.normalize, evaluate.predict)
+    code = code_digest("quide.train:fit", builder(case.model))
     data = f"{_checksum(case.dataset, 'train')} {_checksum(case.dataset, 'test')}"
-    return Run(case.spec("training", {"recipe": asdict(case.recipe)}), compute, code, data)
+    return Run(case.spec("training", {"recipe": records.described(case.recipe)}), compute, code, data)
 
 
 def accuracy(
@@ -178,7 +178,7 @@ def accuracy(
     if selection not in SELECTIONS:
         raise ValueError(f"selection must be one of {', '.join(SELECTIONS)}, got {selection!r}")
     details = {
-        "scheme": asdict(scheme),
+        "scheme": records.described(scheme),
         "bits": [width if isinstance(width, int) else list(width) for width in bits],
         "selection": selection,
         "calibration_size": calibration_size,
@@ -211,7 +211,7 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
     """
     details = {
         "backend": "simulated",
-        "scheme": asdict(ptq.PAPER),
+        "scheme": records.described(ptq.PAPER),
         "warmup": case.size.warmup,
         "passes": case.size.passes,
     }
@@ -230,16 +230,19 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
             passes, size.warmup, size.passes, progress=progress, wait_s=size.wait_s
         ).to_dict()
 
-    code = code_digest(latency, ptq, models.BUILDERS[case.model])
+    code = code_digest("quide.latency:measure_interleaved", "quide.ptq:prepare", builder(case.model))
     return Run(case.spec("latency", details), compute, code, test_checksum(case))
 
 
-def ptq_code(model: str) -> tuple:
+def ptq_code(model: str) -> tuple[str, ...]:
     """The code that the accuracy of a quantized network hangs on, for :func:`quide.provenance.code_digest`."""
-    return (
-        ptq, observers, models.BUILDERS[model], models.quantizable_layers, datasets.normalize,
-        datasets.calibration_indices, evaluate.predict,
-    )  # fmt: skip
+    data = "quide.datasets:normalize", "quide.datasets:calibration_indices"
+    return "quide.ptq:prepare", builder(model), *data, "quide.evaluate:predict"
+
+
+def builder(model: str) -> str:
+    """The code that builds a network, likewise."""
+    return f"quide.models:{models.BUILDERS[model].__name__}"
 
 
 def network(case: Case, selection: str = "best") -> nn.Module:

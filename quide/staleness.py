@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from quide import deployed, imagenet_runs, llm_runs, mixed, runs
-from quide.records import Record, is_stale
+from quide.records import Record, RunSpec, is_stale
 
 _MAKING = (runs.training, runs.accuracy, runs.timing, deployed.run, mixed.accuracy, mixed.timing, llm_runs.cross)
 _MAKERS = {making(runs.Case("simplecnn", "mnist", 0)).spec.kind: making for making in _MAKING}
@@ -22,10 +22,18 @@ def stale(record: Record) -> bool:
     Raises:
         KeyError: a kind of record that no run of the library makes.
     """
-    spec = record.spec
-    if spec.kind in _ELSEWHERE:
-        return is_stale(record, _ELSEWHERE[spec.kind](spec.kind))
-    return is_stale(record, *_today(spec.kind, runs.Case(spec.model, spec.dataset, spec.seed, spec.profile)))
+    if record.spec.kind in _ELSEWHERE:
+        return is_stale(record, code(record.spec))
+    return is_stale(record, *_today(record.spec.kind, _case(record.spec)))
+
+
+def code(spec: RunSpec) -> str:
+    """Digest of today's code that makes the record of a spec; errors as :func:`stale`."""
+    return _ELSEWHERE[spec.kind](spec.kind) if spec.kind in _ELSEWHERE else _today(spec.kind, _case(spec))[0]
+
+
+def _case(spec: RunSpec) -> runs.Case:
+    return runs.Case(spec.model, spec.dataset, spec.seed, spec.profile)
 
 
 @cache

@@ -1,7 +1,6 @@
 """Provenance: the digest follows the code and nothing else, and facts are asked for without side effects."""
 
 import datetime
-import importlib.util
 import json
 import os
 import shutil
@@ -19,9 +18,14 @@ import math
 LIMIT = 3  # a comment
 
 
+unused = 1
+
+
 def area(radius, scale=1.0):
     """Of a circle."""
     # why
+    if radius < 0:
+        raise ValueError("radius must not be negative")
     return math.pi * radius**2 * scale
 
 
@@ -30,76 +34,103 @@ class Shape:
 
     def size(self):
         """Its size."""
-        return f"{self.sides['all']:>{LIMIT}}"
+        return f"{bumped(self.sides['all']):>{LIMIT}}"
+
+
+def bumped(value):
+    return value + 1
 '''
-
-
-def load(tmp_path, source, name="sample"):
-    """Import ``source`` as a module of its own."""
-    folder = tmp_path / str(len(list(tmp_path.iterdir())))
-    folder.mkdir()
-    file = folder / f"{name}.py"
-    file.write_text(source)
-    spec = importlib.util.spec_from_file_location(name, file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
 def digest(tmp_path, monkeypatch):
-    def of(source, *names):
-        module = load(tmp_path, source)
-        monkeypatch.setitem(sys.modules, "sample", module)  # how inspect finds the source of a class
-        return provenance.code_digest(*([getattr(module, name) for name in names] or [module]))
+    """Digest of names in a package of the files given: ``digest({"shapes.py": source}, "shapes:area")``."""
 
-    return of
+    def of(files, *names):
+        package = tmp_path / f"v{len(list(tmp_path.iterdir()))}" / "sample"
+        for name, source in files.items():
+            (package / name).parent.mkdir(parents=True, exist_ok=True)
+            (package / name).write_text(source)
+        monkeypatch.setattr(paths, "PACKAGE", package)
+        monkeypatch.setattr(provenance, "UNDECIDING", ("sample.who",))
+        provenance._module.cache_clear()
+        provenance.code_digest.cache_clear()
+        return provenance.code_digest(*(f"sample.{name}" for name in names))
+
+    yield of
+    provenance._module.cache_clear()
+    provenance.code_digest.cache_clear()
+
+
+def of_original(digest, old="", new="", *names):
+    return digest({"shapes.py": ORIGINAL.replace(old, new)}, *(f"shapes:{name}" for name in names or ("area", "Shape")))
 
 
 @pytest.mark.parametrize("old, new", [
-    ('"""What the module is for."""', '"""Something else."""'), ('"""What the module is for."""\n', ""),
-    ("# a comment", "# another"), ("    # why\n", ""), ('"""Of a circle."""', '"""Area of a\n\n    circle."""'),
-    ('"""With a size."""', '"""Sized."""'), ('        """Its size."""\n', ""), ("\n\n\n", "\n\n\n\n"),
+    ('"""What the module is for."""', '"""Something else."""'), ("# a comment", "# another"), ("    # why\n", ""),
+    ('"""Of a circle."""', '"""Area of a\n\n    circle."""'), ('"""With a size."""', '"""Sized."""'),
+    ('        """Its size."""\n', ""), ("\n\n\n", "\n\n\n\n"), ("import math", "import math, json"),
     ("math.pi * radius**2 * scale", "(math.pi * (radius ** 2)\n        * scale)"),
+    ("radius, scale=1.0)", "radius: float, scale: float = 1.0) -> float"), ("must not", "may not"),
+    ("unused = 1", "unused = 2"),
 ])  # fmt: skip
-def test_wording_and_layout_do_not_change_the_digest(digest, old, new):
+def test_wording_layout_types_imports_and_what_is_not_used_do_not_change_the_digest(digest, old, new):
     assert ORIGINAL.count(old) >= 1
-    changed = ORIGINAL.replace(old, new)
-    assert digest(changed) == digest(ORIGINAL)
-    assert digest(changed, "area", "Shape") == digest(ORIGINAL, "area", "Shape")
+    assert of_original(digest, old, new) == of_original(digest)
 
 
 @pytest.mark.parametrize("old, new", [
     ("LIMIT = 3", "LIMIT = 4"), ("radius**2", "radius**3"), ("scale=1.0", "scale=2.0"), ("def size", "def length"),
-    ("import math", "import math, json"), ("'all'", "'some'"), ("self.sides", "Shape.sides"),
+    ("'all'", "'some'"), ("self.sides", "Shape.sides"), ("radius < 0", "radius < 1"), ("value + 1", "value + 2"),
 ])  # fmt: skip
 def test_code_changes_the_digest(digest, old, new):
     assert ORIGINAL.count(old) == 1
-    assert digest(ORIGINAL.replace(old, new)) != digest(ORIGINAL)
+    assert of_original(digest, old, new) != of_original(digest)
 
 
-def test_the_digest_is_of_the_named_parts_in_order(digest):
-    both = digest(ORIGINAL, "area", "Shape")
-    assert len({both, digest(ORIGINAL, "area"), digest(ORIGINAL, "Shape"), digest(ORIGINAL, "Shape", "area")}) == 4
-    assert digest(ORIGINAL.replace("LIMIT = 3", "LIMIT = 4"), "area", "Shape") == both
-    assert len(both) == 16 and int(both, 16) >= 0
+def test_the_digest_is_of_the_named_parts_and_of_what_they_lean_on(digest):
+    both = of_original(digest)
+    assert len({both, of_original(digest, "", "", "area"), of_original(digest, "", "", "Shape")}) == 3
+    assert of_original(digest, "", "", "Shape", "area") == both and len(both) == 16 and int(both, 16) >= 0
+    assert of_original(digest, "LIMIT = 3", "LIMIT = 4", "area") == of_original(digest, "", "", "area")
 
 
-def test_nested_functions_and_methods_have_a_digest(digest):
-    def local():
-        """Words."""
-        return 1
+HELPER = "def helper(x):\n    return x"
+MOVED = [
+    {"a.py": "from sample.b.c import helper\ndef f(x):\n    return helper(x)", "b/c.py": HELPER},
+    {"a.py": "from sample.b import c\ndef f(x):\n    return c.helper(x)", "b/c.py": HELPER},
+    {
+        "a.py": "from sample.b import helper\ndef f(x):\n    return helper(x)",
+        "b/__init__.py": "from sample.b.d import helper",
+        "b/d.py": HELPER,
+    },
+    {"a.py": "def f(x):\n    from sample.b import helper\n    return helper(x)", "b.py": HELPER},
+]
 
-    def documented_only():
-        """Nothing but words."""
 
-    assert provenance.code_digest(local) != provenance.code_digest(documented_only)
-    assert provenance.code_digest(provenance._version) == provenance.code_digest(provenance._version)
+@pytest.mark.parametrize("files", MOVED)
+def test_moved_code_and_other_imports_keep_the_digest(digest, files):
+    one_file = {"a.py": "def helper(x):\n    return x\ndef f(x):\n    return helper(x)"}
+    assert digest(files, "a:f") == digest(one_file, "a:f")
+    changed = {name: text.replace("return x", "return -x") for name, text in files.items()}
+    assert digest(changed, "a:f") != digest(one_file, "a:f")
+
+
+def test_what_decides_nothing_and_local_names_are_not_followed(digest):
+    files = {"a.py": "from sample import who\ndef f(size):\n    return who.name(size)\ndef size():\n    return 1"}
+    first = digest(files | {"who.py": "def name(x):\n    return x"}, "a:f")
+    assert digest(files | {"who.py": "def name(x):\n    return x * 2"}, "a:f") == first
+    assert digest({"a.py": files["a.py"].replace("return 1", "return 2"), "who.py": ""}, "a:f") == first
+
+
+def test_a_name_that_is_not_there_is_refused():
+    with pytest.raises(LookupError, match="quide.metric:no_such_name"):
+        provenance.code_digest("quide.metric:no_such_name")
 
 
 def test_the_digest_is_the_same_under_every_python_version(digest):
     """A record committed from one Python must not look stale under another, so this literal holds for all of them."""
-    assert digest(ORIGINAL) == "a25f1c93675d18ce"
+    assert of_original(digest) == "da2f3b17b9d28bb8"
 
 
 def test_collected_facts_are_plain_json():

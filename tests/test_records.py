@@ -287,6 +287,33 @@ def test_a_miss_computes_times_and_saves_a_hit_reads():
     assert len(calls) == 2
 
 
+def test_a_field_that_came_later_enters_a_spec_only_where_it_is_not_at_its_default():
+    @dataclasses.dataclass(frozen=True)
+    class Choices:
+        first: int = 1
+        later: str = dataclasses.field(default="no", metadata=records.LATER)
+
+    assert records.described(Choices()) == {"first": 1}
+    assert records.described(Choices(later="yes")) == {"first": 1, "later": "yes"}
+
+
+def test_a_record_of_code_that_is_proven_equivalent_is_fresh(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "codes.json").write_text('{"old": "middle", "middle": "new"}')
+    monkeypatch.setenv("QUIDE_HOME", str(tmp_path))
+    records._equivalent_codes.cache_clear()
+    try:
+        old = Record(spec(), {"accuracy": 0.5}, "old", "data", {}, 1.0)
+        assert [records.is_stale(old, code) for code in ("new", "middle", "old", "other")] == [
+            False,
+            False,
+            False,
+            True,
+        ]
+    finally:
+        records._equivalent_codes.cache_clear()
+
+
 @pytest.mark.parametrize("code, data, reason", [
     ("newer", "data", "made by code code, today's is newer"),
     ("code", "newer", "made from data data, today's is newer"),

@@ -1,0 +1,225 @@
+"""What the code that decides records computes on small inputs, as digests; ``tools/restamp.py`` compares two versions.
+
+``python tools/golden_outputs.py`` prints, as JSON, ``outputs``, a digest for every kind of record and network there are
+records of, and ``fresh``, the digests of code in the records that this version holds for fresh. The digests of outputs
+hold for one machine and its libraries: two versions of the code are compared on one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+import llama2c_files  # noqa: E402
+import tiny_llm  # noqa: E402
+
+from quide import (  # noqa: E402
+    datasets,
+    deployed,
+    embedded,
+    evaluate,
+    imagenet,
+    latency,
+    llama2c,
+    llm,
+    llm_methods,
+    llm_runs,
+    models,
+    prefix_tree,
+    pretrained,
+    ptq,
+    records,
+    rounding,
+    search,
+    staleness,
+    train,
+)
+
+SCHEMES = [
+    ptq.PAPER,
+    *(replace(ptq.PAPER, activation_site=site) for site in ("relu", "input")),
+    replace(ptq.PAPER, weight_per_channel=True, weight_range="mse", activation_range="mse"),
+    replace(ptq.PAPER, weight_range="percentile", activation_range="percentile", activation_site="input"),
+    replace(ptq.PAPER, rounding="half_up", weight_levels="full", quantize_logits=False),
+    replace(ptq.PAPER, rounding="floor", activation_symmetric=True, activation_range="mse"),
+    replace(ptq.PAPER, sixteen_bit="float16", fold_batch_norm=False),
+]
+WIDTHS = (32, 16, 8, 4, 2)
+IMAGES = 16
+TEXTS = ["Which of these is item 3 of a ?", "The item is the Answer : A and 7"]
+
+
+def digest(*values: object) -> str:
+    """SHA-256 over arrays, tensors, numbers and texts, bit for bit."""
+    total = hashlib.sha256()
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            value = value.detach().float().cpu().contiguous().numpy()
+        total.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+    return total.hexdigest()[:16]
+
+
+def network(name: str) -> torch.nn.Module:
+    """With random weights, and batch norms that have seen something."""
+    model = models.build(name, 10, 3, 32, seed=1)
+    generator = torch.Generator().manual_seed(0)
+    for part in model.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.normal_(0, 0.1, generator=generator)
+            part.running_var.uniform_(0.5, 2, generator=generator)
+    return model.eval()
+
+
+def images(size: int = IMAGES) -> torch.Tensor:
+    """Embedded CIFAR-10 images as the networks take them."""
+    return embedded.load("cifar10", "calibration").normalized(slice(0, size))
+
+
+@torch.inference_mode()
+def quantized(model: torch.nn.Module, batch: torch.Tensor, commute: bool = True) -> list[torch.Tensor]:
+    """Logits at every width under every scheme."""
+    logits = []
+    for scheme in SCHEMES:
+        prepared = ptq.prepare(model, batch, scheme)
+        layers = len(prepared.layers)
+        mixed = tuple(width for width, _ in zip((8, 4, 16, 32, 2) * layers, range(layers), strict=False))
+        logits += [prepared.at(width, commute=commute)(batch) for width in (*WIDTHS, mixed)]
+    return logits
+
+
+def timed() -> dict:
+    """The timing protocol by a clock that tells how often it was asked."""
+    ticks = count()
+    found = latency.measure_interleaved(
+        {"a": lambda: None, "b": lambda: None},
+        3,
+        25,
+        block=4,
+        synchronize=lambda: None,
+        clock=lambda: next(ticks) ** 1.1,
+    )
+    return {"latencies": found.to_dict()["latencies"], "aa_ratio": found.aa_ratio}
+
+
+def trained(name: str, dataset: str, recipe: train.Recipe, size: int) -> str:
+    """Two epochs on a few embedded images."""
+    facts, pool = datasets.info(dataset), embedded.load(dataset, "calibration")
+    model = models.build(name, facts.num_classes, facts.channels, facts.image_size, seed=1)
+    fitted = train.fit(
+        model, pool.subset(slice(0, size)), pool.subset(slice(0, 32)), recipe.shortened(2), 3, progress=False
+    )
+    return digest(*fitted.best.values(), *fitted.last.values(), fitted.history)
+
+
+def tree(model: torch.nn.Module, batch: torch.Tensor, choices=(16, 8, 4, 2), groups=None) -> torch.Tensor:
+    """Hits of every configuration, by the prefix tree."""
+    found = prefix_tree.PrefixTree(ptq.prepare(model, batch), choices, groups)
+    return found.correct(batch, torch.arange(len(batch)) % 10)
+
+
+def in_integers(model: torch.nn.Module) -> torch.Tensor:
+    """Logits of ONNX Runtime at 32 and at 8 bits."""
+    batch = images()
+    exported = deployed.export(ptq.prepare(model, batch).at(32), batch)
+    return torch.stack([deployed.OnnxNetwork(each)(batch) for each in (exported, deployed.integers(exported, batch))])
+
+
+def resnet50(search_too: bool) -> str:
+    """The published network's structure with random weights, on small images; decoding of a photograph's file."""
+    torch.manual_seed(0)
+    model = pretrained._empty_keras_resnet50().eval()
+    batch = torch.rand(2, 3, 64, 64)
+    with tempfile.TemporaryDirectory() as folder:
+        pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(file := Path(folder, "image.jpg"))
+        decoded = imagenet.decode(file)
+    prepared = ptq.prepare(model, batch)
+    with torch.inference_mode():
+        logits = [prepared.at(width)(batch) for width in WIDTHS]
+    found = [decoded, *logits, models.stages(model)]
+    if search_too:
+        best = search.genetic(lambda bits: 1 / (1 + sum(bits) % 17), 6, population=8, generations=4, elite=2, seed=5)
+        found += [best.best, best.history, tree(model, batch, (8, 4), list(models.stages(model).values()))]
+    return digest(*found)
+
+
+def weight_only(model: torch.nn.Module) -> str:
+    """Weights, and outputs, rounded without tracing."""
+    layers, batch, found = models.quantizable_layers(model), images(), []
+    seen = rounding.observe(model, layers, [batch])
+    for granularity in ("tensor", "channel", 32):
+        for outputs in (False, True):
+            rounded = rounding.round_weights(model, layers, 4, granularity)
+            if outputs:
+                rounding.round_outputs(rounded, seen, 4)
+            with torch.inference_mode():
+                found.append(rounded(batch))
+    return digest(*found)
+
+
+def language(folder: Path) -> str:
+    """Logits of a tiny model by every method and width, and of one in the format of llama2.c."""
+    checkpoints = [
+        llm.Checkpoint("tiny", tiny_llm.write(folder / "tiny"), "transformers", "0" * 64),
+        llm.Checkpoint("tiny2", llama2c_files.write(folder / "llama2c"), "llama2c", "0" * 64),
+    ]
+    found = []
+    for checkpoint in checkpoints:
+        recipes = [llm_methods.Recipe(method, bits) for method, widths in llm_methods.WIDTHS.items() for bits in widths]
+        recipes += [llm_methods.Recipe("rounding", 4, granularity=4), llm_methods.Recipe("rounding", 4, outputs=True)]
+        for recipe in recipes:
+            if checkpoint.form == "llama2c" and recipe.method not in ("none", "rounding"):
+                continue
+            loaded = llm_methods.load(checkpoint, recipe, lambda: TEXTS)
+            with torch.inference_mode():
+                tokens = loaded.encode("a b A")
+                found += [loaded.model(tokens).logits, tokens, loaded.stored_bytes, loaded.group or 0]
+    values = -np.abs(np.random.default_rng(0).normal(0, 9, (8, 4)))
+    return digest(*found, llm_runs.pack_log_likelihoods(values), llama2c.MODEL)
+
+
+def outputs() -> dict[str, str]:
+    """By kind of record and network."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    batch, found = images(), {}
+    normalized = [datasets.calibration_indices(100, 20, 3), images(5)]
+    for name in ("simplecnn", "resnet18", "resnet20"):
+        model = network(name)
+        logits, uncommuted = quantized(model, batch), quantized(model, batch, commute=False)
+        predicted = evaluate.predict(model, batch.split(4))
+        found[f"accuracy/{name}"] = digest(*logits, *normalized, predicted)
+        found[f"latency/{name}"] = digest(*logits, *uncommuted, timed())
+        found[f"deployed/{name}"] = digest(in_integers(model), *logits, timed())
+    simple = network("simplecnn")
+    hits = tree(simple, batch)
+    found["mixed_accuracy/simplecnn"] = digest(hits, *normalized)
+    found["mixed_latency/simplecnn"] = digest(hits, timed())
+    found["weight_only/simplecnn"] = digest(weight_only(simple), *normalized)
+    found["training/simplecnn"] = digest(
+        trained("simplecnn", "mnist", train.SIMPLECNN, 256),
+        trained("simplecnn", "cifar10", train.SIMPLECNN_AUGMENTED, 256),
+    )
+    found["training/resnet18"] = trained("resnet18", "cifar10", train.RESNET18, 48)
+    found["imagenet_accuracy/resnet50"] = found["imagenet_quantizers/resnet50"] = resnet50(search_too=False)
+    found["imagenet_mixed/resnet50"] = resnet50(search_too=True)
+    with tempfile.TemporaryDirectory() as folder:
+        spoken = language(Path(folder))
+    for kind in ("llm_accuracy", "llm_next_token", "llm_memory", "llm_latency"):
+        found[f"{kind}/*"] = digest(spoken, timed())
+    return found
+
+
+if __name__ == "__main__":
+    fresh = {record.code for record in records.collect() if not staleness.stale(record)}
+    print(json.dumps({"fresh": sorted(fresh), "outputs": outputs()}, indent=1))

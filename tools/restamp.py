@@ -1,0 +1,68 @@
+"""Keep records fresh over a change of code that changes no result: old digests are mapped to new ones, with proof.
+
+``python tools/restamp.py OLD_COMMIT`` runs ``tools/golden_outputs.py`` in a checkout of the old commit and in this one,
+on this machine. Of each kind of record and network whose outputs are bit-equal it notes in ``data/codes.json`` that
+what the old code made, the new code would make too. Records themselves are never touched. Where outputs differ nothing
+is noted, and the records are stale.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from quide import records, staleness
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+TABLE = CHECKOUT / "data" / "codes.json"
+
+
+def computed(checkout: Path) -> dict:
+    """What ``tools/golden_outputs.py`` of a checkout prints."""
+    script = checkout / "tools" / "golden_outputs.py"
+    environment = os.environ | {"PYTHONPATH": str(checkout), "QUIDE_HOME": str(checkout), "TQDM_DISABLE": "1"}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, cwd=checkout)
+    if done.returncode:
+        sys.exit(f"{script} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout[done.stdout.index("{\n") :])
+
+
+def computed_by(commit: str) -> dict:
+    """The same of a commit; one that is older than the script is asked by today's."""
+    with tempfile.TemporaryDirectory() as folder:
+        old = Path(folder, "old")
+        subprocess.run(["git", "worktree", "add", "--detach", "--quiet", old, commit], cwd=CHECKOUT, check=True)
+        try:
+            if not (script := old / "tools" / "golden_outputs.py").exists():
+                script.parent.mkdir(exist_ok=True)
+                shutil.copy(CHECKOUT / "tools" / script.name, script)
+            return computed(old)
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", old], cwd=CHECKOUT, check=True)
+
+
+def main(commit: str) -> None:
+    """Note the equivalences that hold and are needed."""
+    before, after = computed_by(commit), computed(CHECKOUT)
+    was, now = before["outputs"], after["outputs"]
+    for name in sorted(was.keys() | now.keys()):
+        print("equal  " if was.get(name) == now.get(name) else "DIFFERS", name)
+    equal = {name for name in was if was[name] == now.get(name)}
+    known = json.loads(TABLE.read_text()) if TABLE.is_file() else {}
+    for record in records.collect():
+        kind, code = record.spec.kind, staleness.code(record.spec)
+        proven = {f"{kind}/{record.spec.model}", f"{kind}/*"} & equal
+        if proven and record.code in before["fresh"] and not records.same_code(record.code, code):
+            known.pop(code, None)  # code that is back as it once was ends the chain
+            known[records.latest_code(record.code)] = code
+    TABLE.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="ascii")
+    print(f"Written: {TABLE.relative_to(CHECKOUT)}, {len(known)} entries")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
