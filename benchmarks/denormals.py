@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from benchmarks import harness
 from benchmarks.harness import Size
-from quide import train
+from quide.models import train
 
 DECAYED = 1e-10  # a weight this small has had no gradient but its own decay for a long time
 TIMED_STEPS = 10

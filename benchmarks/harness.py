@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from quide import datasets, embedded, provenance, runs
-from quide.datasets import ImageSet
+from quide.data import datasets, embedded
+from quide.data.datasets import ImageSet
+from quide.experiments import provenance, runs
 from quide.latency import Timings
 
 FOLDER = Path(__file__).resolve().parent

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from benchmarks import harness
 from benchmarks.harness import Goal, Result, Size
-from quide import models, stats, train
+from quide import stats
+from quide.models import networks, train
 
 EPOCHS = 4
 RECIPE = train.SIMPLECNN_AUGMENTED.shortened(EPOCHS)
@@ -35,7 +36,7 @@ def run(size: Size, progress: bool = False) -> Result:
     seconds: dict[str, list[float]] = {FLOAT32: [], MIXED: []}
     for seed in tqdm(range(size.seeds), desc="precision", unit="seed", disable=not progress):
         for name in reached:
-            model = models.build("simplecnn", num_classes=10, in_channels=3, image_size=32, seed=seed).to(device)
+            model = networks.build("simplecnn", num_classes=10, in_channels=3, image_size=32, seed=seed).to(device)
             started = time.perf_counter()
             fitted = train.fit(model, found, test, RECIPE, seed, progress=False, mixed_precision=name == MIXED)
             seconds[name].append(time.perf_counter() - started)

@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 from benchmarks import harness, sweep
 from benchmarks.harness import Goal, Result, Size
 from quide import latency, ptq, search
-from quide.datasets import BATCH
+from quide.data.datasets import BATCH
 from quide.evaluate import predict
-from quide.prefix_tree import PrefixTree
+from quide.evaluate.prefix_tree import PrefixTree
 from quide.search import Configuration
 
 CHOICES = (16, 8, 4, 2)

@@ -20,7 +20,7 @@ from torch import nn
 from benchmarks import harness, peers
 from benchmarks.harness import Goal, Result, Size
 from quide import latency, ptq
-from quide.datasets import ImageSet
+from quide.data.datasets import ImageSet
 
 BITS = (8, 4)
 FULL_PRECISION_LIMIT = 1.3  # times the plain pass

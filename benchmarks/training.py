@@ -1,7 +1,7 @@
 """Training with QuIDE, beside the usual DataLoader loop and beside bare forward and backward passes.
 
 Every contestant trains the same network by the same recipe (crop, flip, Adam, batches of 128) on the same images, for a
-fixed number of batches: a scaled epoch. QuIDE's includes what :func:`quide.train.fit` does once a run (padding the
+fixed number of batches: a scaled epoch. QuIDE's includes what :func:`fit` does once a run (padding the
 images, copying the weights, one test image); the DataLoader's workers are started beforehand.
 """
 
@@ -18,8 +18,9 @@ from torchvision import transforms
 
 from benchmarks import denormals, harness
 from benchmarks.harness import Goal, Result, Size
-from quide import latency, models, train
-from quide.datasets import ImageSet
+from quide import latency
+from quide.data.datasets import ImageSet
+from quide.models import networks, train
 
 RECIPE = train.SIMPLECNN_AUGMENTED.shortened(1)
 WORKERS = (0, 2)
@@ -147,7 +148,7 @@ class _Pictures(Dataset):
 
 
 def _model(layout: torch.memory_format) -> nn.Module:
-    return models.build("simplecnn", num_classes=10, in_channels=3, image_size=32, seed=0).to(memory_format=layout)
+    return networks.build("simplecnn", num_classes=10, in_channels=3, image_size=32, seed=0).to(memory_format=layout)
 
 
 def _adam(model: nn.Module, fused: bool | None) -> torch.optim.Optimizer:

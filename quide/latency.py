@@ -16,8 +16,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from quide import provenance
-
 BATCH_SIZE = 64
 WARMUP = 100
 PASSES = 1000
@@ -232,19 +230,6 @@ def foreign_share(before: CpuSample | None, after: CpuSample | None) -> float | 
         return None
     foreign = (after.busy - before.busy) - (after.own - before.own)
     return min(max(foreign / (after.total - before.total), 0.0), 1.0)
-
-
-def environment(device: str | torch.device = "cpu") -> dict[str, Any]:
-    """What a latency belongs to besides its configuration: the device and its name, cores, threads, torch's version."""
-    kind = torch.device(device).type
-    facts = provenance.collect()
-    return {
-        "device": kind,
-        "device_name": facts["cpu"] if kind == "cpu" else facts["accelerator"] or kind,
-        "cores": facts["cores"],
-        "threads": facts["threads"],
-        "torch": facts["packages"]["torch"],
-    }
 
 
 def _timed(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import operator
+import struct
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -12,6 +15,7 @@ from scipy import stats
 
 from quide import metric
 
+_LENGTH = struct.Struct("<Q")
 CHUNK = 2_000_000  # resampled images held at once: 16 MB of indices
 
 
@@ -247,3 +251,28 @@ def _tails(level: float) -> tuple[float, float]:
     if not 0 < level < 1:
         raise ValueError(f"level must be a confidence between 0 and 1, such as 0.95, got {level!r}")
     return (1 - level) / 2, (1 + level) / 2
+
+
+def pack_bits(bits: np.ndarray) -> str:
+    """A bool vector as base64 text of its zlib-compressed length and bits; :func:`unpack_bits` undoes it."""
+    bits = np.asarray(bits)
+    if bits.dtype != np.bool_ or bits.ndim != 1:
+        raise ValueError(f"bits must be a one-dimensional bool array, got {bits.dtype} of shape {bits.shape}")
+    content = _LENGTH.pack(len(bits)) + np.packbits(bits).tobytes()
+    return base64.b64encode(zlib.compress(content, 9)).decode()
+
+
+def unpack_bits(text: str) -> np.ndarray:
+    """The bool vector that :func:`pack_bits` made ``text`` from; ``ValueError`` for any other text."""
+    if not isinstance(text, str):
+        raise ValueError(f"text must be a bit set as pack_bits writes it, got {type(text).__name__}")
+    stream = zlib.decompressobj()
+    try:
+        content = stream.decompress(base64.b64decode(text, validate=True))
+        (length,) = _LENGTH.unpack_from(content)
+    except (ValueError, zlib.error, struct.error) as error:  # base64 raises ValueErrors
+        raise ValueError(f"text is not a bit set as pack_bits writes it ({error})") from error
+    bits = np.unpackbits(np.frombuffer(content, np.uint8, offset=_LENGTH.size)).astype(bool)
+    if not stream.eof or stream.unused_data or len(bits) != -(-length // 8) * 8 or bits[length:].any():
+        raise ValueError(f"text is not a bit set as pack_bits writes it (it does not hold the {length} bits it claims)")
+    return bits[:length]

@@ -46,7 +46,7 @@ def no_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a page says, paragraph after paragraph."""
-    from quide import report
+    from quidebook import report
 
     paragraphs: list[str] = []
     monkeypatch.setattr(report, "say", paragraphs.append)

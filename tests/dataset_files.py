@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from quide import datasets
+from quide.data import datasets
 
 SIZES = {"train": 20, "test": 8}
 IDX_STEMS = {"train": "train", "test": "t10k"}

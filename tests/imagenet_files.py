@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from quide import imagenet, pretrained
+from quide.data import imagenet
+from quide.models import pretrained
 
 CLASSES = ("n01440764", "n01443537", "n02084071")
 BLOCKS = (1, 2, 1, 1)
@@ -97,7 +98,7 @@ def keras_package(layers: list[dict], arrays: dict[str, np.ndarray], shards: int
 
 
 def shrink(monkeypatch) -> None:
-    """Let :mod:`quide.pretrained` expect the small network."""
+    """Let :mod:`quide.models.pretrained` expect the small network."""
     monkeypatch.setattr(pretrained, "BLOCKS", BLOCKS)
     monkeypatch.setattr(pretrained, "CLASSES", len(CLASSES))
 

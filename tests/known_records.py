@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from quide import records, runs
+from quide.experiments import records, runs
+from quide.stats import pack_bits
 
 IMAGES = 400
 LATENCY = {"32": 2.0, "16": 3.0, "8": 4.0, "4": 4.0, "2": 4.0, runs.INTEGER_16: 4.0, runs.COMMUTED_8: 2.5}
@@ -26,7 +27,7 @@ def bits_with(share: float, shift: int) -> np.ndarray:
 def save_accuracy(run: runs.Run, accuracy: dict[str, float]) -> None:
     values = {
         "accuracy": accuracy,
-        "correct": {name: records.pack_bits(bits_with(share, 0)) for name, share in accuracy.items()},
+        "correct": {name: pack_bits(bits_with(share, 0)) for name, share in accuracy.items()},
         "images": IMAGES,
     }
     records.save(records.Record(run.spec, values, run.code, run.data, PROVENANCE, 1.0))

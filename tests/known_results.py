@@ -6,11 +6,13 @@ import itertools
 
 import numpy as np
 import pandas as pd
+from quidebook.evidence.scores import Measured
+from quidebook.pages import exp3_mixed_precision as exp3
 
-from quide import evaluate, exp3, metric, mixed, records
+from quide import evaluate, metric
 from quide.evaluate import PAPER_BITS
-from quide.mixed import CHOICES, Landscape
-from quide.scores import Measured
+from quide.experiments import mixed, records
+from quide.experiments.mixed import CHOICES, Landscape
 
 IMAGES = 500
 ACCURACY = {32: 0.80, 16: 0.80, 8: 0.798, 4: 0.60, 2: 0.10}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from quide import llama2c
-from quide.llama2c import Shape
+from quide.llm import llama2c
+from quide.llm.llama2c import Shape
 
 SHAPE = Shape(dim=16, hidden=24, layers=2, heads=4, key_heads=2, vocabulary=300, positions=64)
 PIECES = [" a", " b", "ab", " ab", "b ", "é"]  # after the special tokens, the bytes and the letters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from quide import mmlu
+from quide.data import mmlu
 
 SUBJECTS = {"anatomy": (2, 4), "marketing": (1, 3), "virology": (1, 6)}
 

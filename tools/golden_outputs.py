@@ -24,27 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import llama2c_files  # noqa: E402
 import tiny_llm  # noqa: E402
 
-from quide import (  # noqa: E402
-    datasets,
-    deployed,
-    embedded,
-    evaluate,
-    imagenet,
-    latency,
-    llama2c,
-    llm,
-    llm_methods,
-    llm_runs,
-    models,
-    prefix_tree,
-    pretrained,
-    ptq,
-    records,
-    rounding,
-    search,
-    staleness,
-    train,
-)
+from quide import evaluate, latency, ptq, search
+from quide.data import datasets, embedded, imagenet
+from quide.evaluate import prefix_tree
+from quide.experiments import deployed, llm_runs, records, staleness
+from quide.llm import checkpoints, llama2c, methods
+from quide.models import networks, pretrained, train
+from quide.ptq import rounding
 
 SCHEMES = [
     ptq.PAPER,
@@ -72,7 +58,7 @@ def digest(*values: object) -> str:
 
 def network(name: str) -> torch.nn.Module:
     """With random weights, and batch norms that have seen something."""
-    model = models.build(name, 10, 3, 32, seed=1)
+    model = networks.build(name, 10, 3, 32, seed=1)
     generator = torch.Generator().manual_seed(0)
     for part in model.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
@@ -115,7 +101,7 @@ def timed() -> dict:
 def trained(name: str, dataset: str, recipe: train.Recipe, size: int) -> str:
     """Two epochs on a few embedded images."""
     facts, pool = datasets.info(dataset), embedded.load(dataset, "calibration")
-    model = models.build(name, facts.num_classes, facts.channels, facts.image_size, seed=1)
+    model = networks.build(name, facts.num_classes, facts.channels, facts.image_size, seed=1)
     fitted = train.fit(
         model, pool.subset(slice(0, size)), pool.subset(slice(0, 32)), recipe.shortened(2), 3, progress=False
     )
@@ -147,16 +133,16 @@ def resnet50(search_too: bool) -> str:
     prepared = ptq.prepare(model, batch)
     with torch.inference_mode():
         logits = [prepared.at(width)(batch) for width in WIDTHS]
-    found = [decoded, *logits, models.stages(model)]
+    found = [decoded, *logits, ptq.stages(model)]
     if search_too:
         best = search.genetic(lambda bits: 1 / (1 + sum(bits) % 17), 6, population=8, generations=4, elite=2, seed=5)
-        found += [best.best, best.history, tree(model, batch, (8, 4), list(models.stages(model).values()))]
+        found += [best.best, best.history, tree(model, batch, (8, 4), list(ptq.stages(model).values()))]
     return digest(*found)
 
 
 def weight_only(model: torch.nn.Module) -> str:
     """Weights, and outputs, rounded without tracing."""
-    layers, batch, found = models.quantizable_layers(model), images(), []
+    layers, batch, found = ptq.quantizable_layers(model), images(), []
     seen = rounding.observe(model, layers, [batch])
     for granularity in ("tensor", "channel", 32):
         for outputs in (False, True):
@@ -170,18 +156,18 @@ def weight_only(model: torch.nn.Module) -> str:
 
 def language(folder: Path) -> str:
     """Logits of a tiny model by every method and width, and of one in the format of llama2.c."""
-    checkpoints = [
-        llm.Checkpoint("tiny", tiny_llm.write(folder / "tiny"), "transformers", "0" * 64),
-        llm.Checkpoint("tiny2", llama2c_files.write(folder / "llama2c"), "llama2c", "0" * 64),
+    models = [
+        checkpoints.Checkpoint("tiny", tiny_llm.write(folder / "tiny"), "transformers", "0" * 64),
+        checkpoints.Checkpoint("tiny2", llama2c_files.write(folder / "llama2c"), "llama2c", "0" * 64),
     ]
     found = []
-    for checkpoint in checkpoints:
-        recipes = [llm_methods.Recipe(method, bits) for method, widths in llm_methods.WIDTHS.items() for bits in widths]
-        recipes += [llm_methods.Recipe("rounding", 4, granularity=4), llm_methods.Recipe("rounding", 4, outputs=True)]
+    for checkpoint in models:
+        recipes = [methods.Recipe(method, bits) for method, widths in methods.WIDTHS.items() for bits in widths]
+        recipes += [methods.Recipe("rounding", 4, granularity=4), methods.Recipe("rounding", 4, outputs=True)]
         for recipe in recipes:
             if checkpoint.form == "llama2c" and recipe.method not in ("none", "rounding"):
                 continue
-            loaded = llm_methods.load(checkpoint, recipe, lambda: TEXTS)
+            loaded = methods.load(checkpoint, recipe, lambda: TEXTS)
             with torch.inference_mode():
                 tokens = loaded.encode("a b A")
                 found += [loaded.model(tokens).logits, tokens, loaded.stored_bytes, loaded.group or 0]

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from quide import records, staleness
+from quide.experiments import records, staleness
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 TABLE = CHECKOUT / "data" / "codes.json"

@@ -1,0 +1,1 @@
+"""A module for each notebook, of the same name: its tables, figures and facts."""

@@ -1,0 +1,456 @@
+"""The primer on quantization: its figures, drawn by this library's own quantizers on a real trained network."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from quide import evaluate, ptq, stats
+from quide.data.datasets import ImageSet
+from quide.experiments import runs
+from quide.experiments.profiles import PROFILES
+from quide.ptq.ranges import Statistics, weight_range
+from quidebook import report
+from quidebook.shared.table1 import NAMES
+
+MODEL, SEED = "simplecnn", 0  # the network whose weights travel with the checkout
+SHOWN = 32  # calibration images whose activations are drawn
+WIDTHS = (8, 4, 3, 2)  # bits at which accuracy is measured
+DB_A_BIT = 20 * math.log10(2)  # halving the step halves the error: a quarter of its power
+FIRST, SECOND = "conv1", "conv2"
+LIGHT = "#BBBBBB"  # of histograms, for lines to be seen on them
+
+
+@dataclass(frozen=True)
+class Example:
+    """A trained network and what is shown of it.
+
+    Attributes:
+        name: network and data set, for captions.
+        network: in evaluation mode.
+        calibration: normalized training images ``(n, c, h, w)``.
+        tested: labelled test images.
+        activations: by layer, its outputs on the first of the calibration images, flat, before any ReLU.
+    """
+
+    name: str
+    network: nn.Module
+    calibration: torch.Tensor
+    tested: ImageSet
+    activations: dict[str, torch.Tensor]
+
+
+def example(dataset: str, profile: str) -> Example:
+    """The embedded network of a data set; only the smoke profile limits the test images.
+
+    Raises:
+        ValueError: unknown profile, or a data set without embedded images.
+    """
+    size = PROFILES["smoke"] if profile == "smoke" else PROFILES["quick"]
+    case = runs.Case(MODEL, dataset, SEED, size.name)
+    network, calibration = runs.network(case).eval(), runs.calibration_images(case)
+    activations = _outputs(network, calibration[:SHOWN])
+    return Example(f"SimpleCNN on {NAMES[dataset]}", network, calibration, runs.test_images(case), activations)
+
+
+@torch.inference_mode()
+def _outputs(network: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What each conv and linear layer returns, flat; cloned, since the ReLU behind overwrites it."""
+    found = {}
+
+    def keep(name: str):
+        return lambda _, __, output: found.update({name: output.clone().flatten()})
+
+    handles = [
+        network.get_submodule(name).register_forward_hook(keep(name)) for name in ptq.quantizable_layers(network)
+    ]
+    network(images)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def signal_to_noise(values: torch.Tensor, rounded: torch.Tensor) -> float:
+    """How many decibels the values' power lies above that of what rounding did to them; infinite for no change."""
+    noise = float((rounded - values).double().square().sum())
+    return math.inf if noise == 0 else 10 * math.log10(float(values.double().square().sum()) / noise)
+
+
+# --- the grid --------------------------------------------------------------------------------------------------------
+
+
+def figure_grid(bits: int) -> tuple:
+    """A quantizer for the range −1 to 1: what it makes of a value, and the error."""
+    values = torch.linspace(-1.5, 1.5, 1501)
+    grid = ptq.symmetric_grid(torch.tensor(-1.0), torch.tensor(1.0), bits)
+    stored, step = ptq.fake_quantize(values, grid), float(grid.scale)
+    figure, (left, right) = report.panels(2, height=3)
+    left.plot(values, values, color=report.GREY, linestyle="--", label="value itself")
+    left.plot(values, stored, color=report.BLUE, label="stored")
+    left.set(title=f"{bits} bits: {grid.high - grid.low + 1} levels", xlabel="value", ylabel="stored as")
+    left.legend()
+    right.plot(values, stored - values, color=report.ORANGE)
+    right.axhspan(-step / 2, step / 2, color=report.GREY, alpha=0.2, label="half a step")
+    right.set(title="error", xlabel="value", ylabel="stored − value")
+    right.legend()
+    error = (stored - values).abs()
+    inside = float(error[values.abs() <= 1].max())
+    caption = (
+        f"A symmetric quantizer of {bits} bits over the range −1 to 1. Left: each value is stored as the nearest "
+        f"level. Right: within the range the error stays below half a step, {step / 2:.3f}; beyond, it grows without "
+        "limit."
+    )
+    alt = (
+        f"Left, a staircase of {grid.high - grid.low + 1} steps around a diagonal, flat beyond −1 and 1. Right, a "
+        f"sawtooth that reaches {inside:.3f} within the range and {float(error.max()):.2f} at the ends of the axis."
+    )
+    return figure, "fig-primer-grid", caption, alt
+
+
+# --- clipping against rounding ---------------------------------------------------------------------------------------
+
+
+def clipping_errors(values: torch.Tensor, bits: int, shares: Sequence[float]) -> pd.DataFrame:
+    """Mean squared error of rounding and of clipping, relative to the mean square of the values.
+
+    One row a share: the grid reaches that share of the largest magnitude. Columns: rounding, clipping, total.
+    """
+    largest, power = values.abs().max(), float(values.double().square().mean())
+    rows = []
+    for share in shares:
+        reach = largest * share
+        error = (ptq.fake_quantize(values, ptq.symmetric_grid(-reach, reach, bits)) - values).square()
+        outside = values.abs() > reach
+        parts = [float(error[where].sum(dtype=torch.float64)) / len(values) / power for where in (~outside, outside)]
+        rows.append((*parts, sum(parts)))
+    return pd.DataFrame(rows, index=pd.Index(shares, name="share"), columns=["rounding", "clipping", "total"])
+
+
+def figure_clipping(shown: Example, bits: int) -> tuple:
+    """Both errors over the range of the grid, at the page's width and at 8 bits, and what three observers choose."""
+    weight = shown.network.get_submodule(SECOND).weight.detach()
+    shares = np.linspace(0.05, 1, 39).tolist()
+    widths = sorted({bits, 8})
+    figure, axes = report.panels(len(widths), height=3.3)
+    words = []
+    for axis, width in zip(axes, widths, strict=True):
+        errors = clipping_errors(weight.flatten(), width, shares)
+        for part, color, style in (
+            ("rounding", report.BLUE, "--"), ("clipping", report.ORANGE, ":"), ("total", "black", "-"),
+        ):  # fmt: skip
+            axis.plot(100 * errors.index, errors[part], color=color, linestyle=style, label=part)
+        chosen = observers(weight, width)
+        for (name, share), marker in zip(chosen.items(), ("o", "s", "^"), strict=True):
+            total = clipping_errors(weight.flatten(), width, [share]).total.iloc[0]
+            axis.plot(100 * share, total, marker, color="black", markerfacecolor="white", markersize=8, label=name)
+        axis.set(title=f"{width} bits", xlabel="range of the grid (% of the largest)", ylabel="error (share of power)")
+        axis.set(yscale="log", ylim=(errors.total.min() / 5, 2))
+        least = errors.total.idxmin()
+        words.append(
+            f"at {width} bits the total error is least, {errors.total.min():.2g}, where the grid spans {least:.0%} of "
+            f"the range, and {errors.total.iloc[-1]:.2g} at the full range"
+        )
+    axes[-1].legend(fontsize=8)
+    caption = (
+        f"Errors of rounding and of clipping by the range of the grid, {SECOND} weights of {shown.name}, and the "
+        "ranges that three observers choose."
+    )
+    alt = f"Rounding error rises with the range, clipping error falls: {'; '.join(words)}."
+    return figure, "fig-primer-clipping", caption, alt
+
+
+def observers(weight: torch.Tensor, bits: int) -> dict[str, float]:
+    """Share of the full range that each rule of :mod:`quide.ptq.ranges` gives the grid of a weight tensor."""
+    full = float(weight.abs().max())
+    rules = {"min-max": "minmax", "percentile": "percentile", "least squares": "mse"}
+    return {
+        name: float(weight_range(weight, rule, bits, ptq.PAPER.percentile, per_channel=False)[1]) / full
+        for name, rule in rules.items()
+    }
+
+
+# --- zero point ------------------------------------------------------------------------------------------------------
+
+
+def figure_zero_point(shown: Example, bits: int) -> tuple:
+    """Activations after the first ReLU, under the levels of a symmetric and of an affine grid."""
+    values = shown.activations[FIRST].relu()
+    low, high = values.min(), values.max()
+    grids = {"symmetric": ptq.symmetric_grid(low, high, bits), "affine": ptq.affine_grid(low, high, bits)}
+    figure, axes = report.panels(1, 2, height=4.2, sharex=True)
+    words = []
+    for axis, (name, grid) in zip(axes, grids.items(), strict=True):
+        levels = (np.arange(grid.low, grid.high + 1) - grid.zero_point) * float(grid.scale)
+        used = int((levels >= 0).sum())
+        axis.hist(values.numpy(), bins=80, color=LIGHT, log=True)
+        for level in levels:
+            axis.axvline(
+                level, color=report.BLUE if level >= 0 else report.ORANGE, linestyle="-" if level >= 0 else ":"
+            )
+        noise = signal_to_noise(values, ptq.fake_quantize(values, grid))
+        axis.set(title=f"{name}: {used} of {len(levels)} levels are of use", ylabel="values")
+        words.append(f"{name}, zero point {grid.zero_point}: {used} of {len(levels)} levels of use, {noise:.1f} dB")
+    axes[-1].set(xlabel=f"{FIRST} after its ReLU")
+    caption = (
+        f"Levels of two grids of {bits} bits over the same activations ({FIRST} after its ReLU, {shown.name}). Dotted: "
+        "levels below zero, where no value is."
+    )
+    alt = f"Two histograms of values from {float(low):.1f} to {float(high):.1f}. {'; '.join(words)}."
+    return figure, "fig-primer-zero", caption, alt
+
+
+# --- before or after the ReLU ----------------------------------------------------------------------------------------
+
+
+def site_noise(values: torch.Tensor, widths: Sequence[int]) -> pd.DataFrame:
+    """Signal to noise (dB) behind the ReLU, by width, with the quantizer before it and after it."""
+    rows = []
+    for bits in widths:
+        kept = values.relu()
+        before = ptq.fake_quantize(values, ptq.affine_grid(values.min(), values.max(), bits)).relu()
+        after = ptq.fake_quantize(kept, ptq.affine_grid(kept.min(), kept.max(), bits))
+        rows.append((signal_to_noise(kept, before), signal_to_noise(kept, after)))
+    return pd.DataFrame(rows, index=pd.Index(widths, name="bits"), columns=["before", "after"])
+
+
+def figure_sites(shown: Example, bits: int) -> tuple:
+    """Where the levels go when the quantizer sits before the ReLU, and what that costs behind it."""
+    values = shown.activations[FIRST]
+    grid = ptq.affine_grid(values.min(), values.max(), bits)
+    levels = (np.arange(grid.low, grid.high + 1) - grid.zero_point) * float(grid.scale)
+    lost = int((levels < 0).sum())
+    figure, (left, right) = report.panels(2, height=3.2)
+    left.hist(values.numpy(), bins=80, color=LIGHT, log=True)
+    for level in levels:
+        left.axvline(level, color=report.ORANGE if level < 0 else report.BLUE, linestyle=":" if level < 0 else "-")
+    left.set(title=f"{lost} of {len(levels)} levels are lost", xlabel=f"{FIRST} before its ReLU", ylabel="values")
+    found = site_noise(values, range(2, 9))
+    right.plot(found.index, found.before, "o--", color=report.ORANGE, label="rounded before")
+    right.plot(found.index, found.after, "s-", color=report.BLUE, label="rounded after")
+    right.set(title="behind the ReLU", xlabel="bits", ylabel="signal to noise (dB)")
+    right.legend()
+    gain = found.after - found.before
+    caption = (
+        f"Left: levels of {bits} bits over {FIRST}'s output; the ReLU behind makes zeros of the dotted ones. Right: "
+        f"signal to noise of what the ReLU passes on, with the quantizer before it and after it ({shown.name})."
+    )
+    alt = (
+        f"Left, a histogram with {len(levels)} levels, {lost} of them below zero. Right, two rising lines: after the "
+        f"ReLU is better at every width, by {gain.min():.1f} to {gain.max():.1f} dB."
+    )
+    return figure, "fig-primer-sites", caption, alt
+
+
+def say_sites(shown: Example, bits: int) -> None:
+    """What the site is worth at the page's width, in bits."""
+    found = site_noise(shown.activations[FIRST], [bits]).iloc[0]
+    gain = found.after - found.before
+    report.say(
+        f"At {bits} bits moving the quantizer behind the ReLU gains {gain:.1f} dB, as much as {gain / DB_A_BIT:.2f} "
+        "bits."
+    )
+
+
+# --- a tensor or a channel -------------------------------------------------------------------------------------------
+
+
+def channel_noise(weight: torch.Tensor, bits: int) -> pd.DataFrame:
+    """One row an output channel, sorted by its largest weight: ``largest``, and signal to noise (dB) with one range a
+    ``tensor`` and one a ``channel``."""
+    rounded = {
+        name: ptq.quantized_weight(weight, bits, replace(ptq.PAPER, weight_per_channel=name == "channel"))
+        for name in ("tensor", "channel")
+    }
+    rows = [
+        {"largest": float(part.abs().max())}
+        | {name: signal_to_noise(part, other[place]) for name, other in rounded.items()}
+        for place, part in enumerate(weight)
+    ]
+    return pd.DataFrame(rows).sort_values("largest", ascending=False, ignore_index=True)
+
+
+def figure_channels(shown: Example, bits: int) -> tuple:
+    """Ranges of the first layer's channels, and how well each is represented."""
+    found = channel_noise(shown.network.get_submodule(FIRST).weight.detach(), bits)
+    places = np.arange(1, len(found) + 1)
+    figure, (left, right) = report.panels(2, height=3.2)
+    left.bar(places, found.largest, color=report.BLUE)
+    left.axhline(found.largest.max(), color=report.ORANGE, linestyle="--", label="range of the tensor")
+    left.set(xlabel="channel, by its range", ylabel="largest weight", ylim=(0, 1.25 * found.largest.max()))
+    left.legend(loc="upper right")
+    right.plot(places, found.tensor, "o", color=report.ORANGE, label="one range a tensor")
+    right.plot(places, found.channel, "s", color=report.BLUE, markerfacecolor="none", label="one range a channel")
+    right.set(xlabel="channel, by its range", ylabel="signal to noise (dB)")
+    right.margins(y=0.25)
+    right.legend(fontsize=8, loc="upper left")
+    ratio = found.largest.max() / found.largest.min()
+    worst = found.iloc[-1]
+    caption = (
+        f"{FIRST} weights of {shown.name} at {bits} bits. Left: the largest weight of each output channel. Right: "
+        "signal to noise of each channel with one range for all and with one of its own."
+    )
+    alt = (
+        f"{len(found)} bars, the largest {ratio:.1f} times the smallest. The channel of the smallest weights has "
+        f"{worst.tensor:.1f} dB with the tensor's range and {worst.channel:.1f} dB with its own."
+    )
+    return figure, "fig-primer-channels", caption, alt
+
+
+def say_channels(shown: Example, bits: int) -> None:
+    """How much the channels of each layer gain from a range of their own: medians, as some units are all but dead."""
+    parts = []
+    for layer in ptq.quantizable_layers(shown.network):
+        found = channel_noise(shown.network.get_submodule(layer).weight.detach(), bits)
+        gain = found.channel - found.tensor
+        parts.append(f"{layer} {gain.median():.1f} dB")
+    report.say(f"Median gain of a channel by layer, at {bits} bits: {', '.join(parts)}.")
+
+
+# --- signal to noise by width ----------------------------------------------------------------------------------------
+
+
+def noise_by_width(shown: Example, widths: Sequence[int] = range(2, 13)) -> pd.DataFrame:
+    """Signal to noise (dB), one row a width: weights and outputs of each layer, quantized as by :data:`quide.PAPER`."""
+    columns = {}
+    for layer in ptq.quantizable_layers(shown.network):
+        weight, values = shown.network.get_submodule(layer).weight.detach(), shown.activations[layer]
+        seen = Statistics()
+        seen.see_extremes(values)
+        columns[f"{layer} weights"] = [
+            signal_to_noise(weight, ptq.quantized_weight(weight, bits, ptq.PAPER)) for bits in widths
+        ]
+        columns[f"{layer} outputs"] = [
+            signal_to_noise(values, ptq.fake_quantize(values, ptq.affine_grid(seen.minimum, seen.maximum, bits)))
+            for bits in widths
+        ]
+    return pd.DataFrame(columns, index=pd.Index(widths, name="bits"))
+
+
+def figure_bits(shown: Example, found: pd.DataFrame) -> tuple:
+    """Signal to noise of every layer by width (:func:`noise_by_width`), beside the slope of the rule of thumb."""
+    figure, (left, right) = report.panels(2, height=3.4, sharey=True)
+    for axis, kind in ((left, "weights"), (right, "outputs")):
+        for layer, marker, color in zip(
+            ptq.quantizable_layers(shown.network), "osD^", (report.BLUE, report.ORANGE, report.GREEN, report.PURPLE),
+            strict=True,
+        ):  # fmt: skip
+            axis.plot(found.index, found[f"{layer} {kind}"], marker, color=color, linestyle="-", label=layer)
+        middle = found.filter(like=kind).loc[8].mean()
+        axis.plot(
+            found.index, middle + DB_A_BIT * (found.index - 8), color="black", linestyle="--", label="6 dB a bit"
+        )  # fmt: skip
+        axis.set(title=kind, xlabel="bits")
+    left.set_ylabel("signal to noise (dB)")
+    right.legend(fontsize=8)
+    slopes = _slopes(found)
+    caption = (
+        f"Signal to noise of weights and layer outputs by bit-width, min-max ranges a tensor ({shown.name}). Dashed: "
+        f"the rule of {DB_A_BIT:.2f} dB a bit."
+    )
+    alt = (
+        f"Straight lines, nearly parallel to the dashed one: from 4 to 12 bits they rise by {slopes.min():.2f} to "
+        f"{slopes.max():.2f} dB a bit. At 4 bits they lie between {found.loc[4].min():.0f} and "
+        f"{found.loc[4].max():.0f} dB, at 8 bits between {found.loc[8].min():.0f} and {found.loc[8].max():.0f}."
+    )
+    return figure, "fig-primer-bits", caption, alt
+
+
+def say_bits(found: pd.DataFrame) -> None:
+    """The measured slope, and what is left of the signal at three widths."""
+    slopes = _slopes(found)
+    noise = 10 ** (-found.loc[[8, 4, 2]].median(axis=1) / 20)
+    report.say(
+        f"Measured from 4 to 12 bits: {slopes.min():.2f} to {slopes.max():.2f} dB a bit. In the median over weights "
+        f"and outputs, the error is {report.percent(noise[8], 1)} of the signal at 8 bits, "
+        f"{report.percent(noise[4], 0)} at 4 and {report.percent(noise[2], 0)} at 2 (root mean squares)."
+    )
+
+
+def _slopes(found: pd.DataFrame) -> pd.Series:
+    """Mean rise a bit of each column, from 4 to 12 bits."""
+    return (found.loc[12] - found.loc[4]) / (12 - 4)
+
+
+# --- batch norm ------------------------------------------------------------------------------------------------------
+
+
+def folded(shown: Example) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """The first layer's weight before and after folding a batch norm into it, and by how much outputs differ at most.
+
+    The network has none; here one is put behind its first layer, and learns that layer's statistics on real images.
+    """
+    layer = copy.deepcopy(shown.network.get_submodule(FIRST))
+    norm = nn.BatchNorm2d(layer.out_channels, momentum=None)  # a plain average over the images shown
+    images = shown.calibration[:SHOWN]
+    with torch.no_grad():
+        norm.train()(layer(images))
+    both = nn.Sequential(layer, norm.eval())
+    merged = ptq.prepare(both, images).at(ptq.FULL_PRECISION)
+    with torch.inference_mode():
+        difference = float((merged(images) - both(images)).abs().max())
+    (after,) = [part.weight.detach() for part in merged.modules() if isinstance(part, nn.Conv2d)]
+    return layer.weight.detach(), after, difference
+
+
+def figure_folding(shown: Example) -> tuple:
+    """Ranges of the channels before and after folding."""
+    before, after, _ = folded(shown)
+    ranges = [weight.flatten(1).abs().amax(1).sort(descending=True).values.numpy() for weight in (before, after)]
+    figure, axes = report.panels(2, height=3)
+    words = []
+    for axis, largest, title, color, hatch in zip(
+        axes, ranges, ("before folding", "after folding"), (report.BLUE, report.ORANGE), ("", "//"), strict=True
+    ):
+        axis.bar(range(1, len(largest) + 1), largest, color=color, hatch=hatch, edgecolor="white")
+        axis.set(title=title, xlabel="channel, by its range", ylabel="largest weight")
+        words.append(f"{title} the largest is {float(largest[0] / largest[-1]):.0f} times the smallest")
+    caption = (
+        f"Largest weight of each output channel of {FIRST} ({shown.name}), before and after a batch norm that learnt "
+        "its statistics on real images is folded into it."
+    )
+    return figure, "fig-primer-folding", caption, f"Bars by channel, sorted: {'; '.join(words)}."
+
+
+def say_folding(shown: Example, bits: int) -> None:
+    """That folding changes no result, and what it does to rounding."""
+    before, after, difference = folded(shown)
+    noise = [channel_noise(weight, bits).mean() for weight in (before, after)]
+    report.say(
+        f"The folded layer returns the same to within {difference:.0e}. At {bits} bits with one range a tensor, a "
+        f"channel has {noise[0].tensor:.1f} dB on average before folding and {noise[1].tensor:.1f} dB after it; with "
+        f"one range a channel it has {noise[1].channel:.1f} dB."
+    )
+
+
+# --- weights alone ---------------------------------------------------------------------------------------------------
+
+
+def weight_only(network: nn.Module, bits: int) -> nn.Module:
+    """A copy with rounded weights and untouched activations."""
+    network = copy.deepcopy(network)
+    for layer in ptq.quantizable_layers(network):
+        weight = network.get_submodule(layer).weight
+        weight.data = ptq.quantized_weight(weight.detach(), bits, ptq.PAPER)
+    return network
+
+
+def weight_only_table(shown: Example) -> pd.DataFrame:
+    """Accuracy by width with weights and activations rounded, and with weights alone (percent, 95 % Wilson)."""
+    prepared = ptq.prepare(shown.network, shown.calibration)
+    networks = [("32", shown.network, shown.network)]
+    networks += [(str(bits), prepared.at(bits), weight_only(shown.network, bits)) for bits in WIDTHS]
+    rows = []
+    for name, both, weights in networks:
+        row = {"bits": name}
+        for title, network in (("weights and activations", both), ("weights alone", weights)):
+            hits = evaluate.correct(network, shown.tested)
+            row[title] = report.with_interval(stats.wilson_interval(int(hits.sum()), len(hits)), 100, 1)
+        rows.append(row)
+    return pd.DataFrame(rows)

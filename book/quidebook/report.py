@@ -1,0 +1,316 @@
+"""Tables and figures of the book, drawn from data frames; each figure carries its caption and its alt text."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+
+matplotlib.use("agg")  # figures are rendered to PNG here; no window, no notebook backend
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, Markdown, display
+from matplotlib.figure import Figure
+from scipy.stats import kendalltau
+
+from quide.stats import Interval
+
+# Okabe and Ito's colours, told apart in every form of colour blindness; markers and line styles repeat the distinction.
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#595959"
+STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 160,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+UNKNOWN = "–"
+UNBROKEN = re.compile(r"[^A-Za-z]{1,32}|.{1,14}")  # numbers with their spread, configurations, orders, short words
+SEQUENCE = re.compile(r"\d+(?:-\d+){2,}|\d+(?: &gt; \d+)+")  # 8-8-8-4, 4 > 8, a date
+LONG = 40  # characters from which a cell is a sentence, which a narrow column would break into single words
+
+
+def panels(
+    columns: int = 1, rows: int = 1, width: float = 7.0, height: float = 3.2, **options
+) -> tuple[Figure, np.ndarray]:
+    """A figure in the book's style and its axes as a flat array; sizes in inches."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
+    return figure, axes.ravel()
+
+
+def show(figure: Figure, name: str, caption: str, alt: str) -> None:
+    """Display a figure as PNG with its reference name, caption and alternative text; one figure a notebook cell.
+
+    Raises:
+        ValueError: the caption or the alternative text is empty.
+    """
+    for argument, text in (("name", name), ("caption", caption), ("alt", alt)):
+        if not text.strip():
+            raise ValueError(f"{argument} must not be empty: every figure is numbered, captioned and described")
+    image = io.BytesIO()
+    with plt.rc_context(STYLE):
+        figure.savefig(image, format="png", metadata={"Software": None})
+    plt.close(figure)
+    display(
+        {"image/png": image.getvalue(), "text/plain": f"{caption} ({alt})"},
+        metadata={"quide": {"name": name, "caption": caption, "alt": alt}, "image/png": {"alt": alt}},
+        raw=True,
+    )
+
+
+def say(text: str) -> None:
+    """Display a paragraph of Markdown whose numbers were computed."""
+    display(Markdown(text))
+
+
+def table(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None = None) -> None:
+    """Display a data frame of finished text cells as an accessible table that scrolls sideways on a narrow screen.
+
+    Args:
+        frame: one row a line, of text or :class:`Links`; the first column heads its row.
+        caption: what it shows and where the numbers are from.
+        classes: cell text -> CSS class, for verdicts.
+    """
+    if frame.empty:
+        return say(f"*{caption}*: there is no record of it here.")
+    show_markup(table_markup(frame, caption, classes))
+
+
+@dataclass(frozen=True)
+class Links:
+    """A cell of a table that links to pages of the book.
+
+    Attributes:
+        targets: the words of each link, and the address relative to the page, such as ``exp3.html#table-2``.
+    """
+
+    targets: tuple[tuple[str, str], ...]
+
+    @property
+    def markup(self) -> str:
+        """As HTML; the classes are those that Sphinx gives to its own links."""
+        return "; ".join(
+            f'<a class="reference internal" href="{html.escape(address)}">{html.escape(words)}</a>'
+            for words, address in self.targets
+        )
+
+
+def show_markup(text: str) -> None:
+    """Display HTML."""
+    display(HTML(text))
+
+
+def table_markup(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None = None) -> str:
+    """The HTML that :func:`table` displays; arguments as there."""
+    head = "".join(f'<th scope="col">{_text(column)}</th>' for column in frame.columns)
+    lines = zip(*(frame[column].tolist() for column in frame), strict=True)
+    rows = "".join(_row(list(values), classes or VERDICT_CLASSES) for values in lines)
+    text = html.escape(caption)
+    return (
+        f'<div class="quide-table" role="region" tabindex="0" aria-label="{text}"><table><caption>{text}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _row(values: Sequence[object], classes: Mapping[str, str]) -> str:
+    first, *others = values
+    cells = "".join(_cell(value, classes) for value in others)
+    return f'<tr><th scope="row">{_text(first)}</th>{cells}</tr>'
+
+
+def _cell(content: object, classes: Mapping[str, str]) -> str:
+    if isinstance(content, Links):
+        return f"<td>{content.markup}</td>"
+    value = str(content)
+    own = "short" if UNBROKEN.fullmatch(value) else "long" if len(value) >= LONG else ""
+    name = classes.get(value, own)
+    return f'<td class="{name}">{_text(value)}</td>' if name else f"<td>{_text(value)}</td>"
+
+
+def _text(content: object) -> str:
+    """A cell's text as HTML in which configurations, orders and dates are not broken over two lines."""
+    return SEQUENCE.sub(r'<span class="unbroken">\g<0></span>', html.escape(str(content)))
+
+
+REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED = "✓ reproduced", "◐ in part", "✗ not reproduced", "○ not comparable"
+ABSENT = "○ cannot be run here"
+VERDICT_CLASSES = {
+    REPRODUCED: "verdict-reproduced",
+    IN_PART: "verdict-part",
+    NOT_REPRODUCED: "verdict-not",
+    UNDECIDED: "verdict-open",
+    ABSENT: "verdict-open",
+}
+CLOSE, NEAR = 0.01, 0.05  # accuracy differences (fractions) up to which a number counts as reproduced, or in part
+
+
+def accuracy_verdict(stated: float, mean: float, low: float, high: float) -> tuple[str, str]:
+    """Verdict and reason for an accuracy: stated value against our mean and its 95 % interval over seeds (fractions).
+
+    Reproduced: within 1 pp of our mean, or inside our interval and within 5 pp. In part: within 5 pp. The second limit
+    keeps a wide interval from three seeds from excusing any difference.
+    """
+    if np.isnan(stated):
+        return UNDECIDED, "not stated in the paper's text"
+    difference = mean - stated
+    inside = not np.isnan(low) and low <= stated <= high
+    where = (
+        "inside our interval" if inside else "outside our interval" if not np.isnan(low) else "one seed, no interval"
+    )
+    reason = f"ours {100 * difference:+.2f} pp, {where}"
+    if abs(difference) <= CLOSE or (inside and abs(difference) <= NEAR):
+        return REPRODUCED, reason
+    return (IN_PART if abs(difference) <= NEAR else NOT_REPRODUCED), reason
+
+
+def knee_verdict(stated: int, probability: Mapping[int | None, float]) -> tuple[str, str]:
+    """Verdict and reason for a knee: the stated width against the bootstrap probabilities of each being the knee."""
+    ours = max(probability, key=probability.get)
+    reason = f"ours {ours}-bit, P(knee = {stated}-bit) = {probability.get(stated, 0.0):.2f}"
+    if ours != stated:
+        return NOT_REPRODUCED, reason
+    return (REPRODUCED if probability[stated] >= 0.95 else IN_PART), reason
+
+
+def order_verdict(stated: Sequence[int], ours: Sequence[int], scope: str = "complete") -> tuple[str, str]:
+    """Verdict and reason for an order of the widths, best first; ``scope`` as in :func:`rankings`.
+
+    In part: the same width first, among those that the paper orders.
+    """
+    shared = [bits for bits in ours if bits in stated]
+    if list(stated) == (list(ours)[: len(stated)] if scope == "top" else shared):
+        return REPRODUCED, "same order" if scope == "complete" else f"same order, as far as known ({scope})"
+    agreement = ""
+    if len(stated) > 2:
+        tau = kendalltau(range(len(stated)), [shared.index(bits) for bits in stated]).statistic
+        agreement = f", Kendall's tau {tau:.2f}"
+    first = (ours if scope == "top" else shared)[0]
+    if stated[0] == first:
+        return IN_PART, f"same first place{agreement}"
+    return NOT_REPRODUCED, f"other first place{agreement}"
+
+
+def percent(value: float, digits: int = 2) -> str:
+    """A fraction as a percentage, or a dash for an unknown one."""
+    return UNKNOWN if pd.isna(value) else f"{100 * value:.{digits}f} %"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number, or a dash for an unknown one."""
+    return UNKNOWN if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def with_origin(text: str, origin: str) -> str:
+    """A number of the paper with a dagger when the paper does not print it but implies it."""
+    return f"{text} †" if origin == "derived" and text != UNKNOWN else text
+
+
+def spread(row: pd.Series, quantity: str, scale: float = 1.0, digits: int = 2) -> str:
+    """``mean ± standard deviation [95 % interval]`` over seeds, from a row of :meth:`summary`."""
+    mean, std, low, high = (scale * row[f"{quantity}{end}"] for end in ("", "_std", "_low", "_high"))
+    if np.isnan(std):
+        return f"{mean:.{digits}f} (1 seed)"
+    return f"{mean:.{digits}f} ± {std:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def with_interval(interval: Interval, scale: float = 1.0, digits: int = 2) -> str:
+    """``estimate [low, high]``."""
+    estimate, low, high = (scale * value for value in (interval.estimate, interval.low, interval.high))
+    return f"{estimate:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def bit_axis(axis: plt.Axes, bits: Iterable[int]) -> None:
+    """Bit-widths as evenly spaced categories, widest first: compression grows to the right."""
+    widths = sorted(bits, reverse=True)
+    axis.set_xticks(range(len(widths)), [str(width) for width in widths])
+    axis.set_xlabel("bits")
+
+
+def positions(bits: Iterable[int], widths: Sequence[int]) -> list[int]:
+    """Where :func:`bit_axis` puts each of ``widths``."""
+    order = sorted(bits, reverse=True)
+    return [order.index(width) for width in widths]
+
+
+def provenance(records: Iterable, *commands: str) -> None:
+    """Display which records a page was drawn from: what ran, where, when, on which data, how long, and every key.
+
+    Args:
+        records: :class:`quide.experiments.records.Record` objects.
+        commands: what makes them; each takes ``--seeds``.
+    """
+    used = sorted(
+        {record.key: record for record in records}.values(), key=lambda record: (record.spec.kind, record.key)
+    )
+    again = " and ".join(f"`{command}`" for command in commands)
+    if not used:
+        say(f"No record was used. To make them: {again}")
+        return
+    facts = pd.DataFrame(_provenance_row(record) for record in used)
+    grouped = facts.groupby(["ran", "network", "profile", "machine"], sort=False)
+    summary = grouped.agg(
+        seeds=("seed", lambda seeds: ", ".join(map(str, sorted(set(seeds))))),
+        records=("key", "count"),
+        took=("seconds", lambda seconds: _duration(seconds.sum())),
+        made=("made", _span),
+        commit=("commit", _distinct),
+        data=("data", _distinct),
+    ).reset_index()
+    columns = ["ran", "network", "seeds", "profile", "records", "took", "made", "data", "machine", "commit"]
+    caption = "Provenance: what was run for this page, on which data, where and when, and how long it took"
+    keys = ", ".join(f"{record.spec.kind} {record.key}" for record in used)
+    show_markup(
+        f'<div class="quide-provenance">{table_markup(summary[columns], caption)}'
+        f"<details><summary>Keys of the {len(used)} records</summary><p>{html.escape(keys)}</p></details></div>"
+    )
+    lines = [line for command in commands for line in (command, f"{command} --seeds 7  # another seed")]
+    say(
+        "The records are made by these commands. What has its record is [not run again](../book/rerun.md#records).\n\n"
+        + "\n".join(["```bash", *lines, "```"])
+    )
+
+
+def _provenance_row(record) -> dict[str, object]:
+    made = record.provenance
+    machine = made["accelerator"] or f"{made['cpu']}, {made['threads'] or 'all'} threads"
+    # A training that was taken up again tells how long all of it took.
+    seconds = record.values.get("training", {}).get("seconds", record.seconds)
+    return {
+        "ran": record.spec.kind.replace("_", " "),
+        "network": f"{record.spec.model} on {record.spec.dataset}",
+        "profile": record.spec.profile,
+        "seed": record.spec.seed,
+        "made": made["date"][:10],
+        "machine": f"{machine}, torch {made['packages']['torch']}",
+        "commit": made["git_commit"] or UNKNOWN,
+        "seconds": seconds,
+        "data": record.data[:8],
+        "key": record.key,
+    }
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _span(dates: pd.Series) -> str:
+    return dates.min() if dates.min() == dates.max() else f"{dates.min()} to {dates.max()}"
+
+
+def _distinct(values: pd.Series) -> str:
+    return ", ".join(dict.fromkeys(values))

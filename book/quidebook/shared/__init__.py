@@ -1,0 +1,1 @@
+"""Tables and figures that more than one page shows."""

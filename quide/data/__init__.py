@@ -1,0 +1,1 @@
+"""Image sets, questions and stories: got, proven by checksum, and read."""

@@ -1,0 +1,178 @@
+"""The real images that travel with the checkout, so that everything runs without a network.
+
+Each part is one lossless WebP picture, a grid of images that any viewer shows, and a file of labels. The SHA-256 in
+:data:`PARTS` is over the decoded arrays, as in :mod:`quide.data.datasets`, so the encoder's version does not matter.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from quide import _paths
+from quide.data import datasets
+from quide.data.datasets import DatasetInfo, ImageSet
+
+POOL_SEED = 0  # of the one draw that fixed which training images the calibration pools hold
+
+
+@dataclass(frozen=True)
+class Part:
+    """``count`` images of a split, the first or, where ``drawn``, a uniform draw; ``columns`` to a row of the picture.
+
+    ``sha256`` is over the decoded arrays (:func:`quide.data.datasets.digest`).
+    """
+
+    split: str
+    drawn: bool
+    count: int
+    columns: int
+    sha256: str
+
+
+PARTS = {
+    "mnist": {
+        "test": Part("test", False, 10_000, 100, "c3f9adf9c66efb572b1f9326c3a511b45910c7173b97be66ceceeeeaef6b802b"),
+        "calibration": Part(
+            "train", True, 1_024, 32, "3917ecefdca6cd752b956c86d6bc56975c5092528484998711283dffda2509b4"
+        ),
+    },
+    "cifar10": {
+        "test": Part("test", False, 1_500, 50, "cfb86d49f7d9a8ac1b4ac419c79a65ff6035924734654464b25f2259ffb5e4f5"),
+        "calibration": Part(
+            "train", True, 1_024, 32, "6b55e199338f8fa29eafaf8435c15a9c90b00f221480f728df14d0f9a92424b9"
+        ),
+    },
+}
+
+
+def load(name: str, part: str) -> ImageSet:
+    """One embedded part, checked against its SHA-256.
+
+    Args:
+        name: ``"mnist"`` or ``"cifar10"``.
+        part: ``"test"``, the first images of the test split in its order (of MNIST, all 10,000), or ``"calibration"``,
+            1,024 training images drawn once and for all, from which a run's seed draws its own.
+
+    Raises:
+        ValueError: unknown name or part, or a file whose contents are not the pinned ones.
+        FileNotFoundError: a file is missing; the message names it and the remedy.
+    """
+    spec, facts = _part(name, part), datasets.info(name)
+    picture, numbers = files(name, part)
+    images, labels = _read_picture(picture, spec, facts), _read_labels(numbers)
+    if datasets.digest(images, labels) != spec.sha256:
+        raise ValueError(f"{picture} with {numbers.name} is not the {name} {part} part; {_remedy(picture)}")
+    return datasets.image_set(images, labels, facts)
+
+
+def files(name: str, part: str) -> tuple[Path, Path]:
+    """The picture and the labels of a part."""
+    _part(name, part)
+    return _paths.embedded() / f"{name}-{part}.webp", _paths.embedded() / f"{name}-{part}-labels.npy"
+
+
+def build() -> list[Path]:
+    """Write every part anew from the full verified splits in the cache (ten seconds or so); returns the files.
+
+    Raises:
+        FileNotFoundError: a full split has not been fetched.
+        ValueError: the chosen images are not those that :data:`PARTS` pins; nothing of that part is written.
+    """
+    written = []
+    for name, parts in PARTS.items():
+        for part, spec in parts.items():
+            chosen = select(name, part)
+            images, labels = chosen.images.permute(0, 2, 3, 1).numpy(), chosen.labels.numpy().astype(np.uint8)
+            if (found := datasets.digest(images, labels)) != spec.sha256:
+                raise ValueError(f"PARTS pins other {name} {part} images than those chosen, whose SHA-256 is {found}")
+            for file, data in zip(files(name, part), (_webp(images, spec.columns), _npy(labels)), strict=True):
+                _write(file, data)
+                written.append(file)
+    return written
+
+
+def select(name: str, part: str) -> ImageSet:
+    """The images of a part, taken from the full split in the cache."""
+    spec = _part(name, part)
+    full = datasets.load(name, spec.split)
+    if spec.drawn:
+        return full.subset(datasets.calibration_indices(len(full), spec.count, POOL_SEED))
+    return full.subset(slice(spec.count))
+
+
+def _part(name: str, part: str) -> Part:
+    if datasets.info(name).name not in PARTS:
+        raise ValueError(f"{name} has no embedded images, only {', '.join(PARTS)} have; run: quide data fetch {name}")
+    if part not in PARTS[name]:
+        raise ValueError(f"part must be one of {', '.join(PARTS[name])}, got {part!r}")
+    return PARTS[name][part]
+
+
+def _webp(images: np.ndarray, columns: int) -> bytes:
+    """A lossless picture of ``(n, h, w, c)`` images, ``columns`` of them to a row."""
+    count, height, width, channels = images.shape
+    rows = images.reshape(count // columns, columns, height, width, channels).swapaxes(1, 2)
+    grid = rows.reshape(count // columns * height, columns * width, channels)
+    encoded = io.BytesIO()
+    # quality 100 would take a hundred times as long for half a per cent
+    Image.fromarray(grid.squeeze()).save(encoded, "WEBP", lossless=True, exact=True, quality=99, method=6)
+    return encoded.getvalue()
+
+
+def _npy(labels: np.ndarray) -> bytes:
+    encoded = io.BytesIO()
+    np.save(encoded, labels)
+    return encoded.getvalue()
+
+
+def _read_picture(file: Path, spec: Part, facts: DatasetInfo) -> np.ndarray:
+    """The images ``(n, h, w, c)`` of a picture; a grey one decodes to three equal channels, of which one is kept."""
+    side, rows = facts.image_size, spec.count // spec.columns
+    data = _bytes(file)
+    try:
+        with Image.open(io.BytesIO(data), formats=("WEBP",)) as picture:
+            if picture.size != (spec.columns * side, rows * side):
+                raise ValueError(f"its size is {picture.size}")
+            grid = np.asarray(picture.convert("RGB"))[..., : facts.channels]
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{file} is not the picture it should be ({error}); {_remedy(file)}") from error
+    images = grid.reshape(rows, side, spec.columns, side, facts.channels).swapaxes(1, 2)
+    return images.reshape(spec.count, side, side, facts.channels)
+
+
+def _read_labels(file: Path) -> np.ndarray:
+    data = _bytes(file)
+    try:
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{file} is not the file of labels it should be ({error}); {_remedy(file)}") from error
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{file} is missing; {_remedy(file)}, or set QUIDE_HOME to the checkout that has it"
+        ) from error
+
+
+def _remedy(file: Path) -> str:
+    return f"restore it with: git checkout -- {file}"
+
+
+def _write(file: Path, data: bytes) -> None:
+    """Whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    whole = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        whole.write_bytes(data)
+        os.replace(whole, file)
+    finally:
+        whole.unlink(missing_ok=True)

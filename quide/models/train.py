@@ -1,0 +1,255 @@
+"""The paper's training recipes (§3.3, §4.1): data in memory, augmented in batches, resumable to the same result."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from quide.data.datasets import ImageSet, normalize
+from quide.evaluate import correct
+
+PADDING = 4  # pixels of zero padding before a random crop, the usual choice where the paper only says "random crop"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; learning rate and weight decay as the named optimizer defines them."""
+
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    epochs: int
+    batch_size: int = 128
+    momentum: float = 0.0
+    cosine: bool = False
+    augment: bool = False
+
+    def shortened(self, epochs: int) -> Recipe:
+        """The same recipe with another number of epochs (the cosine schedule is compressed with it)."""
+        return replace(self, epochs=epochs)
+
+
+SIMPLECNN = Recipe("adam", 1e-3, 1e-4, epochs=50)
+SIMPLECNN_AUGMENTED = replace(SIMPLECNN, augment=True)
+RESNET18 = Recipe("sgd", 0.1, 5e-4, epochs=100, momentum=0.9, cosine=True, augment=True)
+
+
+@dataclass
+class Fit:
+    """What a training run leaves: weights at the best and at the last epoch, and one history row an epoch.
+
+    A history row holds ``epoch`` (from 1), ``loss`` (mean training cross-entropy), ``test_accuracy`` (fraction).
+    "Best" is the first epoch with the highest *test* accuracy: the paper names no validation split, so its "peak
+    validation accuracy" is read as selection on test, and the last epoch is kept beside it as the unselected figure.
+    ``seconds`` is the training time, ``provenance`` that of the process which started the run, ``mixed_precision``
+    whether its passes were computed in bfloat16.
+    """
+
+    best: dict[str, torch.Tensor]
+    last: dict[str, torch.Tensor]
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    seconds: float = 0.0
+    provenance: dict = field(default_factory=dict)
+    mixed_precision: bool = False
+
+
+@contextlib.contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Round denormal numbers to zero on this thread, and on those that torch starts meanwhile, as the CPU can.
+
+    Weight decay drives the weights of dead units into the denormal range, where a CPU can be many times slower; how
+    much that is for a step of this training, the benchmarks measure. The caller's own arithmetic is put back after.
+    """
+    flushed_before = sys.float_info.min / 2 == 0  # torch sets the mode but does not tell it
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed_before)
+
+
+@_denormals_flushed()
+def fit(
+    model: nn.Module,
+    train: ImageSet,
+    test: ImageSet,
+    recipe: Recipe,
+    seed: int,
+    checkpoint: Path | None = None,
+    every: int = 2,
+    progress: bool = True,
+    mixed_precision: bool = False,
+    made_by: dict | None = None,
+) -> Fit:
+    """Train ``model`` in place and return its :class:`Fit`.
+
+    Every epoch draws its order and augmentation from a generator seeded by (seed, epoch), so a run that was killed and
+    is called again with the same ``checkpoint`` file continues from the last multiple of ``every`` epochs and ends with
+    the same weights as an uninterrupted one (on the same device, thread count and library versions).
+
+    Args:
+        model: network that maps normalized images to logits; already on the device of ``train``.
+        train, test: image sets on one device.
+        recipe: what to do.
+        seed: controls order and augmentation (weights are the caller's).
+        checkpoint: file to resume from and to save to; ``None`` saves nothing.
+        every: epochs between saves.
+        progress: show a bar with the time left.
+        mixed_precision: compute the passes in bfloat16 where torch holds it for safe; weights, optimizer and evaluation
+            stay in float32. The benchmarks show what it does to the accuracy. A resumed run goes on as it began.
+        made_by: who starts the run, kept in the checkpoint and handed back as ``provenance``.
+    """
+    optimizer, schedule = _optimizer(model, recipe)
+    fitted = Fit({}, {}, provenance=made_by or {}, mixed_precision=mixed_precision)
+    identity = _identity(recipe, seed, len(train))
+    if checkpoint is not None and checkpoint.exists():
+        _restore(checkpoint, model, optimizer, schedule, fitted, identity)
+    source = _padded(train.images) if recipe.augment else _channels_last_view(train.images)
+    bar = tqdm(total=recipe.epochs, initial=len(fitted.history), unit="epoch", disable=not progress, mininterval=5)
+    with bar:
+        for epoch in range(len(fitted.history) + 1, recipe.epochs + 1):
+            started = time.perf_counter()
+            loss = _epoch(model, source, train, optimizer, recipe, fitted.mixed_precision, seed, epoch)
+            schedule.step()
+            accuracy = correct(model, test).float().mean().item()
+            fitted.history.append({"epoch": epoch, "loss": loss, "test_accuracy": accuracy})
+            if epoch == 1 or accuracy > fitted.history[fitted.best_epoch - 1]["test_accuracy"]:
+                fitted.best_epoch, fitted.best = epoch, _weights(model)
+            fitted.seconds += time.perf_counter() - started
+            bar.set_postfix(loss=f"{loss:.3f}", test=f"{accuracy:.2%}", refresh=False)
+            bar.update()
+            if checkpoint is not None and (epoch % every == 0 or epoch == recipe.epochs):
+                fitted.last = _weights(model)
+                _save(checkpoint, optimizer, schedule, fitted, identity)
+    fitted.last = _weights(model)
+    return fitted
+
+
+def _epoch(
+    model: nn.Module,
+    source: torch.Tensor,
+    train: ImageSet,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    mixed_precision: bool,
+    seed: int,
+    epoch: int,
+) -> float:
+    """One pass over the training set; returns the mean loss."""
+    model.train()
+    generator = torch.Generator().manual_seed((seed << 16) + epoch)
+    total = torch.zeros((), device=source.device)
+    for chosen in torch.randperm(len(train), generator=generator).split(recipe.batch_size):
+        shifts = _draw_augmentation(len(chosen), generator) if recipe.augment else None
+        chosen = chosen.to(source.device)
+        pixels = source[chosen] if shifts is None else _crop_and_flip(source, chosen, *shifts)
+        inputs = normalize(pixels.permute(0, 3, 1, 2), train.mean, train.std)
+        with torch.autocast(source.device.type, torch.bfloat16, enabled=mixed_precision):
+            loss = F.cross_entropy(model(inputs), train.labels[chosen])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total += loss.detach() * len(chosen)
+    mean = total.item() / len(train)
+    if not math.isfinite(mean):
+        raise ValueError(
+            f"training diverged in epoch {epoch} (loss {mean}); lower learning_rate={recipe.learning_rate}"
+        )
+    return mean
+
+
+def _channels_last_view(images: torch.Tensor) -> torch.Tensor:
+    return images.permute(0, 2, 3, 1).contiguous()
+
+
+def _padded(images: torch.Tensor) -> torch.Tensor:
+    """``(n, c, h, w)`` uint8 to zero-padded ``(n, h + 2p, w + 2p, c)``."""
+    return F.pad(_channels_last_view(images), (0, 0, PADDING, PADDING, PADDING, PADDING))
+
+
+def _draw_augmentation(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Top and left corner (0..2p) and mirror flag of each crop."""
+    top, left = torch.randint(0, 2 * PADDING + 1, (2, count), generator=generator)
+    return top, left, torch.rand(count, generator=generator) < 0.5
+
+
+def _crop_and_flip(
+    padded: torch.Tensor, chosen: torch.Tensor, top: torch.Tensor, left: torch.Tensor, flip: torch.Tensor
+) -> torch.Tensor:
+    """Random crop and horizontal flip of a whole batch in one gather: ``(b, h, w, c)`` from :func:`_padded` images."""
+    side = padded.shape[1] - 2 * PADDING
+    steps = torch.arange(side)
+    rows = (top[:, None] + steps).to(padded.device)
+    columns = (left[:, None] + torch.where(flip[:, None], side - 1 - steps, steps)).to(padded.device)
+    return padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _optimizer(model: nn.Module, recipe: Recipe):
+    parameters = list(model.parameters())
+    if recipe.optimizer == "adam":
+        chosen = torch.optim.Adam(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+    elif recipe.optimizer == "sgd":
+        chosen = torch.optim.SGD(
+            parameters, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+        )
+    else:
+        raise ValueError(f"optimizer must be 'adam' or 'sgd', got {recipe.optimizer!r}")
+    length = recipe.epochs if recipe.cosine else None
+    return chosen, torch.optim.lr_scheduler.LambdaLR(
+        chosen, lambda epoch: 1.0 if length is None else 0.5 * (1 + math.cos(math.pi * epoch / length))
+    )
+
+
+def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+
+
+def _identity(recipe: Recipe, seed: int, images: int) -> dict:
+    return {"recipe": asdict(recipe), "seed": seed, "images": images}
+
+
+def _save(file: Path, optimizer, schedule, fitted: Fit, identity: dict) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    try:
+        torch.save(
+            {
+                "identity": identity,
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "fit": asdict(fitted),
+            },
+            partial,
+        )
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _restore(file: Path, model: nn.Module, optimizer, schedule, fitted: Fit, identity: dict) -> None:
+    try:
+        saved = torch.load(file, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch raises half a dozen types for a file that is not a checkpoint
+        raise ValueError(f"checkpoint {file} does not parse; delete it to train from the start") from error
+    if saved.get("identity") != identity:
+        raise ValueError(
+            f"checkpoint {file} belongs to another run ({saved.get('identity')}); delete it or name another file"
+        )
+    model.load_state_dict(saved["fit"]["last"])
+    optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))
+    schedule.load_state_dict(saved["schedule"])
+    for name, value in saved["fit"].items():
+        setattr(fitted, name, value)

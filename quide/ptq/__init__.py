@@ -1,0 +1,35 @@
+"""Post-training quantization: what to quantize by (scheme), how a tensor is rounded (grid, ranges), and networks.
+
+Names are imported on first use: the scheme needs no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quide._lazy import attributes
+from quide.ptq.scheme import FULL_PRECISION, HALF_PRECISION, PAPER, RANGES, Scheme
+
+if TYPE_CHECKING:
+    from quide.ptq.grid import (
+        FakeQuantize,
+        Grid,
+        HalfPrecision,
+        affine_grid,
+        fake_quantize,
+        symmetric_grid,
+    )
+    from quide.ptq.layers import quantizable_layers, stages
+    from quide.ptq.prepared import Prepared, layer_widths, prepare, quantize, quantized_weight
+
+__all__ = [
+    "FULL_PRECISION", "HALF_PRECISION", "PAPER", "RANGES", "FakeQuantize", "Grid", "HalfPrecision", "Prepared",
+    "Scheme", "affine_grid", "fake_quantize", "layer_widths", "prepare", "quantizable_layers", "quantize",
+    "quantized_weight", "stages", "symmetric_grid",
+]  # fmt: skip
+__getattr__ = attributes(
+    __name__,
+    grid=["FakeQuantize", "Grid", "HalfPrecision", "affine_grid", "fake_quantize", "symmetric_grid"],
+    layers=["quantizable_layers", "stages"],
+    prepared=["Prepared", "layer_widths", "prepare", "quantize", "quantized_weight"],
+)

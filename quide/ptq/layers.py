@@ -1,0 +1,22 @@
+"""Which layers of a network are quantized, and the parts of a network that they make up."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def quantizable_layers(model: nn.Module) -> list[str]:
+    """Names of the conv and linear layers, in the order the model registers them (§3.3: all of them are quantized)."""
+    return [name for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+
+
+def stages(model: nn.Module) -> dict[str, list[str]]:
+    """The quantizable layers by the part of the model they are in, to be given one width each: the stem, the four
+    stages and the linear layer of a ResNet. The values are what :func:`quide.evaluate.exhaustive` takes as ``groups``.
+
+    The paper's mixed topology of ResNet-18 has six entries and does not name them (Table 2); these are six parts.
+    """
+    found: dict[str, list[str]] = {}
+    for layer in quantizable_layers(model):
+        found.setdefault(layer.partition(".")[0], []).append(layer)
+    return found

@@ -1,0 +1,61 @@
+"""Every choice that a recipe of post-training quantization makes (§3.3). Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FULL_PRECISION = 32
+HALF_PRECISION = 16
+RANGES = ("minmax", "percentile", "mse")  # rules that find the range of a tensor, see :mod:`quide.ptq.ranges`
+_CHOICES = {
+    "weight_range": RANGES,
+    "weight_levels": ("restricted", "full"),
+    "activation_site": ("output", "relu", "input"),
+    "activation_range": RANGES,
+    "rounding": ("half_even", "half_up", "floor"),
+    "sixteen_bit": ("grid", "float16"),
+}
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Every choice a PTQ recipe makes. The defaults are :data:`PAPER`.
+
+    Attributes:
+        weight_range: how a weight tensor's range is found: ``"minmax"``, ``"percentile"`` or ``"mse"``.
+        weight_per_channel: one range an output channel instead of one a tensor.
+        weight_levels: ``"restricted"`` for integers in [-(2^(b-1)-1), 2^(b-1)-1], ``"full"`` for [-2^(b-1), 2^(b-1)-1].
+        activation_site: where activations are rounded: ``"output"`` of a layer, before its ReLU; ``"relu"``, after it;
+            or ``"input"`` of a layer.
+        activation_range: as ``weight_range``, over the calibration images.
+        activation_symmetric: a symmetric grid for activations instead of an affine one.
+        rounding: ``"half_even"`` (as torch rounds), ``"half_up"`` or ``"floor"``.
+        quantize_logits: whether the last layer's output is rounded too (sites ``"output"`` and ``"relu"``).
+        percentile: share of values, in percent, that ``"percentile"`` ranges keep (split between both tails).
+        fold_batch_norm: fold batch norms into the convolutions before them first.
+        sixteen_bit: ``"grid"`` simulates a 16-bit integer grid; ``"float16"`` casts the whole network when every layer
+            is 16 bits wide (what the paper's 16-bit timings look like).
+    """
+
+    weight_range: str = "minmax"
+    weight_per_channel: bool = False
+    weight_levels: str = "restricted"
+    activation_site: str = "output"
+    activation_range: str = "minmax"
+    activation_symmetric: bool = False
+    rounding: str = "half_even"
+    quantize_logits: bool = True
+    percentile: float = 99.9
+    fold_batch_norm: bool = True
+    sixteen_bit: str = "grid"
+
+    def __post_init__(self):
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if not 50 < self.percentile <= 100:
+            raise ValueError(f"percentile must lie in (50, 100], got {self.percentile}")
+
+
+PAPER = Scheme()
+"""The paper's scheme as far as its text and numbers pin it; the page on EXP-1 tests the alternatives."""

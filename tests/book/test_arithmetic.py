@@ -1,0 +1,98 @@
+"""What pages show of real 8-bit arithmetic, from records with known numbers."""
+
+from __future__ import annotations
+
+import pytest
+from known_records import IMAGES, PROVENANCE, bits_with
+from quidebook import report
+from quidebook.pages import exp2_resnet18 as exp2
+from quidebook.shared import arithmetic, table1
+
+from quide.experiments import deployed, records, runs
+from quide.experiments.deployed import INTEGER, RUNTIME, SIMULATED, TORCH
+from quide.stats import pack_bits
+
+pytestmark = pytest.mark.usefixtures("no_records")
+
+MEDIANS = {TORCH: 50.0, SIMULATED: 60.0, RUNTIME: 40.0, INTEGER: 20.0}
+
+
+def conditions() -> list[table1.Condition]:
+    return [table1.Condition(model, "cifar10", "paper", None, "") for model in (exp2.MODEL, exp2.PUBLISHED)]
+
+
+def save(model: str = exp2.PUBLISHED, **changes) -> None:
+    run = deployed.run(runs.Case(model, "cifar10", 0, "paper"))
+    medians = MEDIANS | changes.pop("medians", {})
+    latencies = {
+        name: {"median_ms": ms, "p10_ms": 0.9 * ms, "p90_ms": 1.2 * ms, "min_ms": 0.8 * ms, "passes": 10, "warmup": 1}
+        for name, ms in medians.items()
+    }
+    shares = {RUNTIME: 0.92, INTEGER: 0.915}
+    values = {
+        "latencies": latencies, "accuracy": shares, "agreement": 0.99, "reasons": [], "noisy": False,
+        "correct": {name: pack_bits(bits_with(share, 0)) for name, share in shares.items()},
+        "bytes": {RUNTIME: 1_000_000, INTEGER: 300_000}, "libraries": {},
+    }  # fmt: skip
+    records.save(records.Record(run.spec, values | changes, run.code, run.data, PROVENANCE, 1.0))
+
+
+def test_without_records_the_command_is_said(said):
+    arithmetic.show(conditions(), "quide run exp2")
+    arithmetic.say(conditions())
+    assert arithmetic.table(conditions()).empty and arithmetic.claims(conditions()) == []
+    assert len(said) == 1 and "quide[deploy]" in said[0] and "`quide run exp2`" in said[0]
+
+
+def test_latencies_are_told_against_both_libraries():
+    save()
+    rows = arithmetic.table(conditions()).set_index("bits, library")
+    assert rows.index.tolist() == list(deployed.CONFIGURATIONS) and set(rows.network) == {"ResNet-20"}
+    assert rows["of 32 bits, PyTorch"].tolist() == [
+        "1.00 (0.90 to 1.20)", "1.20 (1.08 to 1.44)", "0.80 (0.72 to 0.96)", "0.40 (0.36 to 0.48)",
+    ]  # fmt: skip
+    assert rows["of 32 bits, same library"].tolist() == ["1.00", "1.20", "1.00", "0.50"]
+    assert rows["MB"].tolist() == ["–", "–", "1.0", "0.3"]
+    assert rows["P (%)"][INTEGER].startswith("91.50 [") and rows["P (%)"][TORCH] == "–"
+    assert IMAGES == 400  # what the interval is over
+
+
+def test_the_sentence_has_the_ratios_and_what_they_do_to_the_index(said):
+    save()
+    arithmetic.say(conditions())
+    assert "1.20 times as long" in said[0] and "in integers 0.50 times" in said[0] and "-0.50 pp" in said[0]
+    assert "3.83 times as good" in said[0]  # 4 log2(51) / log2(61)
+    assert "4.88 times in integers" in said[0]  # 4 log2(41) / log2(21)
+    assert "noisy" not in said[0] and "one of its simulation" in said[1]
+
+
+@pytest.mark.parametrize("medians", [{INTEGER: 45.0}, {SIMULATED: 49.0}])
+def test_no_conclusion_is_drawn_that_the_numbers_do_not_bear(medians, said):
+    save(medians=medians, reasons=["others"], noisy=True)
+    arithmetic.say(conditions())
+    assert len(said) == 1 and said[0].endswith("The timings are noisy: others.")
+
+
+def test_claims_give_evidence_and_no_verdict():
+    save()
+    ((claim, verdict, evidence),) = arithmetic.claims(conditions())
+    assert "ResNet-20" in claim and verdict == report.UNDECIDED
+    assert evidence == "0.50 times full precision in the same library, simulated 1.20"
+
+
+def test_the_figure_shows_each_network_with_its_numbers():
+    save()
+    save(exp2.MODEL)
+    figure, name, caption, alt = arithmetic.figure(conditions())
+    assert name == "fig-exp2-arithmetic" and "a CPU" not in caption and "threads" in caption
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["ResNet-18", "ResNet-20"]
+    assert f"ResNet-20, {TORCH}: 1.00" in alt and f"{INTEGER}: 0.40" in alt
+
+
+def test_the_record_with_most_passes_is_shown_and_a_stale_one_is_said(monkeypatch):
+    save()
+    run = deployed.run(runs.Case(exp2.PUBLISHED, "cifar10", 0, "paper"))
+    known = records.load(run.spec)
+    records.save(records.Record(run.spec, known.values, "other", run.data, PROVENANCE, 1.0))
+    with pytest.warns(records.StaleRecordWarning, match="is stale"):
+        arithmetic.measured(conditions())

@@ -1,0 +1,131 @@
+"""The book's own Sphinx extensions: how to cite it, lighter pages, and buttons that need the project's address."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import nbformat
+import pytest
+import yaml
+
+pytest.importorskip("sphinx", reason="needs the book extra: pip install 'quide[book]'")
+from bs4 import BeautifulSoup
+from quidebook import build
+from sphinx.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+ADDRESS = "https://github.com/someone/quide"
+
+
+def extension(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / "_ext" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- how to cite -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def citation() -> dict:
+    return yaml.safe_load((ROOT / "CITATION.cff").read_text())
+
+
+def test_the_software_is_cited_from_the_citation_file(citation):
+    cite = extension("citation_file")
+    text, entry = cite.in_words(citation), cite.bibtex(citation)
+    assert text.startswith(f"{citation['authors'][0]['name']} (2026). {citation['title']} (Version ")
+    assert entry.startswith("@software{") and f"version = {{{citation['version']}}}" in entry
+
+
+def test_the_paper_is_cited_by_its_author_and_number(citation):
+    cite = extension("citation_file")
+    (work,) = citation["references"]
+    assert cite.in_words(work).startswith("Jiang, X. (2026). QuIDE: Mastering")
+    assert cite.in_words(work).endswith("arXiv:2605.10959")
+    for field in ("author = {Jiang, Xiantao}", "eprint = {2605.10959}", "year = {2026}"):
+        assert field in cite.bibtex(work)
+
+
+# --- lighter pages ---------------------------------------------------------------------------------------------------
+
+
+def test_only_the_named_scripts_are_taken_out():
+    kept = '<script src="../_static/doctools.js?v=1"></script><script>let fontawesome = "fontawesome.js";</script>'
+    page = f'<script defer src="../_static/scripts/fontawesome.js?digest=5"></script>\n{kept}'
+    assert extension("light_pages").without(page, ("fontawesome",)) == kept
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "loaded"),
+    [
+        ("page.html", "", set()),
+        ("page.html", '<span class="math notranslate">', {"tex-chtml"}),
+        ("search.html", "", {"searchtools", "language_data", "searchindex"}),
+    ],
+)
+def test_a_page_loads_what_it_shows(name, text, loaded):
+    light = extension("light_pages")
+    every = {light.ICONS, light.MATHEMATICS, *light.SEARCH}
+    assert every - set(light.unneeded(name, text)) == loaded
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_figure_is_linked_to_its_image_once():
+    links = extension("figure_links")
+    figure = '<figure class="a" id="fig-a">\n<img alt="x &gt; y" src="../_images/a.png" />\n</figure>'
+    linked = links.IMAGE.sub(links.LINKED, f'<img alt="no figure" src="b.png" />{figure}')
+    assert linked.count('<a class="figure-link" href="../_images/a.png"><img alt="x') == linked.count("<a ") == 1
+    assert links.IMAGE.sub(links.LINKED, linked) == linked
+
+
+# --- buttons ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["github.com/someone/quide", "https://github.com/someone", "http://a.b/c/d"])
+def test_an_address_that_is_none_of_a_repository_is_refused(address):
+    with pytest.raises(ConfigError, match="QUIDE_REPOSITORY"):
+        extension("repository").buttons(address)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["", ADDRESS])
+def test_pages_offer_what_needs_the_address_where_it_is_known_and_nothing_else(address, tmp_path, monkeypatch):
+    monkeypatch.setenv("QUIDE_REPOSITORY", address)
+    page = BeautifulSoup(_rendered(tmp_path).read_text(), "html.parser")
+    links = {link["href"] for link in page.select("a[href]")}
+    assert "../_sources/notebooks/small.ipynb" in links, "the notebook can be downloaded"
+    outside = {link for link in links if link.startswith("http")}
+    if not address:
+        assert outside == set()
+        return
+    assert {ADDRESS, f"{ADDRESS}/edit/main/notebooks/small.ipynb"} <= outside
+    starts = ("https://mybinder.org/v2/gh/someone/quide/main", f"{ADDRESS}/issues/new")
+    starts += ("https://colab.research.google.com/github/someone/quide/blob/main/notebooks/small.ipynb",)
+    for start in starts:
+        assert any(link.startswith(start) for link in outside), start
+
+
+def _rendered(folder: Path) -> Path:
+    """The page of a notebook in a book of two pages, with the settings of the real one."""
+    stage = folder / "stage"
+    for name in ("_ext", "_static"):
+        shutil.copytree(ROOT / "book" / name, stage / "book" / name)
+    for name in ("_config.yml", "CITATION.cff", "book/references.bib"):
+        shutil.copy(ROOT / name, stage / name)
+    contents = {"format": "jb-book", "root": "book/intro", "chapters": [{"file": "notebooks/small"}]}
+    (stage / "_toc.yml").write_text(yaml.safe_dump(contents))
+    (stage / "book" / "intro.md").write_text("# A small book\n\nOne page.\n")
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernel, "language_info": {"name": "python"}})
+    notebook.cells = [nbformat.v4.new_markdown_cell("# Small\n\nText.")]
+    (stage / "notebooks").mkdir()
+    nbformat.write(notebook, stage / "notebooks" / "small.ipynb")
+    build._render(stage, folder)
+    return folder / "_build" / "html" / "notebooks" / "small.html"

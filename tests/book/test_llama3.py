@@ -1,0 +1,388 @@
+"""The page on language models: numbers and verdicts follow the records, and without any it says what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from quidebook import report
+from quidebook.pages import llama3_mmlu as llama3
+from quidebook.pages.llama3_mmlu import PAPERS, Found
+
+from quide import stats
+from quide.experiments import llm_runs, paper, records, runs
+from quide.experiments.llm_runs import CROSS_SCHEMES, WIDTHS
+from quide.llm import checkpoints
+from quide.llm.methods import Recipe
+from quide.stats import pack_bits
+
+SMALL = "smollm2-135m-instruct.q4_1"
+MADE = {
+    "date": "2026-01-01T00:00:00+00:00", "git_commit": None, "cpu": "an abacus", "accelerator": None,
+    "packages": {"torch": "2"},
+}  # fmt: skip
+PLAIN, FULL = Recipe("none", 16), Recipe("none", 32)
+LIBRARIES = (PLAIN, Recipe("bitsandbytes", 8), Recipe("bitsandbytes", 4), *(Recipe("awq", bits) for bits in (4, 3, 2)))
+ANSWERS = {16: 0.666, 8: 0.66, 4: 0.64, 3: 0.5, 2: 0.3}  # of 2,000 questions
+TOKENS = {32: 0.5, 16: 0.5, 8: 0.5, 4: 0.48, 3: 0.4, 2: 0.2}
+CNN = {8: 0.99, 4: 0.7, 3: 0.5, 2: 0.2}  # shares of full precision
+
+
+def hits(share: float, count: int) -> np.ndarray:
+    """The same easy questions right at every width."""
+    return np.random.default_rng(0).permutation(count) < round(share * count)
+
+
+def record(kind: str, model: str, dataset: str, values: dict, **details) -> records.Record:
+    spec = records.RunSpec(kind, model, dataset, 0, "paper", details)
+    return records.Record(spec, values, llm_runs.code(kind), "0" * 64, MADE, 1.0)
+
+
+def scored(share: float, count: int, bits: int) -> dict:
+    hit = hits(share, count)
+    return {"accuracy": float(hit.mean()), "correct": pack_bits(hit), "stored_bytes": 100_000 * bits}
+
+
+def answers(recipe: Recipe, model: str = PAPERS, count: int = 2000, share: float | None = None) -> records.Record:
+    values = scored(ANSWERS[recipe.bits] if share is None else share, count, recipe.bits) | {"questions": count}
+    said = np.full((count, 4), -2.0)
+    said[:7, 2], said[7:, 1] = -1.0, -1.0  # C to the first seven questions, B to the others
+    values["log_likelihoods"] = llm_runs.pack_log_likelihoods(said)
+    return record(llm_runs.ACCURACY, model, "mmlu", values, recipe=asdict(recipe), shots=5, limit=None)
+
+
+def tokens(recipe: Recipe, model: str = PAPERS, share: float | None = None) -> records.Record:
+    values = scored(TOKENS[recipe.bits] if share is None else share, 3000, recipe.bits)
+    values |= {"tokens": 3000, "nats_per_token": 1.9}
+    return record(llm_runs.NEXT_TOKEN, model, "stories", values, recipe=asdict(recipe))
+
+
+def timed(model: str = PAPERS, times: tuple[float, ...] = (40.0, 30.0, 10.0), reasons=()) -> records.Record:
+    recipes = LIBRARIES[:3]
+    latencies = {
+        llm_runs.title(recipe): {"median_ms": ms, "p10_ms": 0.9 * ms, "p90_ms": 1.1 * ms}
+        for recipe, ms in zip(recipes, times, strict=True)
+    }
+    stages = {stage: {"latencies": latencies, "aa_ratio": 1.01} for stage in ("prefill", "decode")}
+    details = {"recipes": [asdict(recipe) for recipe in recipes], "prompt": 10}
+    details["environment"] = {"device_name": "an abacus", "threads": 1}
+    values = stages | {"reasons": list(reasons), "noisy": bool(reasons)}
+    return record(llm_runs.LATENCY, model, "stories", values, **details)
+
+
+def image_network(seed: int, shares: dict[int, float] = CNN) -> records.Record:
+    accuracy = {"32": 0.8} | {f"{scheme}, {bits}": 0.8 * shares[bits] for scheme in CROSS_SCHEMES for bits in WIDTHS}
+    run = llm_runs.cross(runs.Case("simplecnn", "cifar10", seed, "paper"))
+    return records.Record(run.spec, {"accuracy": accuracy, "images": 100}, run.code, run.data, MADE, 1.0)
+
+
+def rounded(model: str = PAPERS, shares: dict[int, float] = TOKENS) -> list[records.Record]:
+    return [
+        tokens(Recipe("rounding", bits, granularity, outputs), model, shares[bits])
+        for granularity, outputs in CROSS_SCHEMES.values()
+        for bits in WIDTHS
+    ]
+
+
+@pytest.fixture
+def known() -> Found:
+    return Found(
+        [answers(recipe) for recipe in LIBRARIES],
+        [tokens(FULL), *(tokens(recipe) for recipe in LIBRARIES), *rounded()],
+        [timed()],
+        {seed: image_network(seed) for seed in (0, 42, 123)},
+    )
+
+
+NOTHING = Found([], [], [], {})
+TABLES = [
+    llama3.table3_table, llama3.methods_table, llama3.size_table, llama3.latency_table, llama3.score_table,
+    llama3.cross_table, llama3.summary_table, llama3.absent_table,
+]  # fmt: skip
+
+
+@pytest.fixture
+def spoken(monkeypatch) -> list[str]:
+    """The sentences displayed so far."""
+    sentences: list[str] = []
+    monkeypatch.setattr(report, "say", sentences.append)
+    return sentences
+
+
+def test_what_a_model_is_worth_from_the_start_is_said(known, spoken):
+    llama3.say_checkpoint(known)
+    assert "right on 50.0 [" in spoken[0] and "of 3,000 next tokens" in spoken[0]
+    assert "66.6 [" in spoken[0] and "guessing is right on 25 %. It answers B to 1,993 of them." in spoken[0]
+
+
+# --- Table 3 ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_papers_cells_are_the_papers(known):
+    table = llama3.table3_table(known).set_index("bits")
+    assert table["paper P (%)"].tolist() == ["66.6", "–", "above 62.3 †", "at most 60 †", "35.0"]
+    assert table["paper I"]["2"] == "70.0" and table["paper I'"][["4", "3"]].tolist() == ["2.58", "0.00"]
+    assert table.loc["2", "T by the readings (ms)"] == "255, 15, 57, 28.1"
+
+
+def test_ours_is_the_most_accurate_method_of_a_width(known):
+    better = answers(Recipe("bitsandbytes", 4), share=0.65)
+    known = Found([*known.accuracy[:2], better, *known.accuracy[3:]], known.next_token, known.latency, known.cross)
+    table = llama3.table3_table(known).set_index("bits")
+    assert table.loc["4", "ours P (%)"] == report.with_interval(stats.wilson_interval(1300, 2000), 100, 1)
+    assert table.loc["4", "by"] == "Llama-3-8B-Instruct, bitsandbytes NF4"
+
+
+def test_levels_are_compared_for_the_papers_model_alone(known):
+    table = llama3.table3_table(known).set_index("bits")
+    assert table.verdict[["16", "2"]].tolist() == [report.REPRODUCED, report.IN_PART]  # 35.0 stated, 30 ours
+    other = Found([answers(recipe, SMALL, 500, 0.27) for recipe in LIBRARIES], [], [], {})
+    table = llama3.table3_table(other)
+    assert set(table.verdict) == {report.UNDECIDED}
+    assert table.reason[0] == "another model, not clearly above guessing (25 %)"
+    far = Found([answers(PLAIN, SMALL, 500, 0.5)], [], [], {})
+    assert llama3.table3_table(far).reason[0] == "another model, above guessing (25 %)"
+
+
+# --- methods, sizes, times -------------------------------------------------------------------------------------------
+
+
+def test_changes_are_paired_with_the_same_questions(known):
+    table = llama3.methods_table(known).set_index(["method", "bits"])
+    row = table.loc[("AWQ (llm-compressor)", "3")]
+    change = stats.paired_difference_interval(hits(0.666, 2000), hits(0.5, 2000))
+    assert row["change from 16 (pp)"] == report.with_interval(change, 100, 1)
+    change = stats.paired_difference_interval(hits(0.5, 3000), hits(0.4, 3000))
+    assert row["change from 32 (pp)"] == report.with_interval(change, 100, 1)
+    assert table.loc[("not quantized", "16"), "change from 16 (pp)"] == report.UNKNOWN
+    assert table.loc[("not quantized", "32"), "MMLU P (%)"] == report.UNKNOWN  # not asked at 32 bits
+
+
+def test_compression_is_counted_three_ways(known):
+    row = llama3.size_table(known).set_index(["method", "bits"]).loc[("AWQ (llm-compressor)", "3")]
+    assert (row["C = 32/b"], row["C = 16/b"]) == ("10.67", "5.33")
+    assert row["C over 16 bits, in bytes"] == f"{1_600_000 / 300_000:.2f}" and row["size (MB)"] == "0.30"
+
+
+def test_latency_is_a_tokens_and_relative_to_16_bits(known):
+    row = llama3.latency_table(known).set_index("method").loc["bitsandbytes NF4"]
+    assert row["prefill (ms a token)"] == "1.00 (0.90 to 1.10)" and row["decode (ms a token)"].startswith("10.00 ")
+    assert row["prefill, of 16 bits"] == row["decode, of 16 bits"] == "0.25"
+
+
+def test_scores_use_the_decoding_step_and_the_threshold_of_equation_4(known):
+    row = llama3.score_table(known).set_index("method").loc["bitsandbytes NF4"]
+    margin = 0.64 - (0.666 - 0.07)
+    assert row["I'"].startswith(f"{8 * margin / np.log2(11):.3f} [")
+    assert row["I"].startswith(f"{8 * 0.64 / np.log2(11):.3f} [")
+
+
+def test_noise_is_said(spoken):
+    llama3.say_latency(Found([], [], [timed(reasons=("prefill: someone was busy",))], {}))
+    llama3.say_latency(Found([], [], [timed()], {}))
+    assert "The timings are noisy: prefill: someone was busy." in spoken[0]
+    assert "Nothing made the timings noisy" in spoken[1]
+
+
+# --- like for like ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_is_a_share_of_full_precision(known):
+    shown = {(each.network, each.scheme, each.bits): each.share for each in llama3.kept(known)}
+    assert len(shown) == 2 * len(CROSS_SCHEMES) * len(WIDTHS)
+    scheme = next(iter(CROSS_SCHEMES))
+    assert shown["Llama-3-8B-Instruct", scheme, 4].estimate == pytest.approx(0.48 / 0.5, abs=1e-3)
+    assert shown[llama3.CNN_TITLE, scheme, 4].estimate == pytest.approx(0.7)
+    change = stats.paired_difference_interval(hits(0.5, 3000), hits(0.48, 3000))
+    assert shown["Llama-3-8B-Instruct", scheme, 4].low == pytest.approx(1 + change.low / 0.5)
+
+
+@pytest.mark.parametrize(
+    ("language", "image", "words", "verdict"),
+    [
+        (0.48, 0.7, "**survives**", report.REPRODUCED),
+        (0.30, 0.7, "**does not survive**", report.NOT_REPRODUCED),
+        (0.48, 0.95, "**does not survive**", report.NOT_REPRODUCED),
+    ],
+)
+def test_the_verdict_on_4_bits_follows_both_networks(known, spoken, language, image, words, verdict):
+    base = [each for each in known.next_token if llama3._recipe(each).method != "rounding"]
+    cross = {0: image_network(0, CNN | {4: image})}
+    found = Found(known.accuracy, [*base, *rounded(shares=TOKENS | {4: language})], [], cross)
+    llama3.say_cross(found)
+    assert words in spoken[0] and report.percent(0.60 / 0.666, 1) in spoken[0]
+    claims = llama3.summary_table(found).set_index("claim").verdict
+    assert claims[[claim for claim in claims.index if claim.startswith("(implied)")][0]] == verdict
+
+
+def test_a_verdict_that_hangs_on_the_scheme_names_it(known, spoken):
+    scheme = "weights by groups of 64"
+    cross = image_network(0, CNN | {4: 0.95})
+    cross.values["accuracy"][f"{scheme}, 4"] = 0.4
+    llama3.say_cross(Found(known.accuracy, known.next_token, [], {0: cross}))
+    assert f"**survives for {scheme} alone**" in spoken[0]
+
+
+# --- verdicts, figures, absence --------------------------------------------------------------------------------------
+
+
+def test_claims_on_the_papers_model_follow_its_threshold(known):
+    claims = llama3.summary_table(known).set_index("claim").verdict
+    assert claims["4 bits lose little on MMLU"] == report.REPRODUCED
+    assert claims["3 bits fall below the threshold"] == report.REPRODUCED
+    wrong = [answers(Recipe("awq", 4), share=0.5), answers(Recipe("awq", 3), share=0.66)]
+    weak = Found([answers(PLAIN), *wrong], [], [], {})
+    claims = llama3.summary_table(weak).set_index("claim").verdict
+    assert claims["4 bits lose little on MMLU"] == claims["3 bits fall below the threshold"] == report.NOT_REPRODUCED
+
+
+def test_figures_say_what_they_show(known):
+    figure, name, caption, alt = llama3.figure_methods(known)
+    assert name == "fig-llm-methods" and figure.axes and "Llama-3-8B-Instruct" in caption
+    assert "MMLU, AWQ (llm-compressor), 2 bits: 30.0 %" in alt
+    figure, name, caption, alt = llama3.figure_cross(known)
+    assert name == "fig-llm-cross" and len(figure.axes) == len(CROSS_SCHEMES)
+    assert f"weights per tensor, {llama3.CNN_TITLE}: 70 %" in alt
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.__name__)
+def test_tables_without_records_are_frames(table):
+    assert isinstance(table(NOTHING), pd.DataFrame)
+
+
+def test_without_records_the_page_says_what_is_missing(spoken):
+    for sentence in (llama3.say_checkpoint, llama3.say_latency, llama3.say_cross):
+        sentence(NOTHING)
+    assert len(spoken) == 1 and "papermill notebooks/llama3_mmlu.ipynb" in spoken[0]
+    for figure in (llama3.figure_methods, llama3.figure_cross):
+        drawn, _, _, alt = figure(NOTHING)
+        assert drawn.axes and alt
+    absent = llama3.absent_table(NOTHING)
+    assert checkpoints.PAPERS in absent["it takes"][0] and "quide run llama3_mmlu" in absent["command"][0]
+    assert len(absent) == 3 and "random:llama-3-8b" in absent["command"][1] and "papermill" in absent["command"][2]
+    assert len(llama3.absent_table(Found([answers(PLAIN)], [], [timed(SMALL)], {}))) == 1  # another size tells nothing
+
+
+def test_nothing_is_absent_once_the_papers_model_was_run_and_timed(known):
+    assert llama3.absent_table(known).empty
+
+
+def test_memory_stands_beside_the_latency_of_the_same_machine(known):
+    def taken(peak: int | None, **environment) -> records.Record:
+        values = {"stored_bytes": 16_060_000_000, "peak_bytes": peak}
+        return record(llm_runs.MEMORY, PAPERS, "stories", values, recipe=asdict(PLAIN), environment=environment)
+
+    def cells(memory: list[records.Record]) -> list[str]:
+        table = llama3.latency_table(Found([], [], known.latency, {}, memory))
+        return table.iloc[0][["weights (MB)", "peak on GPU (MB)"]].tolist()
+
+    assert cells([taken(17_000_000_000, device_name="an abacus")]) == ["16,060", "17,000"]
+    assert cells([taken(None, device_name="an abacus")]) == ["16,060", report.UNKNOWN]
+    assert cells([taken(1, device_name="another")]) == cells([]) == [report.UNKNOWN, report.UNKNOWN]
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[tuple]:
+    """Runs that were asked for, of which none is computed: their kind, the model, and what else it was given."""
+    seen: list[tuple] = []
+
+    def note(kind: str):
+        def run(case, *arguments, **_):
+            seen.append((kind, getattr(getattr(case, "checkpoint", None), "name", None), *arguments))
+            return SimpleNamespace(result=lambda: None)
+
+        return run
+
+    for kind in ("cross", "next_token", "accuracy", "memory", "timing"):
+        monkeypatch.setattr(llm_runs, kind, note(kind))
+    monkeypatch.setattr(llm_runs, "answered", lambda run: None)
+    return seen
+
+
+def test_of_random_weights_latency_and_memory_alone_are_measured(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        checkpoints, "find", lambda *_: checkpoints.Checkpoint("tiny-random", tmp_path, "random", "0" * 64)
+    )
+    llama3.run("random:tiny", ["none", "bitsandbytes", "awq"], [16, 8, 4, 3], 0, None, [0], "cpu", "paper")
+    timed_recipes = [PLAIN, Recipe("bitsandbytes", 8), Recipe("bitsandbytes", 4)]
+    wanted = [
+        *(("memory", "tiny-random", recipe) for recipe in timed_recipes),
+        ("timing", "tiny-random", timed_recipes),
+    ]
+    assert asked[1:] == wanted and asked[0][0] == "cross"
+
+
+def test_the_papers_own_tool_quantizes_the_model_where_it_is_asked_for(asked, spoken, tmp_path, monkeypatch):
+    source, made = (
+        checkpoints.Checkpoint(*each, "0" * 64)
+        for each in (("tiny", tmp_path, "gguf"), ("tiny-awq", tmp_path, "autoawq"))
+    )
+    monkeypatch.setattr(checkpoints, "find", lambda *_: source)
+    monkeypatch.setattr(llm_runs, "by_autoawq", lambda case: llm_runs.Case(made, case.seed))
+    monkeypatch.setattr(checkpoints, "missing_autoawq", lambda: [])
+    llama3.run("tiny", ["autoawq"], [16, 4], 5, None, [0], "cpu", "paper")
+    awq = Recipe("awq", 4)
+    assert [each for each in asked if each[1] == "tiny-awq"] == [
+        ("next_token", "tiny-awq", awq),
+        ("accuracy", "tiny-awq", awq, 5, None),
+    ]
+    assert {each[2].method for each in asked if each[1] == "tiny"} == {"none", "rounding"}
+    asked.clear()
+    llama3.run("tiny", ["autoawq"], [16, 8], 5, None, [0], "cpu", "paper")  # it has no 8 bits
+    monkeypatch.setattr(checkpoints, "missing_autoawq", lambda: ["no autoawq"])
+    llama3.run("tiny", ["autoawq"], [4], 5, None, [0], "cpu", "paper")
+    assert not [each for each in asked if each[1] == "tiny-awq"]
+    assert spoken == ["tiny is not quantized by autoawq here: no autoawq."]
+
+
+def test_what_autoawq_made_stands_beside_the_model_it_was_made_from(known):
+    recipe, model = Recipe("awq", 4), f"{PAPERS}-awq"
+    known = Found(
+        [*known.accuracy, answers(recipe, model, share=0.6)], [*known.next_token, tokens(recipe, model, 0.45)], [], {}
+    )
+    table = llama3.methods_table(known)
+    (row,) = table[table["method"] == llama3.AS_QUANTIZED].to_dict("records")
+    assert row["model"] == "Llama-3-8B-Instruct" and row["MMLU P (%)"].startswith("60.0 [")
+    assert row["change from 16 (pp)"].startswith("-6.6 [") and row["change from 32 (pp)"].startswith("-5.0 [")
+    assert llama3.AS_QUANTIZED in llama3.size_table(known)["method"].tolist()
+
+
+def test_a_model_that_cannot_be_run_is_said_to_be_absent(spoken, tmp_path, monkeypatch):
+    monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
+    monkeypatch.setattr(checkpoints, "missing", lambda model, device: ["no token", "no GPU"])
+    llama3.run(checkpoints.PAPERS, ["none"], [16], 5, None, [], "cuda", "paper")
+    assert spoken == [f"{checkpoints.PAPERS} cannot be run here: no token; no GPU."]
+
+
+def test_smaller_profiles_run_the_image_network_alone(spoken, tmp_path, monkeypatch):
+    monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
+    monkeypatch.setattr(checkpoints, "find", lambda *_: pytest.fail("a language model was looked for"))
+    llama3.run(checkpoints.PAPERS, ["none"], [16], 5, None, [0], "cuda", "smoke")
+    found = llama3.found("smoke")
+    assert list(found.cross) == [0] and not spoken and found.used == [found.cross[0]]
+
+
+def test_records_of_every_model_are_found_and_stale_ones_warned_of(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
+    for each in (answers(PLAIN), tokens(FULL, SMALL), image_network(0)):
+        records.save(each)
+    found = llama3.found("smoke")
+    assert [len(found.accuracy), len(found.next_token), len(found.cross)] == [1, 1, 1]
+    monkeypatch.setattr(llm_runs, "code", lambda kind: "0" * 16)
+    with pytest.warns(records.StaleRecordWarning, match="stale"):
+        llama3.found("smoke")
+
+
+@pytest.mark.filterwarnings("error::quide.experiments.records.StaleRecordWarning")
+def test_the_records_of_the_checkout_are_todays(checkout, monkeypatch):
+    monkeypatch.setenv("QUIDE_RESULTS", str(checkout / "data" / "results"))
+    found = llama3.found("paper")
+    assert found.accuracy and found.next_token and len(found.cross) == 3
+    assert max(records.path_of(record.spec).stat().st_size for record in found.used) < 200_000
+
+
+def test_the_papers_own_share_is_what_it_asks_of_llama():
+    assert llama3.tolerated() == pytest.approx(0.60 / paper.number("mmlu-llama3-8b.accuracy.16"))

@@ -1,0 +1,124 @@
+"""The list of tables and figures: every exhibit is judged and placed, and the verdicts follow from the parts."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from known_results import condition, landscape
+from quidebook.pages import every_table_and_figure as overview
+from quidebook.pages import exp2_imagenet
+from quidebook.pages import llama3_mmlu as llama3
+from quidebook.report import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED
+from quidebook.shared import table1
+
+from quide.experiments import paper
+from quide.experiments.mixed import Landscape
+
+NOTHING = exp2_imagenet.Found({}, {}, {}, {}), llama3.Found([], [], [], {})
+
+
+def known(measured=(), truth=None) -> overview.Known:
+    """As if these conditions of SimpleCNN were all that was measured."""
+    found = {each.condition: each for each in measured}
+    conditions = [
+        table1.Condition("simplecnn", dataset, "paper", found.get(f"{dataset}-simplecnn"), "quide run exp1")
+        for dataset in table1.NAMES
+    ]
+    conditions.append(table1.Condition("resnet18", "cifar10", "none", None, "quide run exp2"))
+    return overview.Known(conditions, [], *NOTHING, list(measured), truth)
+
+
+def headings(notebook: Path) -> set[str]:
+    """Anchors of a page's headings, as MyST makes them: GitHub's way."""
+    cells = json.loads(notebook.read_text())["cells"]
+    text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    titles = [re.sub(r"[$`*]|\{\w+\}", "", title) for title in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_exhibit_of_the_paper_is_judged_and_has_a_place():
+    exhibits = list(paper.exhibits().index)
+    assert list(overview.JUDGES) == sorted(exhibits, key=exhibits.index)
+    assert list(overview.PLACES) == exhibits
+
+
+def test_every_place_is_a_section_of_a_page(checkout):
+    for exhibit, places in overview.PLACES.items():
+        present = [place for place in places if (checkout / "notebooks" / f"{place[0]}.ipynb").exists()]
+        assert present, exhibit
+        for page, section, _ in present:
+            assert not section or section in headings(checkout / "notebooks" / f"{page}.ipynb"), (exhibit, section)
+        assert len(overview.links(exhibit).targets) == len(present)
+
+
+@pytest.mark.parametrize(
+    ("parts", "missing", "verdict"),
+    [
+        ([REPRODUCED, REPRODUCED, UNDECIDED], [], REPRODUCED),
+        ([REPRODUCED, REPRODUCED], ["a condition"], IN_PART),
+        ([REPRODUCED, NOT_REPRODUCED], [], IN_PART),
+        ([REPRODUCED, IN_PART], [], IN_PART),
+        ([NOT_REPRODUCED, UNDECIDED], ["a condition"], NOT_REPRODUCED),
+        ([UNDECIDED], [], UNDECIDED),
+        ([], ["a condition"], UNDECIDED),
+    ],
+)
+def test_the_verdict_follows_from_the_parts(parts, missing, verdict):
+    assert overview.judged(parts, missing) == verdict
+
+
+def test_without_records_nothing_is_said_to_reproduce():
+    rows = overview.table(known())
+    assert set(rows["verdict"]) == {UNDECIDED, ABSENT}
+    assert rows["evidence"].str.len().min() > 20
+    assert rows.set_index("exhibit").at["Table 3", "verdict"] == ABSENT
+
+
+def test_a_condition_that_was_not_measured_keeps_an_exhibit_in_part():
+    found = known([condition()])
+    verdict, evidence = overview.JUDGES["Table 4"](found)
+    assert verdict == IN_PART
+    assert evidence.endswith(
+        "not measured: SimpleCNN / MNIST, SimpleCNN / CIFAR-100, ResNet-18 / CIFAR-10, ResNet-18 / ImageNet-1K."
+    )
+
+
+def test_the_threshold_must_move_the_knee_to_wider_widths():
+    measured = condition()
+    assert overview.JUDGES["Figure 5"](known([measured]))[0] == REPRODUCED
+    flat = measured.table.assign(accuracy=0.8)  # one width is best at every threshold
+    assert overview.JUDGES["Figure 5"](known([replace(measured, table=flat)]))[0] == NOT_REPRODUCED
+
+
+def test_the_fall_at_4_bits_is_that_of_the_records():
+    measured = condition()
+    verdict, evidence = overview.JUDGES["Figure 2"](known([measured]))
+    assert verdict == IN_PART and "CIFAR-10 loses 20.0 pp" in evidence
+    stable = measured.table.assign(accuracy=measured.table["accuracy"].where(measured.table["bits"] != 4, 0.795))
+    assert "CIFAR-10 loses 1.0 pp" in overview.JUDGES["Figure 2"](known([replace(measured, table=stable)]))[1]
+
+
+def test_what_each_checkpoint_answers_makes_the_verdict_on_the_search():
+    def with_accuracy(land: Landscape, mixed: bool) -> Landscape:
+        """Mixed widths are always right, or never."""
+        correct = land.correct.copy()
+        correct[:, [len(set(widths)) > 1 for widths in land.configurations]] = mixed
+        return replace(land, correct=correct)
+
+    for better, verdict in (((True, True), REPRODUCED), ((True, False), IN_PART), ((False, False), NOT_REPRODUCED)):
+        truth = landscape()
+        lands = zip(truth.landscapes.items(), better, strict=True)
+        changed = replace(truth, landscapes={seed: with_accuracy(land, mixed) for (seed, land), mixed in lands})
+        assert overview.JUDGES["Figure 4"](known(truth=changed))[0] == verdict
+
+
+def test_the_algorithm_is_judged_by_how_often_it_finds_the_best():
+    truth = landscape()
+    verdict, evidence = overview.JUDGES["Algorithm 1"](known(truth=truth))
+    hits = int(re.search(r"with (\d+) of 25 seeds", evidence)[1])
+    assert verdict == (REPRODUCED if hits > 12 else NOT_REPRODUCED)
+    assert "all 256 configurations" in evidence

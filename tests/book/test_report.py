@@ -1,0 +1,85 @@
+"""quidebook.report: tables with links, and the box that says where a page's numbers come from."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+import pytest
+from quidebook import report
+
+from quide.experiments import records
+
+MADE = {
+    "date": "2026-01-02T03:04:05+00:00", "git_commit": "abc1234", "cpu": "a CPU", "accelerator": None, "threads": 2,
+    "packages": {"torch": "2.14.0"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def shown(monkeypatch) -> list[str]:
+    """What is displayed, HTML and Markdown alike."""
+    texts: list[str] = []
+    monkeypatch.setattr(report, "say", texts.append)
+    monkeypatch.setattr(report, "show_markup", texts.append)
+    return texts
+
+
+def record(seed: int, seconds: float = 30.0, **changes) -> records.Record:
+    spec = records.RunSpec("accuracy", "simplecnn", "mnist", seed, "paper")
+    return records.Record(spec, {}, "0" * 16, "f" * 64, MADE | changes, seconds)
+
+
+def test_a_cell_of_links_is_linked_and_escaped():
+    links = report.Links((("EXP <1>", "exp1.html#table-1"), ("EXP-2", "exp2.html")))
+    text = report.table_markup(pd.DataFrame({"exhibit": ["<Table 1>"], "where": [links]}), "Where")
+    assert '<th scope="row">&lt;Table 1&gt;</th>' in text
+    assert '<a class="reference internal" href="exp1.html#table-1">EXP &lt;1&gt;</a>; <a class=' in text
+
+
+def test_the_box_says_what_ran_where_when_on_which_data_how_long_and_every_key(shown):
+    used = [record(7), record(0, 100.0), record(0, 100.0), record(42, date="2026-02-03T00:00:00+00:00")]
+    report.provenance(used, "quide run exp1 --profile paper")
+    box, words = shown
+    for fact in (
+        "accuracy", "simplecnn on mnist", "paper", "a CPU, 2 threads", "2.14.0", "0, 7, 42", "3 min",
+        "2026-01-02 to 2026-02-03", "abc1234", "ffffffff", "Keys of the 3 records",
+    ):  # fmt: skip
+        assert fact in re.sub(r"<[^>]*>", "", box), fact
+    assert all(each.key in box for each in used)
+    assert "\nquide run exp1 --profile paper --seeds 7  # another seed\n" in words
+
+
+def test_a_page_without_records_says_how_to_make_them(shown):
+    report.provenance([], "quide run exp1", "quide run exp3")
+    assert shown == ["No record was used. To make them: `quide run exp1` and `quide run exp3`"]
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59, "59 s"), (90, "2 min"), (3 * 3600, "3.0 h")])
+def test_a_duration_is_said_in_a_fitting_unit(seconds, words):
+    assert report._duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("8 > 16 > 4 > 32 > 2", "short"),
+        ("99.36 ± 0.15 [99.19, 99.52]", "short"),
+        ("8-8-8-4", "short"),
+        ("not stated", "short"),
+        ("ours +0.15 pp, inside our interval", ""),
+        ("an estimated bound, not a measurement; its values are not in the text", "long"),
+        (report.REPRODUCED, "verdict-reproduced"),
+    ],
+)
+def test_numbers_and_orders_stay_on_one_line_and_sentences_keep_their_width(text, name):
+    cell = report.table_markup(pd.DataFrame({"what": ["a"], "found": [text]}), "Cells").split("</th>")[-1]
+    assert cell.startswith(f'<td class="{name}">' if name else "<td>")
+
+
+def test_configurations_inside_a_sentence_are_not_broken():
+    frame = pd.DataFrame({"place of 8-8-8-4": ["8-8-8-8"], "found": ["4 > 8 (of these), 1-2 <b>"]})
+    text = report.table_markup(frame, "Cells")
+    for part in ("8-8-8-4", "8-8-8-8", "4 &gt; 8"):
+        assert f'<span class="unbroken">{part}</span>' in text
+    assert "1-2 &lt;b&gt;</td>" in text

@@ -1,0 +1,149 @@
+"""Joining accuracy and latency records: every number of the joined table against hand arithmetic on known records."""
+
+import numpy as np
+import pytest
+from known_records import IMAGES, LATENCY, save_accuracy, save_timing
+from quidebook import report
+from quidebook.evidence import scores
+from quidebook.pages import exp1_simplecnn as exp1
+from quidebook.shared import table1
+
+from quide import evaluate, metric
+from quide.experiments import paper, recipes, runs
+
+ACCURACY = {32: 0.80, 16: 0.80, 8: 0.7975, 4: 0.58, 2: 0.10}
+
+
+@pytest.fixture
+def known(tmp_path, monkeypatch):
+    """Records of CIFAR-10 at the paper profile for seeds 0 and 42, with the recipe grid."""
+    monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
+    for seed, lift in ((0, 0.0), (42, 0.01)):
+        case = runs.Case("simplecnn", "cifar10", seed, "paper")
+        names = {evaluate.label(bits): share + lift for bits, share in ACCURACY.items()}
+        save_accuracy(runs.accuracy(case), names)
+        save_timing(runs.timing(case), 1.0 + lift)
+        for place, recipe in enumerate(recipes.grid()):
+            shares = {"8": 0.79, "4": 0.58 + 0.004 * place, "2": 0.1, "8-8-8-4": 0.75 + 0.002 * place}
+            save_accuracy(recipe.run(case), shares)
+
+
+def test_nothing_known_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
+    assert scores.measured("simplecnn", "cifar10", "paper") is None
+
+
+def test_a_seed_without_timing_is_left_out(known):
+    save_accuracy(
+        runs.accuracy(runs.Case("simplecnn", "cifar10", 7, "paper")), {str(b): a for b, a in ACCURACY.items()}
+    )
+    assert scores.measured("simplecnn", "cifar10", "paper").seeds == [0, 42]
+
+
+def test_the_joined_table_is_the_formula_on_the_records(known):
+    measured = scores.measured("simplecnn", "cifar10", "paper")
+    tolerance = paper.conditions().loc["cifar10-simplecnn", "tolerance"]
+    assert measured.threshold == pytest.approx(0.805 - tolerance)
+    row = measured.table.query("seed == 42 and bits == 4").iloc[0]
+    assert (row.compression, row.accuracy, row.latency_ms) == (8, pytest.approx(0.59), pytest.approx(4.04))
+    assert row["index"] == pytest.approx(8 * 0.59 / np.log2(5.04))
+    assert row.gated_index == pytest.approx(8 * (0.59 - measured.threshold) / np.log2(5.04))
+    assert measured.correct.shape == (2, 5, IMAGES) and measured.latencies.shape == (2, 5)
+    np.testing.assert_allclose(measured.correct.mean(2)[0], list(ACCURACY.values()))
+
+
+def test_summary_has_mean_deviation_and_interval(known):
+    summary = scores.measured("simplecnn", "cifar10", "paper").summary().set_index("bits")
+    assert summary.accuracy[4] == pytest.approx(0.585)
+    assert summary.accuracy_std[4] == pytest.approx(0.01 / np.sqrt(2))
+    half = 12.7062 * 0.01 / 2  # t quantile with one degree of freedom, standard error 0.005
+    assert summary.accuracy_high[4] - summary.accuracy[4] == pytest.approx(half, rel=1e-4)
+
+
+def test_the_knee_follows_the_correct_bits(known):
+    measured = scores.measured("simplecnn", "cifar10", "paper")
+    probability = measured.knee().probability
+    gated = metric.gated_index(
+        [32 / b for b in ACCURACY], list(ACCURACY.values()), [LATENCY[str(b)] for b in ACCURACY], 0.505
+    )
+    assert max(probability, key=probability.get) == list(ACCURACY)[int(np.argmax(gated))]
+    assert sum(probability.values()) == pytest.approx(1)
+
+
+def test_every_table_of_the_page_has_a_row_for_each_condition_and_no_nan(known):
+    found = exp1.conditions(["cifar10", "cifar100"])
+    grid = exp1.recipe_results(["cifar10", "cifar100"])
+    tables = {
+        "accuracy": table1.accuracy_table(found),
+        "latency": table1.latency_table(found),
+        "score": table1.score_table(found),
+        "ranking": table1.ranking_table(found),
+        "knee": table1.knee_table(found),
+        "site": exp1.site_table(grid),
+        "closest": exp1.closest_table(grid),
+        "site knee": exp1.site_knee_table(grid, found),
+        "summary": exp1.summary_table(found, grid),
+    }
+    for name, table in tables.items():
+        assert len(table), name
+        assert "nan" not in " ".join(table.astype(str).to_numpy().ravel()).lower().split(), name
+    absent = tables["accuracy"].query("condition == 'CIFAR-100'")
+    assert set(absent["ours P (%)"]) == {"no record"} and set(absent.verdict) == {report.UNDECIDED}
+    assert tables["latency"].configuration.tolist()[:5] == ["32", "16", "8", "4", "2"]
+    assert "(quide.PAPER)" in " ".join(tables["closest"].recipe)
+
+
+def test_every_figure_has_caption_and_alt_text_with_numbers(known, capsys):
+    found, grid = exp1.conditions(["cifar10"]), exp1.recipe_results(["cifar10"])
+    made = [
+        table1.figure_components(found), table1.figure_index(found), table1.figure_knee(found), exp1.figure_sites(grid),
+        exp1.figure_recipes(grid),
+    ]  # fmt: skip
+    assert len({name for _, name, _, _ in made}) == len(made)
+    for _, name, caption, alt in made:
+        assert name.startswith("fig-exp1-") and len(caption) > 40 and any(character.isdigit() for character in alt)
+
+
+def test_verdicts_follow_their_stated_limits():
+    assert report.accuracy_verdict(0.80, 0.805, np.nan, np.nan)[0] == report.REPRODUCED
+    assert report.accuracy_verdict(0.80, 0.83, 0.79, 0.87)[0] == report.REPRODUCED
+    assert report.accuracy_verdict(0.80, 0.83, 0.81, 0.85)[0] == report.IN_PART
+    assert report.accuracy_verdict(0.80, 0.90, 0.70, 1.0)[0] == report.NOT_REPRODUCED
+    assert report.accuracy_verdict(float("nan"), 0.9, 0.8, 1.0)[0] == report.UNDECIDED
+    assert report.knee_verdict(8, {8: 0.97, 4: 0.03, None: 0.0})[0] == report.REPRODUCED
+    assert report.knee_verdict(8, {8: 0.60, 4: 0.40, None: 0.0})[0] == report.IN_PART
+    assert report.knee_verdict(8, {8: 0.40, 4: 0.60, None: 0.0})[0] == report.NOT_REPRODUCED
+
+
+def test_a_figure_without_alt_text_is_refused():
+    figure, _ = report.panels()
+    with pytest.raises(ValueError, match="alt"):
+        report.show(figure, "fig-x", "A caption.", " ")
+
+
+def test_cells_are_escaped(capsys):
+    import pandas as pd
+
+    shown = []
+    original, report.display = report.display, shown.append
+    try:
+        report.table(pd.DataFrame({"a": ["<b>"], "verdict": [report.IN_PART]}), "x < y")
+    finally:
+        report.display = original
+    markup = shown[0].data
+    assert "&lt;b&gt;" in markup and "x &lt; y" in markup and 'class="verdict-part"' in markup and "<b>" not in markup
+
+
+def test_the_page_stands_without_a_grid(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
+    found, grid = exp1.conditions(["cifar10"]), exp1.recipe_results(["cifar10"])
+    assert grid.empty and found[0].measured is None
+    said = []
+    monkeypatch.setattr(report, "say", said.append)
+    for sentence in (exp1.say_sites, exp1.say_recipes):
+        sentence(grid)
+    exp1.say_selection(found)
+    for table in (exp1.site_table(grid), exp1.closest_table(grid), exp1.site_knee_table(grid, found)):
+        report.table(table, "A table")
+    assert len(said) == 6 and all("no " in text for text in said)
+    assert exp1.summary_table(found, grid).verdict.tolist() == [report.UNDECIDED]

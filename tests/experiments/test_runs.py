@@ -1,0 +1,188 @@
+"""Specs of the runs: what makes two runs the same, what makes a record stale, and what is refused before any work."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from quide import ptq
+from quide.data import datasets
+from quide.experiments import recipes, records, runs
+from quide.models import networks, pretrained, train
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("simplecnn", "imagenet", 0), "dataset"),
+        (("alexnet", "mnist", 0), "model"),
+        (("simplecnn", "mnist", -1), "seed"),
+        (("simplecnn", "mnist", True), "seed"),
+        (("simplecnn", "mnist", 0, "fast"), "profile"),
+        (("resnet18", "mnist", 0), "model"),
+        (("simplecnn", "mnist", 0, "short"), "profile short"),
+    ],
+)
+def test_a_wrong_case_is_refused_by_name(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        runs.Case(*arguments)
+
+
+def test_the_embedded_profiles_take_their_weights_from_seed_0():
+    assert runs.Case("simplecnn", "mnist", 7, "quick").training_seed == 0
+    assert runs.Case("simplecnn", "mnist", 7, "paper").training_seed == 7
+
+
+def test_a_spec_tells_apart_whatever_changes_the_result():
+    case = runs.Case("simplecnn", "cifar10", 0)
+    plain = runs.accuracy(case)
+    others = [
+        runs.accuracy(runs.Case("simplecnn", "cifar10", 1)),
+        runs.accuracy(runs.Case("simplecnn", "cifar10", 0, "smoke")),
+        runs.accuracy(case, bits=(8, 4)),
+        runs.accuracy(case, scheme=ptq.Scheme(activation_site="relu")),
+        runs.accuracy(case, calibration_size=128),
+        runs.timing(case),
+        runs.training(case),
+    ]
+    assert len({run.spec.key for run in [plain, *others]}) == len(others) + 1
+    assert runs.accuracy(case, bits=[32, 16, 8, 4, 2]).spec == plain.spec
+
+
+def test_the_short_schedule_is_the_paper_s_with_fewer_epochs():
+    short, paper = (runs.Case("resnet18", "cifar10", 0, name).recipe for name in ("short", "paper"))
+    assert paper == train.RESNET18
+    assert short == train.RESNET18.shortened(3)
+
+
+def test_nothing_of_the_short_schedule_is_taken_for_the_paper_s():
+    short, paper = (runs.Case("resnet18", "cifar10", 0, name) for name in ("short", "paper"))
+    for make in (runs.training, runs.accuracy, runs.timing):
+        assert make(short).spec.key != make(paper).spec.key
+        assert records.path_of(make(short).spec).parts[-3] == "short"
+    assert runs.checkpoint_file(short) != runs.checkpoint_file(paper)
+    assert runs.published_checkpoint(short) != runs.published_checkpoint(paper)
+
+
+def test_weights_are_kept_under_the_name_that_published_checkpoints_have():
+    assert runs.published_checkpoint(runs.Case("simplecnn", "cifar10", 0, "paper")).exists()
+    assert runs.published_checkpoint(runs.Case("simplecnn", "mnist", 42, "paper")).exists()
+
+
+def test_a_record_hangs_on_the_code_of_its_own_network_alone(monkeypatch):
+    cases = [runs.Case(model, "cifar10", 0, "paper") for model in ("simplecnn", "resnet18")]
+    makers = (runs.training, runs.accuracy, runs.timing)
+    before = [[make(case).code for make in makers] for case in cases]
+    monkeypatch.setitem(networks.BUILDERS, "resnet18", networks.SimpleCNN)
+    after = [[make(case).code for make in makers] for case in cases]
+    assert after[0] == before[0]
+    assert all(new != old for new, old in zip(after[1], before[1], strict=True))
+
+
+def test_published_weights_decide_the_key_and_no_seed_decides_them(monkeypatch):
+    cases = [runs.Case("resnet20", "cifar10", seed, "paper") for seed in (0, 42)]
+    assert all(case.published and case.training_seed is None for case in cases)
+    assert runs.accuracy(cases[0]).spec.key != runs.accuracy(cases[1]).spec.key  # calibrated on other images
+    before = runs.accuracy(cases[0]).data
+    facts = pretrained.NETWORKS["resnet20"]
+    assert before.endswith(facts.sha256)
+    monkeypatch.setitem(pretrained.NETWORKS, "resnet20", replace(facts, sha256="0" * 64))
+    assert runs.accuracy(cases[0]).data != before
+
+
+def test_a_published_network_sees_images_as_it_was_trained_on_them(monkeypatch):
+    case = runs.Case("resnet20", "cifar10", 0, "paper")
+    monkeypatch.setattr(datasets, "load", lambda *_: few_images(600))
+    facts = pretrained.NETWORKS["resnet20"]
+    runs.test_images.cache_clear()
+    try:
+        tested = runs.test_images(case)
+    finally:
+        runs.test_images.cache_clear()
+    assert (tested.mean, tested.std) == (facts.mean, facts.std)
+    chosen = datasets.calibration_indices(600, runs.CALIBRATION_SIZE, 0)
+    expected = datasets.normalize(few_images(600).images[chosen], facts.mean, facts.std)
+    assert torch.equal(runs.calibration_images(case), expected)
+
+
+@pytest.mark.parametrize("selection", ["best", "last"])
+def test_a_published_network_is_loaded_and_never_trained(selection, monkeypatch):
+    case = runs.Case("resnet20", "cifar10", 0, "paper")
+    monkeypatch.setattr(pretrained, "load", lambda name: name)
+    with pytest.raises(ValueError, match="resnet20 is not trained here"):
+        runs.training(case)
+    if selection == "best":
+        assert runs.network(case, selection) == "resnet20"
+    else:
+        with pytest.raises(ValueError, match="selection must be 'best' of a published network"):
+            runs.network(case, selection)
+
+
+def test_a_published_network_has_no_short_schedule():
+    with pytest.raises(ValueError, match="profile short is for resnet18"):
+        runs.Case("resnet20", "cifar10", 0, "short")
+
+
+def few_images(count: int) -> datasets.ImageSet:
+    generator = torch.Generator().manual_seed(count)
+    pixels = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    facts = datasets.info("cifar10")
+    return datasets.ImageSet(pixels, torch.arange(count) % facts.num_classes, facts.mean, facts.std)
+
+
+@pytest.mark.slow
+def test_an_interrupted_short_training_goes_on_from_its_last_epoch(tmp_path, monkeypatch):
+    case, run_epoch = runs.Case("resnet18", "cifar10", 0, "short"), train._epoch
+    monkeypatch.setattr(datasets, "load", lambda _, split: few_images({"train": 12, "test": 4}[split]))
+    monkeypatch.setenv("QUIDE_CACHE", str(tmp_path / "whole"))
+    whole = runs._fit(case, "cpu", progress=False)
+    assert len(whole.history) == case.size.epochs
+
+    def mortal(*arguments):
+        if arguments[-1] == 2:
+            raise KeyboardInterrupt
+        return run_epoch(*arguments)
+
+    monkeypatch.setenv("QUIDE_CACHE", str(tmp_path / "interrupted"))
+    monkeypatch.setattr(train, "_epoch", mortal)
+    with pytest.raises(KeyboardInterrupt):
+        runs._fit(case, "cpu", progress=False)
+    epochs = []
+    monkeypatch.setattr(train, "_epoch", lambda *arguments: epochs.append(arguments[-1]) or run_epoch(*arguments))
+    resumed = runs._fit(case, "cpu", progress=False)
+    assert epochs == [2, 3]
+    for name, weights in whole.last.items():
+        assert torch.equal(resumed.last[name], weights), name
+
+
+def test_an_unknown_selection_is_refused():
+    with pytest.raises(ValueError, match="selection"):
+        runs.accuracy(runs.Case("simplecnn", "mnist", 0), selection="median")
+
+
+def test_known_computes_nothing_and_stale_tells_other_code(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
+    run = runs.accuracy(runs.Case("simplecnn", "mnist", 0, "smoke"))
+    assert run.known() is None and not run.stale()
+    records.save(records.Record(run.spec, {"accuracy": {}}, "0" * 16, run.data, {}, 1.0))
+    assert run.stale()
+    with pytest.warns(records.StaleRecordWarning, match="stale"):
+        assert run.known().values == {"accuracy": {}}
+
+
+def test_a_missing_embedded_checkpoint_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUIDE_HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="profile paper"):
+        runs.network(runs.Case("simplecnn", "mnist", 0, "quick"))
+
+
+def test_the_grid_has_the_paper_scheme_once_and_distinct_recipes():
+    grid = recipes.grid()
+    assert len({recipe.name for recipe in grid}) == len(grid)
+    keys = {recipe.run(runs.Case("simplecnn", "cifar10", 0, "paper")).spec.key for recipe in grid}
+    assert len(keys) == len(grid)
+    assert [recipe.scheme for recipe in grid if recipe.axis == "grid"].count(ptq.PAPER) == 1
+    for recipe in grid:
+        if recipe.axis not in ("grid", "calibration size", "model selection"):
+            changed = [name for name, value in vars(recipe.scheme).items() if value != getattr(ptq.PAPER, name)]
+            assert len(changed) == 1, recipe.name
