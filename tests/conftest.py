@@ -49,7 +49,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     from quidebook import report
 
     paragraphs: list[str] = []
-    monkeypatch.setattr(report, "say", paragraphs.append)
+    monkeypatch.setattr(report, "say", lambda template, facts=None: paragraphs.append(report.worded(template, facts)))
     return paragraphs
 
 

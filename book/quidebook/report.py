@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
+import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,9 +72,49 @@ def show(figure: Figure, name: str, caption: str, alt: str) -> None:
     )
 
 
-def say(text: str) -> None:
-    """Display a paragraph of Markdown whose numbers were computed."""
-    display(Markdown(text))
+@dataclass(frozen=True)
+class Absent:
+    """In place of facts that no record holds: what they are of, and the command that makes the records."""
+
+    what: str
+    command: str
+
+    def __str__(self) -> str:
+        return f"There is no record of {self.what} here. To make it: `{self.command}`."
+
+
+Facts = Mapping[str, object] | Absent
+
+
+class _Template(string.Formatter):
+    """Python's format fields, and two more formats: ``:pct1`` a fraction in percent, ``:num3`` a number, to so many
+    digits; an unknown value is a dash in both."""
+
+    def format_field(self, value: object, format_spec: str) -> str:
+        if match := re.fullmatch(r"(pct|num)(\d)", format_spec):
+            return {"pct": percent, "num": number}[match[1]](value, int(match[2]))
+        return super().format_field(value, format_spec)
+
+
+def worded(template: str, facts: Facts | None = None) -> str:
+    """A sentence of a page: its fields filled from facts, or, of absent facts, how to get them.
+
+    Raises:
+        KeyError: a field that is not among the facts.
+    """
+    if isinstance(facts, Absent):
+        return str(facts)
+    return template if facts is None else _Template().vformat(template, (), facts)
+
+
+def say(template: str, facts: Facts | None = None) -> None:
+    """Display a paragraph of Markdown: :func:`worded`."""
+    display(Markdown(worded(template, facts)))
+
+
+def noise(reasons: Sequence[str]) -> str:
+    """A sentence on timings that are not to be trusted; empty where there is no reason to distrust them."""
+    return f"These timings are noisy: {'; '.join(reasons)}." if reasons else ""
 
 
 def table(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None = None) -> None:
