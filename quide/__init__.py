@@ -21,6 +21,7 @@ _HOME = {
     "PAPER": "ptq.scheme",
     "measure_latency": "latency",
     "sweep": "evaluate",
+    "arithmetic_intensity": "intensity",
 }
 _MODULES = ("evaluate", "latency", "metric", "models", "ptq", "search", "stats")
 # Where modules stood before the package had rooms; these names leave with the next release.

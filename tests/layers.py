@@ -16,6 +16,7 @@ FLOORS = {
     "quide.search": 0.5,
     "quide.ptq": 1,
     "quide.latency": 1,
+    "quide.intensity": 1,
     "quide.data": 1,
     "quide.models": 1.5,
     "quide.models.train": 2.5,  # takes images, and evaluates after each epoch
