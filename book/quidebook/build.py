@@ -26,6 +26,7 @@ import yaml
 from quide import _paths
 from quide.experiments import records
 from quide.experiments.records import PROFILES
+from quidebook import closure
 
 BOOK_PROFILES = tuple(name for name in PROFILES if name != "short")  # which only some pages can be run at
 SOURCES = ("_config.yml", "_toc.yml", "CONTRIBUTING.md", "CITATION.cff", "book")
@@ -202,7 +203,7 @@ def _inputs(root: Path, notebook: Path, parameters: Mapping[str, Any]) -> dict[s
     return {
         "notebook": digest([notebook]),
         "parameters": json.dumps(parameters, sort_keys=True),
-        "code": digest([_paths.PACKAGE, root / "requirements.lock"]),
+        "code": digest([*closure.files(notebook), root / "requirements.lock"]),
         "data": digest([root / "data" / "paper", root / "data" / "embedded"]),
     }
 
