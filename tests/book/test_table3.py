@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from quidebook import report
-from quidebook.pages.paper_audit import DECODINGS
 from quidebook.shared import table3
+from quidebook.shared.table3 import DECODINGS
 
 from quide.experiments import paper
 
@@ -64,12 +63,20 @@ def test_the_table_has_a_row_a_reading_and_no_empty_cell():
     assert set(table[f"knee, {table3.EQUAL}"]) == {"8 bits"}
 
 
-def test_the_sentence_counts_what_the_table_shows(monkeypatch):
-    said = []
-    monkeypatch.setattr(report, "say", said.append)
-    table3.say_decodings()
-    shown = table3.decodings_table().iloc[1:]
-    leads = (shown[f"knee, {table3.BY_SIZE}"] == "4 bits").sum()
-    assert f"the knee would be at 4 bits in {leads} of the {len(shown)} possible readings" in said[0]
-    accuracy = table3.accuracy_at_4(DECODINGS[1], table3.EQUAL)
-    assert report.percent(accuracy, 1) in said[0]
+def test_the_facts_count_what_the_table_shows():
+    facts, shown = table3.knees(), table3.decodings_table().iloc[1:]
+    assert facts["by_size_4"] == (shown[f"knee, {table3.BY_SIZE}"] == "4 bits").sum()
+    assert facts["possible"] == len(shown) and facts["equal_knee"] == "8"
+    factors = [each.latency_at_8_ms / each.latency_ms for each in DECODINGS[1:]]
+    assert (facts["least_factor"], facts["most_factor"]) == (min(factors), max(factors))
+    # With equal latencies 4 bits need I'(4) / I(2) of what 2 bits have, over half the compression.
+    assert facts["equal_accuracy_4"] == pytest.approx(0.60 + 2.58 / 70 * 0.35 * 2)
+
+
+def test_no_device_reads_the_weights_as_fast_as_the_units_of_table_1_take():
+    assert [each.latency_ms for each in DECODINGS] == pytest.approx([0.0570, 255.0, 15.0, 57.0, 28.1], rel=2e-3)
+    assert DECODINGS[0].bytes_per_second == pytest.approx(7.505e9 / 4 / 0.057e-3, rel=1e-3)
+    assert table3.units_table()["possible on an RTX 3090"].tolist() == ["no", "yes", "yes", "yes", "yes"]
+    facts = table3.units()
+    assert facts["caption_rate"] > 30 * facts["device_rate"] and (facts["others"], facts["possible"]) == (4, 4)
+    assert facts["others_ms"] == "255, 15, 57, 28"

@@ -19,9 +19,9 @@ from quide.llm.methods import AWQ, BITSANDBYTES, NONE, ROUNDING, RUNS_LOW_BIT, W
 from quide.ptq.rounding import PER_TENSOR
 from quide.stats import Interval, unpack_bits
 from quidebook import report
-from quidebook.pages.paper_audit import DECODINGS, LLAMA
 from quidebook.report import UNKNOWN, number, percent, with_origin
 from quidebook.shared import table3
+from quidebook.shared.table3 import DECODINGS, LLAMA
 
 CNN, CNN_TITLE = ("simplecnn", "cifar10"), "SimpleCNN (CIFAR-10)"
 PAPERS = "meta-llama-3-8b-instruct"  # as records name the paper's model

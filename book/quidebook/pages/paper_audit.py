@@ -30,18 +30,12 @@ from quidebook.evidence.scores import Measured
 from quidebook.pages import exp1_simplecnn as exp1
 from quidebook.pages import exp3_mixed_precision as exp3
 from quidebook.report import UNKNOWN, number, percent, with_origin
+from quidebook.shared.table3 import DECODINGS, LLAMA, LLAMA_WEIGHTS, RTX_3090_BYTES_PER_S
 
-C10, C100, R18, IN, LLAMA = (
-    "cifar10-simplecnn", "cifar100-simplecnn", "cifar10-resnet18", "imagenet-resnet18", "mmlu-llama3-8b"
-)  # fmt: skip
+C10, C100, R18, IN = "cifar10-simplecnn", "cifar100-simplecnn", "cifar10-resnet18", "imagenet-resnet18"
 SEARCHED_IN = (8, 8, 8, 8, 8, 16)  # Table 2, ImageNet
 SIMPLECNN = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 UNITS = {"ms a batch (the paper's)": 1.0, "ms an image": float(BATCH_SIZE), "s a batch": 1000.0}  # time constant in ms
-# What Llama-3-8B reads for a token: 32 layers (queries and outputs, keys and values of 8 heads, feed-forward part)
-# and the output matrix; dimensions from Grattafiori et al. (2024), Table 3, and the published configuration.
-LLAMA_WEIGHTS = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336) + 4096 * 128256
-# Memory of the RTX 3090, the paper's device (§3.3): 384 pins at 19.5 Gbit/s each, from NVIDIA's white paper (2020).
-RTX_3090_BYTES_PER_S = 384 * 19.5e9 / 8
 STEP = 0.05  # what a round threshold is a multiple of
 DIGITS, ASSUMES = "the printed digits", "the printed digits and an assumption"
 
@@ -805,52 +799,6 @@ def noise_facts() -> dict[str, float]:
 # --- Llama -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """A way to read Table 3: accuracy as a percentage or a fraction, compression over 32 or 16 bits, ms or s."""
-
-    percentage: bool
-    base: int
-    seconds: bool
-
-    @property
-    def name(self) -> str:
-        """As printed."""
-        unit = "percentage" if self.percentage else "fraction"
-        return f"P as a {unit}, C = {self.base}/b, T in {'s' if self.seconds else 'ms'}"
-
-    @property
-    def latency_ms(self) -> float:
-        """Latency at 2 bits that the stated accuracy and I need."""
-        return self.latency_for(2, paper.number(f"{LLAMA}.accuracy.2"), paper.number(f"{LLAMA}.index.2"))
-
-    @property
-    def latency_at_8_ms(self) -> float:
-        """Latency above which 8 bits, at full accuracy, score below the stated I' of 4 bits."""
-        margin = paper.number(f"{LLAMA}.accuracy.16") - paper.conditions().at[LLAMA, "threshold_used"]
-        return self.latency_for(8, margin, paper.number(f"{LLAMA}.gated_index.4"))
-
-    @property
-    def bytes_per_second(self) -> float:
-        """Traffic of reading every 2-bit weight once a token."""
-        return LLAMA_WEIGHTS * 2 / 8 / (self.latency_ms / 1000)
-
-    def latency_for(self, bits: int, accuracy: float, score: float) -> float:
-        """Latency in ms at which ``bits`` with this accuracy, or margin above the threshold, have the score."""
-        scaled = accuracy * (100 if self.percentage else 1)
-        latency = 2 ** (self.base / bits * scaled / score) - 1
-        return latency * (1000 if self.seconds else 1)
-
-
-DECODINGS = (
-    Decoding(False, 32, False),  # as the caption of Table 1 has it
-    Decoding(True, 32, False),
-    Decoding(True, 16, False),
-    Decoding(False, 32, True),
-    Decoding(False, 16, True),
-)
-
-
 def llama_units() -> Finding:
     """The units in which Table 3 was computed."""
     caption, *others = DECODINGS
@@ -878,20 +826,6 @@ def llama_units() -> Finding:
         "{cite:t}`nvidia2020` gives. Which other units they are is a guess; that one reading comes to "
         f"{DECODINGS[2].latency_ms:.2f} ms, a round number, speaks for it a little.",
         "One latency of Table 3, with its unit.",
-    )
-
-
-def llama_table() -> pd.DataFrame:
-    """What each reading of the units takes."""
-    return pd.DataFrame(
-        {
-            "reading": each.name + (" (as in Table 1)" if each is DECODINGS[0] else ""),
-            "T at 2 bits (ms a token)": f"{each.latency_ms:.3g}",
-            "weights read at (TB/s)": f"{each.bytes_per_second / 1e12:.3g}",
-            "possible on an RTX 3090": "yes" if each.bytes_per_second <= RTX_3090_BYTES_PER_S else "no",
-            "4 bits lead if T at 8 bits is above (ms)": f"{each.latency_at_8_ms:.4g}",
-        }
-        for each in DECODINGS
     )
 
 

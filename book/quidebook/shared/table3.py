@@ -3,20 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pandas as pd
 
 from quide import metric
 from quide.experiments import paper
-from quidebook import report
-from quidebook.pages.paper_audit import DECODINGS, LLAMA, RTX_3090_BYTES_PER_S, Decoding
-from quidebook.report import percent
 
+LLAMA = "mmlu-llama3-8b"
+# What Llama-3-8B reads for a token: 32 layers (queries and outputs, keys and values of 8 heads, feed-forward part)
+# and the output matrix; dimensions from Grattafiori et al. (2024), Table 3, and the published configuration.
+LLAMA_WEIGHTS = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336) + 4096 * 128256
+# Memory of the RTX 3090, the paper's device (§3.3): 384 pins at 19.5 Gbit/s each, from NVIDIA's white paper (2020).
+RTX_3090_BYTES_PER_S = 384 * 19.5e9 / 8
 BITS = (16, 8, 4, 3, 2)
 ABOVE_4 = (16, 8)  # the widths that 4 bits must beat
-# How latency could hang on the width, as a multiple of that at 2 bits.
+# How latency could depend on the width, as a multiple of that at 2 bits.
 EQUAL, BY_SIZE = "T the same at all widths", "T in proportion to the bits"
 GROWTHS = {EQUAL: dict.fromkeys((16, 8, 4), 1.0), BY_SIZE: {16: 8.0, 8: 4.0, 4: 2.0}}
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """A way to read Table 3: accuracy as a percentage or a fraction, compression over 32 or 16 bits, ms or s."""
+
+    percentage: bool
+    base: int
+    seconds: bool
+
+    @property
+    def name(self) -> str:
+        """As printed."""
+        unit = "percentage" if self.percentage else "fraction"
+        return f"P as a {unit}, C = {self.base}/b, T in {'s' if self.seconds else 'ms'}"
+
+    @property
+    def latency_ms(self) -> float:
+        """Latency at 2 bits that the stated accuracy and I need."""
+        return self.latency_for(2, paper.number(f"{LLAMA}.accuracy.2"), paper.number(f"{LLAMA}.index.2"))
+
+    @property
+    def latency_at_8_ms(self) -> float:
+        """Latency above which 8 bits, at full accuracy, score below the stated I' of 4 bits."""
+        return self.latency_for(8, full_precision() - threshold(), paper.number(f"{LLAMA}.gated_index.4"))
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Traffic of reading every 2-bit weight once per token."""
+        return LLAMA_WEIGHTS * 2 / 8 / (self.latency_ms / 1000)
+
+    @property
+    def possible(self) -> bool:
+        """Whether the paper's GPU can read the weights that fast."""
+        return self.bytes_per_second <= RTX_3090_BYTES_PER_S
+
+    @property
+    def row(self) -> dict[str, str]:
+        """The cell that heads its row of a table."""
+        return {"reading": self.name + (" (as in Table 1)" if self is DECODINGS[0] else "")}
+
+    def latency_for(self, bits: int, accuracy: float, score: float) -> float:
+        """Latency in ms at which ``bits`` with this accuracy, or margin above the threshold, have the score."""
+        scaled = accuracy * (100 if self.percentage else 1)
+        latency = 2 ** (self.base / bits * scaled / score) - 1
+        return latency * (1000 if self.seconds else 1)
+
+
+DECODINGS = (
+    Decoding(False, 32, False),  # as the caption of Table 1 has it
+    Decoding(True, 32, False),
+    Decoding(True, 16, False),
+    Decoding(False, 32, True),
+    Decoding(False, 16, True),
+)
 
 
 def full_precision() -> float:
@@ -75,50 +134,77 @@ def knee(decoding: Decoding, growth: str) -> int | None:
 
 
 def decodings_table() -> pd.DataFrame:
-    """One row a reading: the latencies it takes, and the knee under two ways in which latency could grow."""
+    """One row per reading: the latencies it takes, and the knee under two ways in which latency could grow."""
     rows = []
     for each in DECODINGS:
         shortest, longest = latency_at_4(each)
         at_16 = latency_at_16(each)
-        row = {
-            "reading": each.name + (" (as in Table 1)" if each is DECODINGS[0] else ""),
+        row = each.row | {
             "T at 2 bits": _ms(each.latency_ms),
             "T at 4 bits": f"{_ms(shortest)} to {_ms(longest)}",
             "4 lead 8 if T at 8 is above": _ms(each.latency_at_8_ms),
             "4 lead 16 if T at 16 is above": _ms(at_16),
             "these over T at 2": f"{each.latency_at_8_ms / each.latency_ms:.1f} and {at_16 / each.latency_ms:.1f}",
         }
-        for growth in GROWTHS:
-            row[f"knee, {growth}"] = f"{knee(each, growth)} bits"
-        row["possible on an RTX 3090"] = "yes" if each.bytes_per_second <= RTX_3090_BYTES_PER_S else "no"
-        rows.append(row)
+        row |= {f"knee, {growth}": f"{knee(each, growth)} bits" for growth in GROWTHS}
+        rows.append(row | {"possible on an RTX 3090": "yes" if each.possible else "no"})
     return pd.DataFrame(rows)
 
 
-def say_decodings() -> None:
-    """What the readings have in common."""
-    possible = [each for each in DECODINGS if each.bytes_per_second <= RTX_3090_BYTES_PER_S]
-    knees = {growth: {knee(each, growth) for each in DECODINGS} for growth in GROWTHS}
-    factors = [each.latency_at_8_ms / each.latency_ms for each in possible]
-    at_4 = sum(knee(each, BY_SIZE) == 4 for each in possible)
-    report.say(
-        "Suppose that 8 bits are as accurate as 16. If the latency were the same at all widths, the knee would be at "
-        f"{_widths(knees[EQUAL])} bits in every reading, and 4 bits would be right on "
-        f"{percent(accuracy_at_4(possible[0], EQUAL), 1)} of the questions. If latency fell in proportion to the bits, "
-        f"the knee would be at 4 bits in {at_4} of the {len(possible)} possible readings. So the paper's knee asks "
-        f"that 8 bits take at least {min(factors):.1f} to {max(factors):.1f} times as long as 2 bits, depending on the "
-        "reading. For a model whose weights are read once a token that is plausible; no latency that would show it is "
-        "stated."
+def units_table() -> pd.DataFrame:
+    """One row per reading: how fast it takes the weights to be read, and whether that can be."""
+    return pd.DataFrame(
+        each.row
+        | {
+            "T at 2 bits (ms per token)": f"{each.latency_ms:.3g}",
+            "weights read at (TB/s)": f"{each.bytes_per_second / 1e12:.3g}",
+            "possible on an RTX 3090": "yes" if each.possible else "no",
+            "4 bits lead if T at 8 bits is above (ms)": f"{each.latency_at_8_ms:.4g}",
+        }
+        for each in DECODINGS
     )
+
+
+def knees() -> dict[str, object]:
+    """What the readings say of the knee, were 8 bits as accurate as 16: latencies equal, or in proportion to the bits.
+
+    ``equal_knee`` is a width, ``equal_accuracy_4`` a fraction; of the ``possible`` readings ``by_size_4`` have the knee
+    at 4 bits; ``least_factor`` and ``most_factor`` bound T at 8 over T at 2 bits from which 4 bits lead.
+    """
+    possible = [each for each in DECODINGS if each.possible]
+    factors = [each.latency_at_8_ms / each.latency_ms for each in possible]
+    return {
+        "equal_knee": " or ".join(sorted({str(knee(each, EQUAL)) for each in DECODINGS})),
+        "equal_accuracy_4": accuracy_at_4(possible[0], EQUAL),
+        "by_size_4": sum(knee(each, BY_SIZE) == 4 for each in possible),
+        "possible": len(possible),
+        "least_factor": min(factors),
+        "most_factor": max(factors),
+    }
+
+
+def units() -> dict[str, object]:
+    """Why the units cannot be those of Table 1: accuracies are fractions, rates TB/s, latencies ms per token."""
+    caption, *others = DECODINGS
+    return {
+        "accuracy_2": paper.number(f"{LLAMA}.accuracy.2"),
+        "index_2": paper.number(f"{LLAMA}.index.2"),
+        "gated_4": paper.number(f"{LLAMA}.gated_index.4"),
+        "caption_ms": caption.latency_ms,
+        "caption_rate": caption.bytes_per_second / 1e12,
+        "device_rate": RTX_3090_BYTES_PER_S / 1e12,
+        "others": len(others),
+        "possible": sum(each.possible for each in others),
+        "others_ms": ", ".join(f"{each.latency_ms:.0f}" for each in others),
+        "least_accuracy_4": least_accuracy_at_4(),
+        "billions": LLAMA_WEIGHTS / 1e9,
+        "round_ms": DECODINGS[2].latency_ms,
+    }
 
 
 def rounded(value: float) -> str:
     """To three digits, with commas in the thousands."""
     return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _widths(knees: set[int | None]) -> str:
-    return " or ".join(map(str, sorted(knees, key=str)))
 
 
 def _ms(value: float) -> str:
