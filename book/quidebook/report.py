@@ -18,9 +18,21 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
-from scipy.stats import kendalltau
 
 from quide.stats import Interval
+from quidebook.verdicts import (  # noqa: F401  # pages that still take them from here
+    ABSENT,
+    CLASSES,
+    CLOSE,
+    IN_PART,
+    NEAR,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    UNDECIDED,
+    accuracy_verdict,
+    knee_verdict,
+    order_verdict,
+)
 
 # Okabe and Ito's colours, told apart in every form of colour blindness; markers and line styles repeat the distinction.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#595959"
@@ -40,6 +52,8 @@ STYLE = {
 UNKNOWN = "–"
 UNBROKEN = re.compile(r"[^A-Za-z]{1,32}|.{1,14}")  # numbers with their spread, configurations, orders, short words
 SEQUENCE = re.compile(r"\d+(?:-\d+){2,}|\d+(?: &gt; \d+)+")  # 8-8-8-4, 4 > 8, a date
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+_CODE_OR_TAG = re.compile(r"(?P<code>(?<![\\`])(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))|" + _TAG.pattern)
 LONG = 40  # characters from which a cell is a sentence, which a narrow column would break into single words
 
 
@@ -65,6 +79,7 @@ def show(figure: Figure, name: str, caption: str, alt: str) -> None:
     with plt.rc_context(STYLE):
         figure.savefig(image, format="png", metadata={"Software": None})
     plt.close(figure)
+    caption = without_tags(caption)  # which Sphinx reads as Markdown; it escapes the alternative text itself
     display(
         {"image/png": image.getvalue(), "text/plain": f"{caption} ({alt})"},
         metadata={"quide": {"name": name, "caption": caption, "alt": alt}, "image/png": {"alt": alt}},
@@ -88,28 +103,35 @@ Facts = Mapping[str, object] | Absent
 
 class _Template(string.Formatter):
     """Python's format fields, and two more formats: ``:pct1`` a fraction in percent, ``:num3`` a number, to so many
-    digits; an unknown value is a dash in both."""
+    digits; an unknown value is a dash in both. No value opens an HTML tag."""
 
     def format_field(self, value: object, format_spec: str) -> str:
         if match := re.fullmatch(r"(pct|num)(\d)", format_spec):
             return {"pct": percent, "num": number}[match[1]](value, int(match[2]))
-        return super().format_field(value, format_spec)
+        return _TAG.sub("&lt;", super().format_field(value, format_spec))
 
 
 def worded(template: str, facts: Facts | None = None) -> str:
     """A sentence of a page: its fields filled from facts, or, of absent facts, how to get them.
 
+    A fact may be a string of a record, which anybody can have written: what looks like HTML in it is shown as it is.
+
     Raises:
         KeyError: a field that is not among the facts.
     """
     if isinstance(facts, Absent):
-        return str(facts)
-    return template if facts is None else _Template().vformat(template, (), facts)
+        return without_tags(str(facts))
+    return without_tags(template if facts is None else _Template().vformat(template, (), facts))
+
+
+def without_tags(text: str) -> str:
+    """Markdown in which no ``<`` begins a tag, but in code such as ``{term}`words <target>```, which ends in a line."""
+    return _CODE_OR_TAG.sub(lambda found: found["code"] or "&lt;", text)
 
 
 def say(template: str, facts: Facts | None = None) -> None:
     """Display a paragraph of Markdown: :func:`worded`."""
-    display(Markdown(worded(template, facts)))
+    show_markdown(worded(template, facts))
 
 
 def noise(reasons: Sequence[str]) -> str:
@@ -150,15 +172,20 @@ class Links:
 
 
 def show_markup(text: str) -> None:
-    """Display HTML."""
+    """Display HTML as it is: strings of records in it have been escaped."""
     display(HTML(text))
+
+
+def show_markdown(text: str) -> None:
+    """Display Markdown as it is: strings of records in it have been through :func:`without_tags`."""
+    display(Markdown(text))
 
 
 def table_markup(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None = None) -> str:
     """The HTML that :func:`table` displays; arguments as there."""
     head = "".join(f'<th scope="col">{_text(column)}</th>' for column in frame.columns)
     lines = zip(*(frame[column].tolist() for column in frame), strict=True)
-    rows = "".join(_row(list(values), classes or VERDICT_CLASSES) for values in lines)
+    rows = "".join(_row(list(values), classes or CLASSES) for values in lines)
     text = html.escape(caption)
     return (
         f'<div class="quide-table" role="region" tabindex="0" aria-label="{text}"><table><caption>{text}</caption>'
@@ -184,64 +211,6 @@ def _cell(content: object, classes: Mapping[str, str]) -> str:
 def _text(content: object) -> str:
     """A cell's text as HTML in which configurations, orders and dates are not broken over two lines."""
     return SEQUENCE.sub(r'<span class="unbroken">\g<0></span>', html.escape(str(content)))
-
-
-REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED = "✓ reproduced", "◐ in part", "✗ not reproduced", "○ not comparable"
-ABSENT = "○ cannot be run here"
-VERDICT_CLASSES = {
-    REPRODUCED: "verdict-reproduced",
-    IN_PART: "verdict-part",
-    NOT_REPRODUCED: "verdict-not",
-    UNDECIDED: "verdict-open",
-    ABSENT: "verdict-open",
-}
-CLOSE, NEAR = 0.01, 0.05  # accuracy differences (fractions) up to which a number counts as reproduced, or in part
-
-
-def accuracy_verdict(stated: float, mean: float, low: float, high: float) -> tuple[str, str]:
-    """Verdict and reason for an accuracy: stated value against our mean and its 95 % interval over seeds (fractions).
-
-    Reproduced: within 1 pp of our mean, or inside our interval and within 5 pp. In part: within 5 pp. The second limit
-    keeps a wide interval from three seeds from excusing any difference.
-    """
-    if np.isnan(stated):
-        return UNDECIDED, "not stated in the paper's text"
-    difference = mean - stated
-    inside = not np.isnan(low) and low <= stated <= high
-    where = (
-        "inside our interval" if inside else "outside our interval" if not np.isnan(low) else "one seed, no interval"
-    )
-    reason = f"ours {100 * difference:+.2f} pp, {where}"
-    if abs(difference) <= CLOSE or (inside and abs(difference) <= NEAR):
-        return REPRODUCED, reason
-    return (IN_PART if abs(difference) <= NEAR else NOT_REPRODUCED), reason
-
-
-def knee_verdict(stated: int, probability: Mapping[int | None, float]) -> tuple[str, str]:
-    """Verdict and reason for a knee: the stated width against the bootstrap probabilities of each being the knee."""
-    ours = max(probability, key=probability.get)
-    reason = f"ours {ours}-bit, P(knee = {stated}-bit) = {probability.get(stated, 0.0):.2f}"
-    if ours != stated:
-        return NOT_REPRODUCED, reason
-    return (REPRODUCED if probability[stated] >= 0.95 else IN_PART), reason
-
-
-def order_verdict(stated: Sequence[int], ours: Sequence[int], scope: str = "complete") -> tuple[str, str]:
-    """Verdict and reason for an order of the widths, best first; ``scope`` as in :func:`rankings`.
-
-    In part: the same width first, among those that the paper orders.
-    """
-    shared = [bits for bits in ours if bits in stated]
-    if list(stated) == (list(ours)[: len(stated)] if scope == "top" else shared):
-        return REPRODUCED, "same order" if scope == "complete" else f"same order, as far as known ({scope})"
-    agreement = ""
-    if len(stated) > 2:
-        tau = kendalltau(range(len(stated)), [shared.index(bits) for bits in stated]).statistic
-        agreement = f", Kendall's tau {tau:.2f}"
-    first = (ours if scope == "top" else shared)[0]
-    if stated[0] == first:
-        return IN_PART, f"same first place{agreement}"
-    return NOT_REPRODUCED, f"other first place{agreement}"
 
 
 def percent(value: float, digits: int = 2) -> str:
@@ -318,7 +287,7 @@ def provenance(records: Iterable, *commands: str) -> None:
         f"<details><summary>Keys of the {len(used)} records</summary><p>{html.escape(keys)}</p></details></div>"
     )
     lines = [line for command in commands for line in (command, f"{command} --seeds 7  # another seed")]
-    say(
+    show_markdown(
         "The records are made by these commands. What has its record is [not run again](../book/rerun.md#records).\n\n"
         + "\n".join(["```bash", *lines, "```"])
     )

@@ -20,9 +20,38 @@ MADE = {
 def shown(monkeypatch) -> list[str]:
     """What is displayed, HTML and Markdown alike."""
     texts: list[str] = []
-    monkeypatch.setattr(report, "say", texts.append)
+    monkeypatch.setattr(report, "show_markdown", texts.append)
     monkeypatch.setattr(report, "show_markup", texts.append)
     return texts
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("a <img src=x> b", "a &lt;img src=x> b"),
+        ("</script>, <!-- and <?", "&lt;/script>, &lt;!-- and &lt;?"),
+        ("8 < 16, 4 > 2, a<1", "8 < 16, 4 > 2, a<1"),
+        ("`quide run <your folder>` and {term}`a <b>`", "`quide run <your folder>` and {term}`a <b>`"),
+        ("``a ` <b>`` <b> ` <b> \n `<b>", "``a ` <b>`` &lt;b> ` &lt;b> \n `&lt;b>"),
+        (r"\`<img>`", r"\`&lt;img>`"),
+    ],
+)
+def test_no_tag_of_html_is_left_in_markdown_outside_code(text, left):
+    assert report.worded(text) == report.without_tags(text) == left
+
+
+def test_a_string_of_a_record_opens_no_tag_wherever_it_stands():
+    facts = {"reason": "` <img src=x onerror=alert(1)> `", "place": (8, "<b>")}
+    text = report.worded("`{reason}` and {place[1]}: {reason!r}, $`$ {reason}", facts)
+    assert not re.search("<[a-z]", text) and text.count("&lt;img") == 3
+    assert report.worded("x", report.Absent("<b>", "quide run")).count("<b") == 0
+
+
+def test_a_caption_holds_no_html(monkeypatch):
+    displayed = []
+    monkeypatch.setattr(report, "display", lambda *content, **options: displayed.append(options["metadata"]["quide"]))
+    report.show(report.panels()[0], "fig-x", "On <script>", "x < y")
+    assert displayed == [{"name": "fig-x", "caption": "On &lt;script>", "alt": "x < y"}]
 
 
 def record(seed: int, seconds: float = 30.0, **changes) -> records.Record:
