@@ -28,6 +28,55 @@ class Interval:
     high: float
 
 
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """Which test images a network classifies correctly: bool ``(images,)``, in the order of the test set.
+
+    Raises:
+        ValueError: not bool, not flat, or empty.
+    """
+
+    correct: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "correct", _mask("correct", self.correct, 1))
+
+    @classmethod
+    def unpacked(cls, text: str) -> Hits:
+        """What :func:`pack_bits` packed into a record's text."""
+        return cls(unpack_bits(text))
+
+    def packed(self) -> str:
+        """Text for a record; :meth:`unpacked` undoes it."""
+        return pack_bits(self.correct)
+
+    def __len__(self) -> int:
+        return len(self.correct)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images that are right (fraction)."""
+        return float(self.correct.mean())
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Accuracy with Wilson's interval."""
+        return wilson_interval(int(self.correct.sum()), len(self), level)
+
+    def change(self, reference: Hits, level: float = 0.95) -> Interval:
+        """Accuracy less the reference's on the same images, as :func:`paired_difference_interval`."""
+        return paired_difference_interval(reference.correct, self.correct, level)
+
+    def kept(self, reference: Hits, level: float = 0.95) -> Interval:
+        """Accuracy as a share of the reference's; the interval is that of the paired change, from 0 up.
+
+        All three are NaN where the reference is never right.
+        """
+        change, full = self.change(reference, level), reference.accuracy
+        if full == 0:
+            return Interval(np.nan, np.nan, np.nan)
+        return Interval(*(max(1 + part / full, 0.0) for part in (change.estimate, change.low, change.high)))
+
+
 @dataclass(frozen=True)
 class KneeBootstrap:
     """What :func:`bootstrap_knee` returns.

@@ -26,7 +26,7 @@ from torch import nn
 from quide import evaluate, latency, metric, stats
 from quide.experiments import provenance
 from quide.ptq.scheme import FULL_PRECISION, HALF_PRECISION
-from quide.stats import unpack_bits
+from quide.stats import Hits
 
 WIDTHS = (8, 4)  # the two points of the paper's probe
 PASSES = 100  # timed passes; a tenth of the paper's, as a probe is to be quick
@@ -228,8 +228,8 @@ class Probe:
 
     def change(self, bits: int, against: int) -> stats.Interval:
         """Accuracy (fraction) of ``bits`` less that of ``against``, on the same images."""
-        before, after = (self.correct[list(self.table.bits).index(width)] for width in (against, bits))
-        return stats.paired_difference_interval(before, after)
+        before, after = (Hits(self.correct[list(self.table.bits).index(width)]) for width in (against, bits))
+        return after.change(before)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with the advice and with who made them."""
@@ -272,8 +272,8 @@ def probe(
         progress=progress,
     )  # fmt: skip
     found, table.attrs = table.attrs, {}
-    correct = np.stack([unpack_bits(found["correct"][evaluate.label(width)]) for width in widths])
-    intervals = [stats.wilson_interval(int(hits.sum()), len(hits)) for hits in correct]
+    hits = [Hits.unpacked(found["correct"][evaluate.label(width)]) for width in widths]
+    correct, intervals = np.stack([each.correct for each in hits]), [each.interval() for each in hits]
     drawn = stats.bootstrap_knee(correct[None], table.latency_ms, widths, tolerance=tolerance, num_classes=classes)
     table["accuracy_low"], table["accuracy_high"] = zip(*((each.low, each.high) for each in intervals), strict=True)
     table["knee_probability"] = [drawn.probability[width] for width in widths]

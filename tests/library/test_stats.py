@@ -90,6 +90,31 @@ def test_networks_that_never_disagree_keep_an_interval():
     assert interval.estimate == 0 and interval.low < 0 < interval.high
 
 
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_hits_are_the_intervals_of_packed_hits(pairs):
+    full, narrow = (stats.Hits(np.array(column)) for column in zip(*pairs, strict=True))
+    again = stats.Hits.unpacked(narrow.packed())
+    assert np.array_equal(again.correct, narrow.correct) and len(again) == len(pairs)
+    assert narrow.interval(0.9) == stats.wilson_interval(int(narrow.correct.sum()), len(pairs), 0.9)
+    assert narrow.accuracy == narrow.interval().estimate == sum(right for _, right in pairs) / len(pairs)
+    change = narrow.change(full)
+    assert change == stats.paired_difference_interval(full.correct, narrow.correct)
+    kept = narrow.kept(full)
+    if not full.correct.any():
+        assert math.isnan(kept.estimate) and math.isnan(kept.low) and math.isnan(kept.high)
+        return
+    assert kept.estimate == pytest.approx(narrow.accuracy / full.accuracy)
+    assert kept.low == max(1 + change.low / full.accuracy, 0) and kept.high == 1 + change.high / full.accuracy
+
+
+def test_hits_refuse_what_is_no_vector_of_booleans():
+    for wrong in ([1, 0], [[True]], []):
+        with pytest.raises(ValueError, match="^correct must be a non-empty bool"):
+            stats.Hits(wrong)
+    with pytest.raises(ValueError, match="cover"):
+        stats.Hits([True]).change(stats.Hits([True, False]))
+
+
 # Bootstrap of the knee.
 
 
