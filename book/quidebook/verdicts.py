@@ -8,9 +8,11 @@ import numpy as np
 from scipy.stats import kendalltau
 
 REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED = "✓ reproduced", "◐ in part", "✗ not reproduced", "○ not comparable"
+SUPPORTS = "◑ supports, on another network"  # that of a network which stands in for the paper's; it never gets the tick
 ABSENT = "○ cannot be run here"
 CLASSES = {
     REPRODUCED: "verdict-reproduced",
+    SUPPORTS: "verdict-supports",
     IN_PART: "verdict-part",
     NOT_REPRODUCED: "verdict-not",
     UNDECIDED: "verdict-open",
@@ -36,6 +38,12 @@ def accuracy_verdict(stated: float, mean: float, low: float, high: float) -> tup
     if abs(difference) <= CLOSE or (inside and abs(difference) <= NEAR):
         return REPRODUCED, reason
     return (IN_PART if abs(difference) <= NEAR else NOT_REPRODUCED), reason
+
+
+def on_another_network(verdict: str, reason: str) -> tuple[str, str]:
+    """Verdict and reason where the network is not the paper's: what agrees supports the claim, what does not leaves it
+    open, since it is of the paper's network."""
+    return (SUPPORTS, reason) if verdict == REPRODUCED else (UNDECIDED, f"{reason}; another network than the paper's")
 
 
 def knee_verdict(stated: int, probability: Mapping[int | None, float]) -> tuple[str, str]:

@@ -12,8 +12,8 @@ from known_results import condition, landscape
 from quidebook.pages import every_table_and_figure as overview
 from quidebook.pages import exp2_imagenet
 from quidebook.pages import llama3_mmlu as llama3
-from quidebook.report import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from quidebook.shared import table1
+from quidebook.verdicts import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 from quide.experiments import paper
 from quide.experiments.mixed import Landscape
@@ -63,6 +63,9 @@ def test_every_place_is_a_section_of_a_page(checkout):
         ([REPRODUCED, NOT_REPRODUCED], [], IN_PART),
         ([REPRODUCED, IN_PART], [], IN_PART),
         ([NOT_REPRODUCED, UNDECIDED], ["a condition"], NOT_REPRODUCED),
+        ([SUPPORTS, UNDECIDED], ["a condition"], SUPPORTS),
+        ([SUPPORTS, NOT_REPRODUCED], [], NOT_REPRODUCED),
+        ([SUPPORTS, REPRODUCED], ["a condition"], IN_PART),
         ([UNDECIDED], [], UNDECIDED),
         ([], ["a condition"], UNDECIDED),
     ],

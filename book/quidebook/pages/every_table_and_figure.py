@@ -27,8 +27,9 @@ from quidebook.pages import exp3_mixed_precision as exp3
 from quidebook.pages import llama3_mmlu as llama3
 from quidebook.pages import metric_analysis as analysis
 from quidebook.pages import paper_audit as audit
-from quidebook.report import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED, number, percent
+from quidebook.report import number, percent
 from quidebook.shared import table1
+from quidebook.verdicts import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 SEEDS = 25  # of the genetic search, for Algorithm 1
 EXP1, EXP2, IMAGENET, EXP3, AUDIT, ANALYSIS, LLAMA = (
@@ -122,6 +123,8 @@ def judged(parts: Iterable[str], missing: Sequence[str] = ()) -> str:
     anything between.
     """
     verdicts = set(parts) - {UNDECIDED}
+    if verdicts != {SUPPORTS}:  # what another network supports adds nothing to what the paper's own decides
+        verdicts -= {SUPPORTS}
     if not verdicts:
         return UNDECIDED
     if verdicts == {REPRODUCED} and missing:
@@ -343,7 +346,10 @@ def _over_checkpoints(found: Known, claim: str, holds: Callable[[Landscape], boo
 def _tally(verdicts: Iterable[str]) -> str:
     """How many are reproduced, in part, and not; those that cannot be compared aside."""
     counts = Counter(verdicts)
-    words = ((REPRODUCED, "reproduced"), (IN_PART, "in part"), (NOT_REPRODUCED, "not"))
+    words = (
+        (REPRODUCED, "reproduced"), (SUPPORTS, "supported by another network"), (IN_PART, "in part"),
+        (NOT_REPRODUCED, "not"),
+    )  # fmt: skip
     return ", ".join(f"{counts[verdict]} {word}" for verdict, word in words if counts[verdict]) or "none to compare"
 
 
