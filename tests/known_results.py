@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 from quidebook.evidence.scores import Measured
-from quidebook.pages import exp3_mixed_precision as exp3
+from quidebook.shared.landscape import Landscapes
 
 from quide import evaluate, metric
 from quide.evaluate import PAPER_BITS
@@ -34,7 +34,7 @@ def condition(name: str = "cifar10-simplecnn", threshold: float = 0.505) -> Meas
     return Measured(name, table, np.array(correct), threshold, "an abacus", (), (1.0, 1.0), [])
 
 
-def landscape() -> exp3.Found:
+def landscape() -> Landscapes:
     """Every configuration of four layers; accuracy grows with the widths."""
     configurations = list(itertools.product(CHOICES, repeat=4))
     generator = np.random.default_rng(0)
@@ -46,6 +46,8 @@ def landscape() -> exp3.Found:
     land = Landscape(configurations, correct, reference, latency, latency, compression, LAYER_SIZES, 0.3, 10)
     names = [mixed.FULL_PRECISION, *map(evaluate.label, configurations)]
     latencies = {name: {"median_ms": value} for name, value in zip(names, [8.0, *latency], strict=True)}
-    spec = records.RunSpec("mixed_latency", "simplecnn", "cifar10", 0, "paper", {})
-    timed = records.Record(spec, {"latencies": latencies}, "0" * 16, "none", {}, 1.0)
-    return exp3.Found("paper", {0: land, 42: land.on(np.arange(300))}, timed, [timed])
+    environment = {"device_name": "an abacus", "threads": 1}
+    spec = records.RunSpec("mixed_latency", "simplecnn", "cifar10", 0, "paper", {"environment": environment})
+    values = {"latencies": latencies, "aa_ratio": 1.01, "noisy": False, "reasons": []}
+    timed = records.Record(spec, values, "0" * 16, "none", {}, 1.0)
+    return Landscapes("paper", {0: land, 42: land.on(np.arange(300))}, timed, [timed])

@@ -134,6 +134,11 @@ def say(template: str, facts: Facts | None = None) -> None:
     show_markdown(worded(template, facts))
 
 
+def listed(template: str, many: Iterable[Facts]) -> str:
+    """One clause for each of several facts, with semicolons between them."""
+    return "; ".join(worded(template, facts) for facts in many)
+
+
 def noise(reasons: Sequence[str]) -> str:
     """A sentence on timings that are not to be trusted; empty where there is no reason to distrust them."""
     return f"These timings are noisy: {'; '.join(reasons)}." if reasons else ""

@@ -10,7 +10,7 @@ import pytest
 from quidebook import report
 from quidebook.evidence import readings
 from quidebook.pages import metric_analysis as analysis
-from quidebook.pages import paper_audit as audit
+from quidebook.shared import landscape
 from scipy.stats import kendalltau, spearmanr
 
 from quide import metric, stats
@@ -248,7 +248,7 @@ def test_the_page_stands_without_records(tmp_path, monkeypatch):
     monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
     said = []
     monkeypatch.setattr(report, "say", said.append)
-    found, truth = readings.measured_conditions(), audit.landscapes()
+    found, truth = readings.measured_conditions(), landscape.known()
     assert found == [] and truth is None
     rankings = analysis.rankings_table(found)
     analysis.say_rankings(rankings)

@@ -11,7 +11,7 @@ from quidebook import report
 from quidebook.evidence import readings, sensitivity
 from quidebook.pages import exp1_simplecnn as exp1
 from quidebook.pages import paper_audit as audit
-from quidebook.shared import table1, table3
+from quidebook.shared import landscape, table1, table3
 
 from quide.experiments import paper
 
@@ -243,7 +243,7 @@ def test_the_page_stands_without_records(tmp_path, monkeypatch):
     monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
     said = []
     monkeypatch.setattr(report, "say", said.append)
-    assert audit.landscapes() is None
+    assert landscape.known() is None
     assert [finding.ours for finding in audit.findings(None, [])] == [""] * 11
     confirmed = audit.measured_checks_table()
     audit.say_measured_checks(confirmed)

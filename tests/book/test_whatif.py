@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 from quidebook import report
 from quidebook.evidence import scores
-from quidebook.pages import exp3_mixed_precision as exp3
 from quidebook.pages import what_if as whatif
 from quidebook.pages.what_if import COUNTS, KERNELS, MIXED, RESNET, START, UNITS, Choice, Network
+from quidebook.shared import landscape
 
 from quide import metric
 from quide.experiments import mixed, paper, runs
@@ -95,7 +95,7 @@ def test_a_published_network_stands_beside_the_papers_and_neither_lends_the_othe
 
 def test_mixed_precision_shows_uniform_widths_the_papers_topology_and_the_best(known, checkout, monkeypatch):
     monkeypatch.setenv("QUIDE_RESULTS", str(checkout / "data" / "results"))
-    found = exp3.found([], "paper")
+    found = landscape.known()
     network, main = known[MIXED], found.main
     accuracy = np.mean([land.accuracy for land in found.landscapes.values()], axis=0)
     threshold = metric.accuracy_threshold(network.full_precision, network.tolerance, 10)

@@ -23,12 +23,11 @@ from quidebook.evidence import readings, sensitivity
 from quidebook.evidence.scores import Measured
 from quidebook.pages import exp2_imagenet
 from quidebook.pages import exp2_resnet18 as exp2
-from quidebook.pages import exp3_mixed_precision as exp3
 from quidebook.pages import llama3_mmlu as llama3
 from quidebook.pages import metric_analysis as analysis
-from quidebook.pages import paper_audit as audit
 from quidebook.report import number, percent
-from quidebook.shared import table1
+from quidebook.shared import landscape, table1, table2
+from quidebook.shared.landscape import Landscapes
 from quidebook.verdicts import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 SEEDS = 25  # of the genetic search, for Algorithm 1
@@ -83,7 +82,7 @@ class Known:
     imagenet: exp2_imagenet.Found
     language: llama3.Found
     measured: list[Measured]
-    truth: exp3.Found | None
+    truth: Landscapes | None
 
     @cached_property
     def accuracies(self) -> pd.DataFrame:
@@ -112,7 +111,7 @@ def known() -> Known:
         exp2_imagenet.found(),
         llama3.found("paper"),
         readings.measured_conditions(),
-        audit.landscapes(),
+        landscape.known(),
     )
 
 
@@ -187,8 +186,8 @@ def _table2(found: Known) -> tuple[str, str]:
     images = exp2_imagenet.table2(found.imagenet)["verdict"]
     if found.truth is None:
         return judged(images), f"ImageNet: {_tally(images)}; CIFAR-10 has no record."
-    rows, main = exp3.table2(found.truth), found.truth.main
-    claims = [verdict for _, verdict, _ in exp3.table2_claims(found.truth)]
+    rows, main = table2.table(found.truth), found.truth.main
+    claims = [verdict for _, verdict, _ in table2.claims(found.truth)]
     evidence = (
         f"CIFAR-10, accuracies: {_tally(rows['verdict'])}; claims: {_tally(claims)}. By I' {label(SEARCHED)} is number "
         f"{main.place(SEARCHED)} of {len(main.configurations)}, and uniform 8 bits, which the table leaves out, number "

@@ -21,8 +21,8 @@ from quidebook import report
 from quidebook.evidence import readings, sensitivity
 from quidebook.evidence.readings import Reading
 from quidebook.evidence.scores import Measured
-from quidebook.pages import exp3_mixed_precision as exp3
 from quidebook.report import UNKNOWN, number, percent, with_origin
+from quidebook.shared.landscape import Landscapes
 from quidebook.shared.table1 import WIDTH_STYLES
 
 SCORES = {
@@ -241,7 +241,7 @@ def forms(cases: Mapping[str, Components]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["case", "form", "tau", "first"])
 
 
-def cases(found: Sequence[Measured], truth: exp3.Found | None) -> dict[str, Components]:
+def cases(found: Sequence[Measured], truth: Landscapes | None) -> dict[str, Components]:
     """What the forms are tried on: the paper's ResNet-18, the conditions with records, all mixed configurations."""
     known = {each.label: _components(each) for each in (readings.resnet18(), *map(readings.of_measured, found))}
     if truth is not None:
@@ -302,14 +302,14 @@ def _components(reading: Reading) -> Components:
     )
 
 
-def _mixed_components(truth: exp3.Found) -> Components:
+def _mixed_components(truth: Landscapes) -> Components:
     land = truth.main
     reference = truth.timed.values["latencies"][mixed.FULL_PRECISION]["median_ms"]
     names = tuple(map(label, land.configurations))
     return Components(names, land.compression, land.accuracy, land.latency_ms, land.threshold, reference)
 
 
-def _mixed_name(truth: exp3.Found) -> str:
+def _mixed_name(truth: Landscapes) -> str:
     return f"CIFAR-10, {len(truth.main.configurations)} mixed"
 
 
@@ -436,7 +436,7 @@ def _radar_words(row: pd.Series) -> str:
 # --- Figure 8 --------------------------------------------------------------------------------------------------------
 
 
-def figure_correlations(found: Sequence[Measured], truth: exp3.Found | None) -> tuple:
+def figure_correlations(found: Sequence[Measured], truth: Landscapes | None) -> tuple:
     """Figure 8: rank correlations of the components, over the uniform widths and over all mixed configurations."""
     shown = correlations(found, truth)
     figure, axes = _grid(len(shown), 3.3)
@@ -458,7 +458,7 @@ def figure_correlations(found: Sequence[Measured], truth: exp3.Found | None) -> 
     return figure, "fig-analysis-correlations", caption, "Heat maps. " + "; ".join(words) + "."
 
 
-def correlations(found: Sequence[Measured], truth: exp3.Found | None) -> dict[str, tuple[pd.DataFrame, int]]:
+def correlations(found: Sequence[Measured], truth: Landscapes | None) -> dict[str, tuple[pd.DataFrame, int]]:
     """Spearman's rank correlations of :data:`CELLS` and the number of configurations, by case."""
     matrices = {}
     for name, x in cases(found, truth).items():

@@ -28,8 +28,8 @@ from quidebook.evidence import readings, sensitivity
 from quidebook.evidence.readings import Reading
 from quidebook.evidence.scores import Measured
 from quidebook.pages import exp1_simplecnn as exp1
-from quidebook.pages import exp3_mixed_precision as exp3
 from quidebook.report import UNKNOWN, number, percent, with_origin
+from quidebook.shared.landscape import Landscapes
 from quidebook.shared.table3 import DECODINGS, LLAMA, LLAMA_WEIGHTS, RTX_3090_BYTES_PER_S
 
 C10, C100, R18, IN = "cifar10-simplecnn", "cifar100-simplecnn", "cifar10-resnet18", "imagenet-resnet18"
@@ -77,7 +77,7 @@ def say(finding: Finding) -> None:
     report.say("\n".join(f"- **{name}.** {text}" for name, text in parts.items() if text))
 
 
-def findings(truth: exp3.Found | None, found: Sequence[Measured]) -> list[Finding]:
+def findings(truth: Landscapes | None, found: Sequence[Measured]) -> list[Finding]:
     """All findings, in the order of the page.
 
     Args:
@@ -104,14 +104,6 @@ def overview(all_findings: Sequence[Finding]) -> pd.DataFrame:
     return pd.DataFrame(
         {"matter": each.title, "what comes out": each.headline, "rests on": each.rests_on} for each in all_findings
     )
-
-
-def landscapes() -> exp3.Found | None:
-    """Every mixed configuration on CIFAR-10 from records of the paper profile; None without records."""
-    try:
-        return exp3.found((), "paper")
-    except FileNotFoundError:
-        return None
 
 
 # --- what checks out -------------------------------------------------------------------------------------------------
@@ -371,7 +363,7 @@ def _collapsed() -> list[dict]:
 # --- searched networks against uniform 8 bits ------------------------------------------------------------------------
 
 
-def searched_cifar10(truth: exp3.Found | None) -> Finding:
+def searched_cifar10(truth: Landscapes | None) -> Finding:
     """8-8-8-4 against 8-8-8-8, by the paper's numbers and by our records."""
     facts = _searched_cifar10()
     ours = ""
@@ -480,7 +472,7 @@ def _network_row(row: pd.Series) -> dict[str, str]:
 # --- compression and size --------------------------------------------------------------------------------------------
 
 
-def size(truth: exp3.Found | None) -> Finding:
+def size(truth: Landscapes | None) -> Finding:
     """Compression by layers against compression by weights."""
     sizes = layer_sizes("cifar10")
     nominal, true = metric.compression_ratio(SEARCHED), metric.compression_ratio(SEARCHED, sizes)
@@ -547,7 +539,7 @@ def layer_sizes(dataset: str, padding: int = 1) -> list[int]:
 # --- the search ------------------------------------------------------------------------------------------------------
 
 
-def search_space(truth: exp3.Found | None) -> Finding:
+def search_space(truth: Landscapes | None) -> Finding:
     """How many networks the search scores, and how many there are."""
     budget = search_budget()
     ours = ""

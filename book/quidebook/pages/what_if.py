@@ -25,8 +25,9 @@ from quide.models.networks import SimpleCNN
 from quide.search import Configuration
 from quidebook import report
 from quidebook.evidence import scores
-from quidebook.pages import exp3_mixed_precision as exp3
 from quidebook.report import UNKNOWN
+from quidebook.shared import landscape
+from quidebook.shared.landscape import Landscapes
 
 Widths = int | Configuration  # of all layers, or one a layer
 PROFILES = ("paper", "quick", "smoke")  # whose records are taken, the first that has any
@@ -160,7 +161,7 @@ def networks(profile: str = "quick") -> dict[str, Network]:
     Args:
         profile: whose records of mixed precision are taken where the paper profile has none.
     """
-    mixed = _mixed(profile)
+    mixed = landscape.known(profile)
     measured = {name: found for case, name in runs.CONDITION.items() if (found := _measured(*case)) is not None}
     candidates = [_measured_network(name, *found) for name, found in measured.items()]
     candidates += [
@@ -172,14 +173,14 @@ def networks(profile: str = "quick") -> dict[str, Network]:
         candidates.append(_mixed_network(mixed))
     for name in paper.conditions().index:
         swept = measured[name][1] if name in measured else None
-        candidates.append(_paper_network(name, swept, mixed if name == exp3.CONDITION else None))
+        candidates.append(_paper_network(name, swept, mixed if name == landscape.CONDITION else None))
     return {network.key: network for network in candidates if _comparable(network)}
 
 
 def records_used(profile: str = "quick") -> list[records.Record]:
     """The records behind :func:`networks`."""
     measured = [found for case in runs.CONDITION | runs.BESIDE if (found := _measured(*case)) is not None]
-    mixed = _mixed(profile)
+    mixed = landscape.known(profile)
     return [record for _, found in measured for record in found.records] + (mixed.used if mixed else [])
 
 
@@ -195,13 +196,6 @@ def _measured(model: str, dataset: str) -> tuple[str, scores.Measured] | None:
     return None
 
 
-def _mixed(profile: str) -> exp3.Found | None:
-    try:
-        return exp3.found([], profile)
-    except FileNotFoundError:
-        return None
-
-
 def _measured_network(condition: str, profile: str, found: scores.Measured, beside: str = "") -> Network:
     """Ours; ``beside`` names the network where it is not the paper's but stands beside it."""
     source, whose = (PUBLISHED, f"{beside} instead, as published, ") if beside else ("measured", "")
@@ -214,12 +208,12 @@ def _measured_network(condition: str, profile: str, found: scores.Measured, besi
     )  # fmt: skip
 
 
-def _mixed_network(found: exp3.Found) -> Network:
+def _mixed_network(found: Landscapes) -> Network:
     """The uniform widths, the paper's topology, and the best of all configurations under each way to count C."""
     lands = list(found.landscapes.values())
     main, accuracy = found.main, np.mean([land.accuracy for land in lands], axis=0)
     full_precision = float(np.mean([land.reference.mean() for land in lands]))
-    facts = paper.conditions().loc[exp3.CONDITION]
+    facts = paper.conditions().loc[landscape.CONDITION]
     threshold = metric.accuracy_threshold(full_precision, float(facts.tolerance), int(facts.num_classes))
     shown = {(bits,) * len(main.num_weights) for bits in PAPER_BITS if bits != WIDTH} | {SEARCHED}
     for counted in (main, main.size_weighted()):
@@ -230,12 +224,13 @@ def _mixed_network(found: exp3.Found) -> Network:
     table["measured"] = _mixed_latencies(found, table.bits)
     note = f" It has {len(main.configurations)} configurations; the best by each way to count C are among those shown."
     return _network(
-        exp3.CONDITION, "mixed", f"mixed precision, measured here{_unless_paper(found.profile)}", table, full_precision,
+        landscape.CONDITION, "mixed", f"mixed precision, measured here{_unless_paper(found.profile)}", table,
+        full_precision,
         _averaged(found.landscapes, found.profile) + note, _timed(found.device, found.timed.values["reasons"], SUMMED),
     )  # fmt: skip
 
 
-def _paper_network(condition: str, swept: scores.Measured | None, mixed: exp3.Found | None) -> Network:
+def _paper_network(condition: str, swept: scores.Measured | None, mixed: Landscapes | None) -> Network:
     """The paper's numbers; measured latencies beside them from the run that timed all its configurations, if any did.
 
     Args:
@@ -328,7 +323,7 @@ def _paper_cells(condition: str, quantity: str) -> dict[Widths, tuple[float, str
     return cells
 
 
-def _mixed_latencies(found: exp3.Found, configurations: Sequence[Widths]) -> list[float]:
+def _mixed_latencies(found: Landscapes, configurations: Sequence[Widths]) -> list[float]:
     """Latencies in ms as EXP-3 counts them: a sum over the layers; at 32 bits, of which there is none, the median."""
     main = found.main
 
@@ -343,7 +338,7 @@ def _mixed_latencies(found: exp3.Found, configurations: Sequence[Widths]) -> lis
 def _num_weights(condition: str) -> tuple[int, ...] | None:
     """Weights a layer of the one network that has both mixed precision and known layers. (The paper gives the widths of
     its ImageNet network for six parts, and not which layers they hold.)"""
-    return tuple(evaluate.num_weights(SimpleCNN())) if condition == exp3.CONDITION else None
+    return tuple(evaluate.num_weights(SimpleCNN())) if condition == landscape.CONDITION else None
 
 
 def _shortened(configuration: Configuration) -> Widths:

@@ -1,0 +1,178 @@
+"""EXP-3's page: its answers are those of plain enumeration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import known_results
+import numpy as np
+import pytest
+from quidebook import verdicts
+from quidebook.pages import exp3_mixed_precision as exp3
+from quidebook.shared import landscape, table2
+from quidebook.shared.landscape import Landscapes
+
+from quide import evaluate, metric
+from quide.experiments import mixed
+from quide.experiments.recipes import SEARCHED
+
+
+@pytest.fixture(scope="module")
+def truth() -> Landscapes:
+    return known_results.landscape()
+
+
+@pytest.fixture(scope="module")
+def land(truth):
+    return truth.main
+
+
+# --- Table 2 ------------------------------------------------------------------------------------------------------
+
+
+def test_the_wall_is_the_most_accurate_within_the_budget(land):
+    for counted in (land, land.size_weighted()):
+        budget = metric.compression_ratio(SEARCHED, None if counted is land else land.num_weights)
+        allowed = [i for i, c in enumerate(counted.compression) if c >= budget - 1e-9]
+        expected = max(allowed, key=lambda i: counted.accuracy[i])
+        assert table2.wall(counted, SEARCHED) == land.configurations[expected]
+
+
+def test_without_a_penalty_the_most_accurate_wins(land):
+    assert table2.penalized(land, 0.0) == land.configurations[int(land.accuracy.argmax())]
+
+
+def test_table_2_always_holds_the_uniform_widths(truth):
+    table = table2.table(truth).set_index("network")
+    for bits in (8, 4):
+        widths = (bits,) * 4
+        shown = table.loc[f"uniform {bits}"]
+        assert shown["ours I'"] == f"{truth.main.fitness[widths]:.3f}"
+        both = [100 * each.accuracy[each.index_of(widths)] for each in truth.landscapes.values()]
+        assert shown["ours P (%)"] == f"{np.mean(both):.2f} ± {np.std(both, ddof=1):.2f}"
+    assert table.loc["the paper's GA", "paper P (%)"] == "75.02"
+    assert table.loc["the paper's GA", "paper I'"] == "0.983"
+    assert table.loc["BRECQ (estimate)", "ours P (%)"] == "–"
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_the_searches_are_marked_against_the_optimum(truth):
+    outcomes = exp3.searches(truth, seeds=8)
+    assert set(outcomes.method) == {exp3.SEARCHER, exp3.DRAWN, "greedy", "exhaustive"}
+    everything = outcomes[outcomes.method == "exhaustive"]
+    assert everything.hit.all() and (everything.regret == 0).all()
+    for _, row in outcomes.iterrows():
+        land = truth.main if row.counting == landscape.NOMINAL else truth.main.size_weighted()
+        bits = tuple(map(int, row.best.split("-")))
+        assert row.regret == pytest.approx(1 - land.fitness[bits] / land.fitness[land.best])
+        assert row.hit == (bits == land.best)
+        assert row.to_best <= row.evaluations <= 256
+    pairs = outcomes.pivot(index=["counting", "seed"], columns="method", values="evaluations")
+    assert (pairs[exp3.SEARCHER] == pairs[exp3.DRAWN]).all()
+
+
+def test_halves_report_on_images_the_choice_did_not_see(truth):
+    halves = exp3.halves(truth, splits=5)
+    assert len(halves) == 10
+    order = np.random.default_rng(0).permutation(600)
+    one, other = truth.main.on(order[:300]), truth.main.on(order[300:])
+    first = halves.iloc[0]
+    place = one.index_of(one.best)
+    assert first.best == evaluate.label(one.best)
+    assert (first.chosen_accuracy, first.other_accuracy) == (one.accuracy[place], other.accuracy[place])
+
+
+def test_shares_of_resampled_test_sets_add_up_and_favour_the_optimum(land):
+    accuracy, reference = landscape.redrawn(land, repeats=300)
+    assert accuracy.shape == (300, 256) and np.abs(accuracy.mean(0) - land.accuracy).max() < 0.01
+    shares = landscape.optimum_shares(land, accuracy, reference)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares[land.best] == max(shares.values())
+
+
+def test_what_the_search_asks_for_is_told_from_what_the_paper_states(truth):
+    facts, main = exp3.overview(truth), truth.main
+    assert (facts["stated"], facts["asked"]) == (30 * 20, 31 * 20)
+    assert facts["new"] == len(set(truth.explored.evaluated)) < facts["configurations"] == 256
+    assert facts["searched_rank"] == 1 + (main.gated_index > main.fitness[SEARCHED]).sum()
+
+
+def test_configurations_that_tie_are_one_point_of_the_frontier(truth):
+    for facts, (name, land) in zip(exp3.frontiers(truth, seeds=1), landscape.countings(truth.main), strict=True):
+        pairs = list(zip(land.accuracy, land.compression, strict=True))
+        best = [p for p in pairs if not any(q[0] >= p[0] and q[1] >= p[1] and q != p for q in pairs)]
+        assert facts["counting"] == name and (facts["points"], facts["members"]) == (len(set(best)), len(best))
+        assert 0 < facts["recall"] <= 1 and facts["evaluations"] <= 256
+
+
+def test_the_searched_topology_saves_next_to_nothing(truth):
+    facts = exp3.size(truth)
+    bits, weights = 8 * 544864 - 4 * 1280, 544864
+    assert facts["by_size"] == pytest.approx(32 * weights / bits)
+    assert facts["saved"] == pytest.approx(4 * 1280 / (8 * weights))
+    assert (facts["third"], facts["last"]) == (524288 / weights, 1280 / weights)
+
+
+def test_latencies_that_are_noise_are_not_explained_by_the_widths(truth):
+    truth = replace(truth, landscapes={0: fitted(truth.main)})
+    facts = exp3.latency(truth)
+    assert facts["explained"] < 3 * facts["by_noise"] and facts["p"] > 0.01
+    assert facts["by_noise"] == pytest.approx(12 / 255)  # three degrees of freedom a layer
+    noisy = replace(truth.timed, values=truth.timed.values | {"noisy": True, "reasons": ["a hiccup"]})
+    assert facts["noise"] == "" and "a hiccup" in exp3.latency(replace(truth, timed=noisy))["noise"]
+
+
+def fitted(land):
+    """Latencies as a sum over layers, as records give them."""
+    return replace(land, latency_ms=mixed.additive_latency(land.configurations, land.measured_ms))
+
+
+def test_every_figure_says_what_it_shows(truth):
+    for figure, name, caption, alt in (
+        exp3.figure_frontier(truth), exp3.figure_scores(truth), exp3.figure_progress(truth, seeds=3)
+    ):  # fmt: skip
+        assert name.startswith("fig-exp3-") and len(caption) > 40 and len(alt) > 60
+        assert figure.axes
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdict"),
+    [
+        ([True, True, True], verdicts.REPRODUCED),
+        ([True, False, False], verdicts.IN_PART),  # on the checkpoint that the paper searches
+        ([False, True, True], verdicts.IN_PART),
+        ([False, False, True], verdicts.NOT_REPRODUCED),
+        ([False, False, False], verdicts.NOT_REPRODUCED),
+    ],
+)
+def test_a_claim_on_every_checkpoint_is_judged_by_the_one_that_the_paper_searches(truth, answers, verdict):
+    several = replace(truth, landscapes=dict.fromkeys((0, 42, 123), truth.main))
+    says = iter(answers)
+    assert exp3._over_checkpoints(several, "a claim", lambda land: next(says), lambda land: "")[1] == verdict
+
+
+def test_verdicts_follow_the_numbers(truth):
+    table = exp3.summary_table(truth, exp3.searches(truth, seeds=4)).set_index("claim").verdict
+    assert not any(land.best == SEARCHED for land in truth.landscapes.values())
+    assert table["(implied) 8-8-8-4 has the highest I' of all"] == verdicts.NOT_REPRODUCED
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+def test_this_run_is_told_seed_by_seed(truth):
+    shown = exp3.this_run_table(truth.landscapes).optimum.tolist()
+    best = [land.best for each in truth.landscapes.values() for _, land in landscape.countings(each)]
+    assert shown == [evaluate.label(configuration) for configuration in best]
+
+
+def test_the_paper_profile_comes_before_any_other():
+    known = landscape.known("smoke")
+    assert (known.profile, known.seed, list(known.landscapes)) == ("paper", 0, [0, 42, 123])
+    assert known.used == [*known.used[:3], known.timed] and known.accuracies().shape == (3,)
+
+
+def test_without_records_there_are_no_landscapes(no_records):
+    assert landscape.known() is None and landscape.known("quick") is None
