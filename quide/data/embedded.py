@@ -7,7 +7,6 @@ Each part is one lossless WebP picture, a grid of images that any viewer shows, 
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +91,8 @@ def build() -> list[Path]:
             if (found := datasets.digest(images, labels)) != spec.sha256:
                 raise ValueError(f"PARTS pins other {name} {part} images than those chosen, whose SHA-256 is {found}")
             for file, data in zip(files(name, part), (_webp(images, spec.columns), _npy(labels)), strict=True):
-                _write(file, data)
+                with _paths.atomic(file) as partial:
+                    partial.write_bytes(data)
                 written.append(file)
     return written
 
@@ -165,14 +165,3 @@ def _bytes(file: Path) -> bytes:
 
 def _remedy(file: Path) -> str:
     return f"restore it with: git checkout -- {file}"
-
-
-def _write(file: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    whole = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        whole.write_bytes(data)
-        os.replace(whole, file)
-    finally:
-        whole.unlink(missing_ok=True)

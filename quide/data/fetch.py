@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -105,17 +104,16 @@ def fetch(name: str, progress: bool = True) -> list[Path]:
         report(f"already in {folder} and verified; nothing to do")
         return files
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         with alone(folder, name, report):
             for leftover in _leftovers(folder, name):
-                shutil.rmtree(leftover)
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             if _complete(name):
                 report(f"in {folder} and verified; removed what an interrupted fetch had left")
                 return files
             with tempfile.TemporaryDirectory(prefix=f".fetch-{name}-", dir=folder) as workspace:
                 title, found = _first_source(name, Path(workspace), progress, report)
                 for split in facts.sizes:
-                    _save(name, split, found, title, Path(workspace))
+                    _save(name, split, found, title)
             report(f"verified ({found.evidence}) and saved in {folder}")
     return files
 
@@ -126,7 +124,7 @@ def _complete(name: str) -> bool:
 
 def _leftovers(folder: Path, name: str) -> list[Path]:
     """What a killed fetch left; nobody else's while the lock is held."""
-    return list(folder.glob(f".fetch-{name}-*"))
+    return [*folder.glob(f".fetch-{name}-*"), *folder.glob(f".{name}-*{_paths.PARTIAL}")]
 
 
 def _first_source(name: str, workspace: Path, progress: bool, report: Callable[[str], None]) -> tuple[str, Found]:
@@ -259,28 +257,16 @@ def _recorded(file: Path) -> dict[str, str]:
         return {}
 
 
-def _save(name: str, split: str, found: Found, source: str, workspace: Path) -> None:
+def _save(name: str, split: str, found: Found, source: str) -> None:
     images, labels = found.splits[split]
     noted = {"source": source, "evidence": found.evidence, "sha256": datasets.digest(images, labels)}
-    file = datasets.split_file(name, split)
-    whole = workspace / file.name
-    save_file({"images": np.ascontiguousarray(images), "labels": labels}, whole, metadata=noted)
-    os.replace(whole, file)
+    with _paths.atomic(datasets.split_file(name, split)) as file:
+        save_file({"images": np.ascontiguousarray(images), "labels": labels}, file, metadata=noted)
 
 
-@contextlib.contextmanager
-def alone(folder: Path, name: str, report: Callable[[str], None]) -> Iterator[None]:
-    """One process at a time fetches what is called so; the lock ends with its process, however that ends."""
-    lock = FileLock(folder / f".fetch-{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        report("waiting for another fetch of it to end")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def alone(folder: Path, name: str, report: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
+    """One process at a time fetches what is called so."""
+    return _paths.alone(folder, f"fetch-{name}", partial(report, "waiting for another fetch of it to end"))
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ import json
 import math
 import os
 import re
+import tempfile
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -27,9 +27,7 @@ from quide.experiments import provenance
 SCHEMA = 1
 PROFILES = ("smoke", "quick", "short", "paper")
 LATER = {"later": True}  # metadata of a field that records were made without; see :func:`described`
-PARTIAL = ".partial"  # ending of a file that is still being written
 NOTES = "QUIDE_NOTES"  # variable that names a file to note in which folders were looked into
-ABANDONED_AFTER = 3600  # seconds after which a partial file's writer is taken to be dead
 
 _NAME = re.compile(r"[a-z0-9_-]+")
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -198,13 +196,8 @@ def save(record: Record) -> Path:
     """
     file = path_of(record.spec)
     text = json.dumps(record.to_dict(), sort_keys=True, indent=1, allow_nan=False) + "\n"
-    with _writing(file) as partial:
-        with open(partial, "x", encoding="ascii", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, file)
-    _remove_abandoned(file.parent)
+    with _refused(file.parent), _paths.atomic(file) as partial:
+        partial.write_text(text, encoding="ascii", newline="\n")
     return file
 
 
@@ -230,8 +223,10 @@ def load_or_run(
     if known is not None:
         warn_if_stale(known, code, data, "delete it or pass refresh=True to compute it again")
         return known
-    with _writing(path_of(spec)) as partial:  # hours of work must not end at a folder that cannot be written to
-        partial.touch()
+    folder = path_of(spec).parent
+    with _refused(folder):  # hours of work must not end at a folder that cannot be written to
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     provenance.git_commit()  # remembered from here on: the commit that runs, not one made while it runs
     started = time.perf_counter()
     values = compute()
@@ -323,28 +318,15 @@ def _staleness(record: Record, code: str, data: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _writing(file: Path) -> Iterator[Path]:
-    """A name of its own beside ``file`` to write to; the folder exists, and nothing is left under that name after."""
-    partial = file.with_name(f".{file.stem}.{uuid.uuid4().hex}{PARTIAL}")
+def _refused(folder: Path) -> Iterator[None]:
+    """The system's refusal to write, in one line that says what to do."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield partial
-        finally:
-            partial.unlink(missing_ok=True)
+        yield
     except OSError as error:
         raise OSError(
-            f"cannot write records into {file.parent} ({error.strerror or error}); "
+            f"cannot write records into {folder} ({error.strerror or error}); "
             "free space or allow writing there, or name another folder in QUIDE_RESULTS"
         ) from error
-
-
-def _remove_abandoned(folder: Path) -> None:
-    oldest = time.time() - ABANDONED_AFTER
-    for partial in folder.glob(f".*{PARTIAL}"):
-        with contextlib.suppress(OSError):  # another writer may be removing it too; tidying is not worth a failure
-            if partial.stat().st_mtime < oldest:
-                partial.unlink()
 
 
 def _from_dict(content: Any) -> Record:

@@ -6,7 +6,6 @@ records, and a table joins them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -321,12 +320,10 @@ def published_checkpoint(case: Case) -> Path:
 def publish_checkpoint(case: Case) -> Path:
     """Write the best epoch of a finished training run to :func:`published_checkpoint`."""
     file = published_checkpoint(case)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
     best = _fit(case, "cpu", progress=True).best
-    save_file({name: weights.contiguous() for name, weights in best.items()}, partial)
-    partial.chmod(0o644)
-    os.replace(partial, file)
+    with _paths.atomic(file) as partial:
+        save_file({name: weights.contiguous() for name, weights in best.items()}, partial)
+        partial.chmod(0o644)
     return file
 
 

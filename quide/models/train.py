@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from quide import _paths
 from quide.data.datasets import ImageSet, normalize
 from quide.evaluate import correct
 
@@ -222,9 +222,7 @@ def _identity(recipe: Recipe, seed: int, images: int) -> dict:
 
 
 def _save(file: Path, optimizer, schedule, fitted: Fit, identity: dict) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    try:
+    with _paths.atomic(file) as partial:
         torch.save(
             {
                 "identity": identity,
@@ -234,9 +232,6 @@ def _save(file: Path, optimizer, schedule, fitted: Fit, identity: dict) -> None:
             },
             partial,
         )
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _restore(file: Path, model: nn.Module, optimizer, schedule, fitted: Fit, identity: dict) -> None:

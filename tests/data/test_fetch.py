@@ -98,7 +98,7 @@ def test_both_splits_come_from_the_named_folder(name, splits, named, nowhere, ca
 def test_what_is_verified_is_left_alone(name, splits, named, nowhere, capsys, monkeypatch):
     before = [path.stat().st_mtime_ns for path in fetch.fetch(name)]
     monkeypatch.delenv("QUIDE_DATA")
-    monkeypatch.setattr(fetch, "FileLock", None)  # nothing is locked, so that a read-only cache will do
+    monkeypatch.setattr(fetch._paths, "FileLock", None)  # nothing is locked, so that a read-only cache will do
     capsys.readouterr()
     assert [path.stat().st_mtime_ns for path in fetch.fetch(name)] == before
     assert capsys.readouterr().out == f"{name}: already in {nowhere} and verified; nothing to do\n"
@@ -379,7 +379,7 @@ def test_arrays_of_unknown_origin_are_not_verified(name, splits, nowhere):
 SETTING = """
 import os, sys, time
 import dataset_files
-from quide import datasets, fetch
+from quide.data import datasets, fetch
 splits = dataset_files.splits("mnist")
 datasets.INFO["mnist"] = dataset_files.facts("mnist", splits)
 """
@@ -417,7 +417,7 @@ def test_killed_while_it_writes_it_leaves_no_half_split(name, splits, named, now
     process.communicate()
     assert len(list(nowhere.glob("*.safetensors"))) == splits_written
     assert [status.verified for status in fetch.verify(name)] == [bool(splits_written), False]
-    assert list(nowhere.glob(".fetch-mnist-*/*"))  # the half file, where nobody reads
+    assert list(nowhere.glob(".mnist-*.partial"))  # the half file, where nobody reads
     fetch.fetch(name, progress=False)
     assert_fetched(name, splits, nowhere)
 

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from quide import _paths
 from quide.experiments import provenance, records
 from quide.experiments.records import Record, RunSpec, StaleRecordWarning
 from quide.stats import pack_bits, unpack_bits
@@ -391,7 +392,7 @@ def test_a_full_disk_leaves_the_old_record(monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left on device.*QUIDE_RESULTS"):
         records.save(record(values={"accuracy": 0.1}))
     assert records.read(file) == old and os.listdir(file.parent) == [file.name]
@@ -408,7 +409,7 @@ def test_abandoned_partial_files_are_ignored_then_removed():
     old, young, foreign = (folder / name for name in (".a.1.partial", ".b.2.partial", "notes.txt"))
     for file in (old, young, foreign):
         file.write_text("{")
-        os.utime(file, (0, time.time() - records.ABANDONED_AFTER * (0.5 if file is young else 2)))
+        os.utime(file, (0, time.time() - _paths.ABANDONED_AFTER * (0.5 if file is young else 2)))
     assert records.collect() == [record()]
     records.save(record(seed=1))
     assert not old.exists() and young.exists() and foreign.exists()

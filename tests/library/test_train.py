@@ -327,7 +327,7 @@ fitted(checkpoint=Path(file), net=Mortal(*network()), every=2)
 @pytest.mark.parametrize("dies", ["in an epoch", "while saving"])
 def test_a_killed_process_resumes_to_the_same_weights(dies, tmp_path, one_thread):
     file = tmp_path / "run.pt"
-    command = [sys.executable, "-c", MORTAL_RUN, str(Path(__file__).parents[1]), str(file), dies]
+    command = [sys.executable, "-c", MORTAL_RUN, str(Path(__file__).parent), str(file), dies]
     environment = {**os.environ, "PYTHONPATH": str(Path(quide.__file__).parent.parent)}
     assert subprocess.run(command, env=environment, timeout=LIMIT).returncode == -signal.SIGKILL
     assert len(torch.load(file, weights_only=True)["fit"]["history"]) == 2
