@@ -103,11 +103,14 @@ Facts = Mapping[str, object] | Absent
 
 class _Template(string.Formatter):
     """Python's format fields, and two more formats: ``:pct1`` a fraction in percent, ``:num3`` a number, to so many
-    digits; an unknown value is a dash in both. No value opens an HTML tag."""
+    digits; an unknown value is a dash in both, an interval has its bounds behind it. No value opens an HTML tag."""
 
     def format_field(self, value: object, format_spec: str) -> str:
         if match := re.fullmatch(r"(pct|num)(\d)", format_spec):
-            return {"pct": percent, "num": number}[match[1]](value, int(match[2]))
+            kind, digits = match[1], int(match[2])
+            if isinstance(value, Interval):
+                return with_interval(value, 100, digits) + " %" if kind == "pct" else with_interval(value, 1, digits)
+            return {"pct": percent, "num": number}[kind](value, digits)
         return _TAG.sub("&lt;", super().format_field(value, format_spec))
 
 

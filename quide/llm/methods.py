@@ -1,7 +1,7 @@
 """The methods that quantize a language model, each at the widths it has: the tools that the paper names, and others.
 
-bitsandbytes has 8 and 4 bits, AWQ by autoawq 4: the paper's 3 and 2 bits cannot come from the tools it names. Those
-widths come from llm-compressor's AWQ, and from plain rounding, which is the reference for all.
+bitsandbytes has 8 and 4 bits, AWQ by llm-compressor 4, 3 and 2 (by autoawq 4 alone), and plain rounding, which is the
+reference for all, any.
 """
 
 from __future__ import annotations

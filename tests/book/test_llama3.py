@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from quidebook import report
 from quidebook.pages import llama3_mmlu as llama3
-from quidebook.pages.llama3_mmlu import PAPERS, Found
+from quidebook.shared import language
+from quidebook.shared.language import PAPERS, LanguageRecords
 
 from quide import stats
 from quide.experiments import llm_runs, paper, records, runs
@@ -88,8 +89,8 @@ def rounded(model: str = PAPERS, shares: dict[int, float] = TOKENS) -> list[reco
 
 
 @pytest.fixture
-def known() -> Found:
-    return Found(
+def known() -> LanguageRecords:
+    return LanguageRecords(
         [answers(recipe) for recipe in LIBRARIES],
         [tokens(FULL), *(tokens(recipe) for recipe in LIBRARIES), *rounded()],
         [timed()],
@@ -97,10 +98,10 @@ def known() -> Found:
     )
 
 
-NOTHING = Found([], [], [], {})
+NOTHING = LanguageRecords([], [], [], {})
 TABLES = [
-    llama3.table3_table, llama3.methods_table, llama3.size_table, llama3.latency_table, llama3.score_table,
-    llama3.cross_table, llama3.summary_table, llama3.absent_table,
+    language.table3_table, llama3.methods_table, llama3.size_table, llama3.latency_table, llama3.score_table,
+    language.kept, language.claims_table, llama3.absent_table,
 ]  # fmt: skip
 
 
@@ -112,17 +113,26 @@ def spoken(monkeypatch) -> list[str]:
     return sentences
 
 
-def test_what_a_model_is_worth_from_the_start_is_said(known, spoken):
-    llama3.say_checkpoint(known)
-    assert "right on 50.0 [" in spoken[0] and "of 3,000 next tokens" in spoken[0]
-    assert "66.6 [" in spoken[0] and "guessing is right on 25 %. It answers B to 1,993 of them." in spoken[0]
+def test_what_a_model_is_worth_from_the_start(known):
+    (told,) = llama3.predictions(known)
+    assert told["accuracy"] == stats.wilson_interval(1500, 3000) and told["tokens"] == 3000
+    (asked,) = llama3.answers(known)
+    assert asked["accuracy"] == stats.wilson_interval(1332, 2000) and (asked["shots"], asked["chance"]) == (5, 0.25)
+    assert (asked["letter"], asked["given"], asked["questions"]) == ("B", 1993, 2000)
+
+
+@pytest.mark.parametrize(("share", "beside"), [(0.5, "above"), (0.27, "not to be told from"), (0.193, "below")])
+def test_below_guessing_is_not_the_same_as_near_it(share, beside):
+    other = LanguageRecords([answers(PLAIN, SMALL, 500, share)], [], [], {})
+    (asked,) = llama3.answers(other)
+    assert asked["beside"].endswith(beside) and beside in language.table3_table(other).reason[0]
 
 
 # --- Table 3 ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_papers_cells_are_the_papers(known):
-    table = llama3.table3_table(known).set_index("bits")
+    table = language.table3_table(known).set_index("bits")
     assert table["paper P (%)"].tolist() == ["66.6", "–", "above 62.3 †", "at most 60 †", "35.0"]
     assert table["paper I"]["2"] == "70.0" and table["paper I'"][["4", "3"]].tolist() == ["2.58", "0.00"]
     assert table.loc["2", "T by the readings (ms)"] == "255, 15, 57, 28.1"
@@ -130,21 +140,20 @@ def test_the_papers_cells_are_the_papers(known):
 
 def test_ours_is_the_most_accurate_method_of_a_width(known):
     better = answers(Recipe("bitsandbytes", 4), share=0.65)
-    known = Found([*known.accuracy[:2], better, *known.accuracy[3:]], known.next_token, known.latency, known.cross)
-    table = llama3.table3_table(known).set_index("bits")
+    known = LanguageRecords(
+        [*known.accuracy[:2], better, *known.accuracy[3:]], known.next_token, known.latency, known.cross
+    )
+    table = language.table3_table(known).set_index("bits")
     assert table.loc["4", "ours P (%)"] == report.with_interval(stats.wilson_interval(1300, 2000), 100, 1)
     assert table.loc["4", "by"] == "Llama-3-8B-Instruct, bitsandbytes NF4"
 
 
 def test_levels_are_compared_for_the_papers_model_alone(known):
-    table = llama3.table3_table(known).set_index("bits")
+    table = language.table3_table(known).set_index("bits")
     assert table.verdict[["16", "2"]].tolist() == [report.REPRODUCED, report.IN_PART]  # 35.0 stated, 30 ours
-    other = Found([answers(recipe, SMALL, 500, 0.27) for recipe in LIBRARIES], [], [], {})
-    table = llama3.table3_table(other)
+    other = LanguageRecords([answers(recipe, SMALL, 500, 0.27) for recipe in LIBRARIES], [], [], {})
+    table = language.table3_table(other)
     assert set(table.verdict) == {report.UNDECIDED}
-    assert table.reason[0] == "another model, not clearly above guessing (25 %)"
-    far = Found([answers(PLAIN, SMALL, 500, 0.5)], [], [], {})
-    assert llama3.table3_table(far).reason[0] == "another model, above guessing (25 %)"
 
 
 # --- methods, sizes, times -------------------------------------------------------------------------------------------
@@ -169,7 +178,7 @@ def test_compression_is_counted_three_ways(known):
 
 def test_latency_is_a_tokens_and_relative_to_16_bits(known):
     row = llama3.latency_table(known).set_index("method").loc["bitsandbytes NF4"]
-    assert row["prefill (ms a token)"] == "1.00 (0.90 to 1.10)" and row["decode (ms a token)"].startswith("10.00 ")
+    assert row["prefill (ms per token)"] == "1.00 (0.90 to 1.10)" and row["decode (ms per token)"].startswith("10.00 ")
     assert row["prefill, of 16 bits"] == row["decode, of 16 bits"] == "0.25"
 
 
@@ -180,72 +189,80 @@ def test_scores_use_the_decoding_step_and_the_threshold_of_equation_4(known):
     assert row["I"].startswith(f"{8 * 0.64 / np.log2(11):.3f} [")
 
 
-def test_noise_is_said(spoken):
-    llama3.say_latency(Found([], [], [timed(reasons=("prefill: someone was busy",))], {}))
-    llama3.say_latency(Found([], [], [timed()], {}))
-    assert "The timings are noisy: prefill: someone was busy." in spoken[0]
-    assert "Nothing made the timings noisy" in spoken[1]
+def test_noise_is_said():
+    busy, quiet = llama3.timings(LanguageRecords([], [], [timed(reasons=("someone was busy",)), timed()], {}))
+    assert busy["noise"] == report.noise(["someone was busy"]) and not quiet["noise"]
+    assert (quiet["prefill"], quiet["decode"], quiet["device"]) == (1.01, 1.01, "an abacus")
 
 
 # --- like for like ---------------------------------------------------------------------------------------------------
 
 
 def test_what_is_kept_is_a_share_of_full_precision(known):
-    shown = {(each.network, each.scheme, each.bits): each.share for each in llama3.kept(known)}
+    shown = {(each.network, each.scheme, each.bits): each.share for each in language.kept(known).itertuples()}
     assert len(shown) == 2 * len(CROSS_SCHEMES) * len(WIDTHS)
     scheme = next(iter(CROSS_SCHEMES))
     assert shown["Llama-3-8B-Instruct", scheme, 4].estimate == pytest.approx(0.48 / 0.5, abs=1e-3)
-    assert shown[llama3.CNN_TITLE, scheme, 4].estimate == pytest.approx(0.7)
+    assert shown[language.CNN_TITLE, scheme, 4].estimate == pytest.approx(0.7)
     change = stats.paired_difference_interval(hits(0.5, 3000), hits(0.48, 3000))
     assert shown["Llama-3-8B-Instruct", scheme, 4].low == pytest.approx(1 + change.low / 0.5)
 
 
-@pytest.mark.parametrize(
-    ("language", "image", "words", "verdict"),
-    [
-        (0.48, 0.7, "**survives**", report.REPRODUCED),
-        (0.30, 0.7, "**does not survive**", report.NOT_REPRODUCED),
-        (0.48, 0.95, "**does not survive**", report.NOT_REPRODUCED),
-    ],
-)
-def test_the_verdict_on_4_bits_follows_both_networks(known, spoken, language, image, words, verdict):
-    base = [each for each in known.next_token if llama3._recipe(each).method != "rounding"]
+CONTRASTS = [(0.48, 0.7, report.REPRODUCED), (0.30, 0.7, report.NOT_REPRODUCED), (0.48, 0.95, report.NOT_REPRODUCED)]
+
+
+def contrast(found: LanguageRecords) -> str:
+    """The verdict on language models against image networks."""
+    claims = language.claims_table(found).set_index("claim").verdict
+    return claims[[claim for claim in claims.index if claim.startswith("(implied)")][0]]
+
+
+@pytest.mark.parametrize(("large", "image", "verdict"), CONTRASTS)
+def test_the_verdict_on_4_bits_follows_both_networks(known, large, image, verdict):
+    base = [each for each in known.next_token if language.recipe_of(each).method != "rounding"]
     cross = {0: image_network(0, CNN | {4: image})}
-    found = Found(known.accuracy, [*base, *rounded(shares=TOKENS | {4: language})], [], cross)
-    llama3.say_cross(found)
-    assert words in spoken[0] and report.percent(0.60 / 0.666, 1) in spoken[0]
-    claims = llama3.summary_table(found).set_index("claim").verdict
-    assert claims[[claim for claim in claims.index if claim.startswith("(implied)")][0]] == verdict
+    found = LanguageRecords(known.accuracy, [*base, *rounded(shares=TOKENS | {4: large})], [], cross)
+    assert contrast(found) == verdict
+    facts = llama3.like_for_like(language.kept(found))
+    assert facts["asked"] == pytest.approx(0.60 / 0.666) and facts["image"] == pytest.approx(0.5818 / 0.7984, abs=0.01)
 
 
-def test_a_verdict_that_hangs_on_the_scheme_names_it(known, spoken):
+@pytest.mark.parametrize(("language_share", "image", "_"), CONTRASTS)
+def test_small_models_decide_nothing_on_large_ones(language_share, image, _):
+    told = [tokens(FULL, SMALL), *rounded(SMALL, TOKENS | {4: language_share})]
+    assert contrast(LanguageRecords([], told, [], {0: image_network(0, CNN | {4: image})})) == report.UNDECIDED
+
+
+def test_who_keeps_what_is_asked_is_told_by_scheme(known):
     scheme = "weights by groups of 64"
     cross = image_network(0, CNN | {4: 0.95})
     cross.values["accuracy"][f"{scheme}, 4"] = 0.4
-    llama3.say_cross(Found(known.accuracy, known.next_token, [], {0: cross}))
-    assert f"**survives for {scheme} alone**" in spoken[0]
+    found = LanguageRecords(known.accuracy, known.next_token, [], {0: cross})
+    both = [language.CNN_TITLE, "Llama-3-8B-Instruct"]
+    assert language.keepers(language.kept(found)) == {name: both[name == scheme :] for name in CROSS_SCHEMES}
+    assert contrast(found) == report.IN_PART
 
 
 # --- verdicts, figures, absence --------------------------------------------------------------------------------------
 
 
 def test_claims_on_the_papers_model_follow_its_threshold(known):
-    claims = llama3.summary_table(known).set_index("claim").verdict
+    claims = language.claims_table(known).set_index("claim").verdict
     assert claims["4 bits lose little on MMLU"] == report.REPRODUCED
     assert claims["3 bits fall below the threshold"] == report.REPRODUCED
     wrong = [answers(Recipe("awq", 4), share=0.5), answers(Recipe("awq", 3), share=0.66)]
-    weak = Found([answers(PLAIN), *wrong], [], [], {})
-    claims = llama3.summary_table(weak).set_index("claim").verdict
+    weak = LanguageRecords([answers(PLAIN), *wrong], [], [], {})
+    claims = language.claims_table(weak).set_index("claim").verdict
     assert claims["4 bits lose little on MMLU"] == claims["3 bits fall below the threshold"] == report.NOT_REPRODUCED
 
 
 def test_figures_say_what_they_show(known):
     figure, name, caption, alt = llama3.figure_methods(known)
     assert name == "fig-llm-methods" and figure.axes and "Llama-3-8B-Instruct" in caption
-    assert "MMLU, AWQ (llm-compressor), 2 bits: 30.0 %" in alt
-    figure, name, caption, alt = llama3.figure_cross(known)
+    assert "MMLU, AWQ (llm-compressor), 2 bits: 30.0 %" in alt and "32 bits" not in alt
+    figure, name, caption, alt = llama3.figure_cross(language.kept(known))
     assert name == "fig-llm-cross" and len(figure.axes) == len(CROSS_SCHEMES)
-    assert f"weights per tensor, {llama3.CNN_TITLE}: 70 %" in alt
+    assert f"weights per tensor, {language.CNN_TITLE}: 70 %" in alt
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.__name__)
@@ -253,17 +270,19 @@ def test_tables_without_records_are_frames(table):
     assert isinstance(table(NOTHING), pd.DataFrame)
 
 
-def test_without_records_the_page_says_what_is_missing(spoken):
-    for sentence in (llama3.say_checkpoint, llama3.say_latency, llama3.say_cross):
-        sentence(NOTHING)
-    assert len(spoken) == 1 and "papermill notebooks/llama3_mmlu.ipynb" in spoken[0]
-    for figure in (llama3.figure_methods, llama3.figure_cross):
-        drawn, _, _, alt = figure(NOTHING)
+def test_without_records_the_page_says_what_is_missing():
+    assert not [*llama3.predictions(NOTHING), *llama3.answers(NOTHING), *llama3.timings(NOTHING)]
+    shares = language.kept(NOTHING)
+    assert "papermill notebooks/llama3_mmlu.ipynb" in llama3.like_for_like(shares).command
+    assert llama3.cross_table(shares).empty
+    for drawn, _, _, alt in (llama3.figure_methods(NOTHING), llama3.figure_cross(shares)):
         assert drawn.axes and alt
     absent = llama3.absent_table(NOTHING)
     assert checkpoints.PAPERS in absent["it takes"][0] and "quide run llama3_mmlu" in absent["command"][0]
     assert len(absent) == 3 and "random:llama-3-8b" in absent["command"][1] and "papermill" in absent["command"][2]
-    assert len(llama3.absent_table(Found([answers(PLAIN)], [], [timed(SMALL)], {}))) == 1  # another size tells nothing
+    assert (
+        len(llama3.absent_table(LanguageRecords([answers(PLAIN)], [], [timed(SMALL)], {}))) == 1
+    )  # another size tells nothing
 
 
 def test_nothing_is_absent_once_the_papers_model_was_run_and_timed(known):
@@ -276,7 +295,7 @@ def test_memory_stands_beside_the_latency_of_the_same_machine(known):
         return record(llm_runs.MEMORY, PAPERS, "stories", values, recipe=asdict(PLAIN), environment=environment)
 
     def cells(memory: list[records.Record]) -> list[str]:
-        table = llama3.latency_table(Found([], [], known.latency, {}, memory))
+        table = llama3.latency_table(LanguageRecords([], [], known.latency, {}, memory))
         return table.iloc[0][["weights (MB)", "peak on GPU (MB)"]].tolist()
 
     assert cells([taken(17_000_000_000, device_name="an abacus")]) == ["16,060", "17,000"]
@@ -340,14 +359,14 @@ def test_the_papers_own_tool_quantizes_the_model_where_it_is_asked_for(asked, sp
 
 def test_what_autoawq_made_stands_beside_the_model_it_was_made_from(known):
     recipe, model = Recipe("awq", 4), f"{PAPERS}-awq"
-    known = Found(
+    known = LanguageRecords(
         [*known.accuracy, answers(recipe, model, share=0.6)], [*known.next_token, tokens(recipe, model, 0.45)], [], {}
     )
     table = llama3.methods_table(known)
-    (row,) = table[table["method"] == llama3.AS_QUANTIZED].to_dict("records")
+    (row,) = table[table["method"] == language.AS_QUANTIZED].to_dict("records")
     assert row["model"] == "Llama-3-8B-Instruct" and row["MMLU P (%)"].startswith("60.0 [")
     assert row["change from 16 (pp)"].startswith("-6.6 [") and row["change from 32 (pp)"].startswith("-5.0 [")
-    assert llama3.AS_QUANTIZED in llama3.size_table(known)["method"].tolist()
+    assert language.AS_QUANTIZED in llama3.size_table(known)["method"].tolist()
 
 
 def test_a_model_that_cannot_be_run_is_said_to_be_absent(spoken, tmp_path, monkeypatch):
@@ -361,7 +380,7 @@ def test_smaller_profiles_run_the_image_network_alone(spoken, tmp_path, monkeypa
     monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
     monkeypatch.setattr(checkpoints, "find", lambda *_: pytest.fail("a language model was looked for"))
     llama3.run(checkpoints.PAPERS, ["none"], [16], 5, None, [0], "cuda", "smoke")
-    found = llama3.found("smoke")
+    found = language.found("smoke")
     assert list(found.cross) == [0] and not spoken and found.used == [found.cross[0]]
 
 
@@ -369,20 +388,20 @@ def test_records_of_every_model_are_found_and_stale_ones_warned_of(tmp_path, mon
     monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
     for each in (answers(PLAIN), tokens(FULL, SMALL), image_network(0)):
         records.save(each)
-    found = llama3.found("smoke")
+    found = language.found("smoke")
     assert [len(found.accuracy), len(found.next_token), len(found.cross)] == [1, 1, 1]
     monkeypatch.setattr(llm_runs, "code", lambda kind: "0" * 16)
     with pytest.warns(records.StaleRecordWarning, match="stale"):
-        llama3.found("smoke")
+        language.found("smoke")
 
 
 @pytest.mark.filterwarnings("error::quide.experiments.records.StaleRecordWarning")
 def test_the_records_of_the_checkout_are_todays(checkout, monkeypatch):
     monkeypatch.setenv("QUIDE_RESULTS", str(checkout / "data" / "results"))
-    found = llama3.found("paper")
+    found = language.found("paper")
     assert found.accuracy and found.next_token and len(found.cross) == 3
     assert max(records.path_of(record.spec).stat().st_size for record in found.used) < 200_000
 
 
 def test_the_papers_own_share_is_what_it_asks_of_llama():
-    assert llama3.tolerated() == pytest.approx(0.60 / paper.number("mmlu-llama3-8b.accuracy.16"))
+    assert language.tolerated() == pytest.approx(0.60 / paper.number("mmlu-llama3-8b.accuracy.16"))

@@ -11,14 +11,13 @@ import pytest
 from known_results import condition, landscape
 from quidebook.pages import every_table_and_figure as overview
 from quidebook.pages import exp2_imagenet
-from quidebook.pages import llama3_mmlu as llama3
-from quidebook.shared import table1
+from quidebook.shared import language, table1
 from quidebook.verdicts import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 from quide.experiments import paper
 from quide.experiments.mixed import Landscape
 
-NOTHING = exp2_imagenet.Found({}, {}, {}, {}), llama3.Found([], [], [], {})
+NOTHING = exp2_imagenet.Found({}, {}, {}, {}), language.LanguageRecords([], [], [], {})
 
 
 def known(measured=(), truth=None) -> overview.Known:

@@ -23,10 +23,9 @@ from quidebook.evidence import readings, sensitivity
 from quidebook.evidence.scores import Measured
 from quidebook.pages import exp2_imagenet
 from quidebook.pages import exp2_resnet18 as exp2
-from quidebook.pages import llama3_mmlu as llama3
 from quidebook.pages import metric_analysis as analysis
 from quidebook.report import number, percent
-from quidebook.shared import landscape, table1, table2
+from quidebook.shared import landscape, language, table1, table2
 from quidebook.shared.landscape import Landscapes
 from quidebook.verdicts import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
@@ -80,7 +79,7 @@ class Known:
     conditions: list[table1.Condition]
     beside: list[table1.Condition]
     imagenet: exp2_imagenet.Found
-    language: llama3.Found
+    language: language.LanguageRecords
     measured: list[Measured]
     truth: Landscapes | None
 
@@ -109,7 +108,7 @@ def known() -> Known:
         conditions,
         [each for each in exp2.known() if each.published],
         exp2_imagenet.found(),
-        llama3.found("paper"),
+        language.found("paper"),
         readings.measured_conditions(),
         landscape.known(),
     )
@@ -198,8 +197,8 @@ def _table2(found: Known) -> tuple[str, str]:
 
 
 def _table3(found: Known) -> tuple[str, str]:
-    verdict = judged(llama3.table3_table(found.language)["verdict"])
-    claims = llama3.summary_table(found.language)
+    verdict = judged(language.table3_table(found.language)["verdict"])
+    claims = language.claims_table(found.language)
     own = claims.iloc[0]
     evidence = (
         f"{own['claim']}: {own['evidence']}. Claims about it that the paper's numbers or smaller models answer: "

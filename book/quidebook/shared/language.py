@@ -1,0 +1,324 @@
+"""Records of language models, and what they say of Table 3 and of the paper's claims on it (§4.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from quide.experiments import llm_runs, paper, records, runs
+from quide.experiments.llm_runs import ACCURACY, CROSS_SCHEMES, LATENCY, MEMORY, NEXT_TOKEN, PROFILE
+from quide.experiments.records import Record
+from quide.llm import checkpoints
+from quide.llm.methods import AWQ, BITSANDBYTES, NONE, ROUNDING, Recipe
+from quide.stats import Hits, Interval
+from quidebook import report
+from quidebook.report import UNKNOWN, number, percent, with_origin
+from quidebook.shared import table3
+from quidebook.shared.table3 import DECODINGS, LLAMA
+
+CNN, CNN_TITLE = ("simplecnn", "cifar10"), "SimpleCNN (CIFAR-10)"
+PAPERS = "meta-llama-3-8b-instruct"  # as records name the paper's model
+TITLES = {
+    PAPERS: "Llama-3-8B-Instruct",
+    "smollm2-135m-instruct.q4_1": "SmolLM2-135M-Instruct",
+    "stories260k": "stories260K",
+    "llama-3-8b-random": "Llama-3-8B, random weights",
+    "llama-3-8b-4-layers-random": "Llama-3-8B cut to 4 layers, random weights",
+}
+METHODS = {NONE: "not quantized", BITSANDBYTES: "bitsandbytes", AWQ: "AWQ (llm-compressor)", ROUNDING: "rounding"}
+KERNELS = {(BITSANDBYTES, 8): "bitsandbytes LLM.int8", (BITSANDBYTES, 4): "bitsandbytes NF4"}
+AS_QUANTIZED = "AWQ (autoawq)"
+FULL, PLAIN = Recipe(NONE, 32), Recipe(NONE, 16)
+RERUN = "quide run llama3_mmlu --profile paper --device cuda"
+
+
+@dataclass(frozen=True)
+class LanguageRecords:
+    """Records of language models by kind, of the image network by seed, at the best profile there is."""
+
+    accuracy: list[Record]
+    next_token: list[Record]
+    latency: list[Record]
+    cross: dict[int, Record]
+    memory: list[Record] = field(default_factory=list)
+
+    @property
+    def used(self) -> list[Record]:
+        """All of them."""
+        return [*self.accuracy, *self.next_token, *self.latency, *self.cross.values(), *self.memory]
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models that were scored, in the order of :data:`TITLES`, the unknown ones last."""
+        names = {record.spec.model for record in [*self.accuracy, *self.next_token]}
+        order = {name: place for place, name in enumerate(TITLES)}
+        return sorted(names, key=lambda name: (order.get(source(name), len(TITLES)), name))
+
+    @property
+    def main(self) -> str | None:
+        """The first model with answers to MMLU, or else any: the paper's where it has been run."""
+        answered = {record.spec.model for record in self.accuracy}
+        return next(iter([*(name for name in self.models if name in answered), *self.models]), None)
+
+    def best(self, bits: int) -> Record | None:
+        """The most accurate of the main model's MMLU records at a width."""
+        there = [each for each in self.accuracy if each.spec.model == self.main and recipe_of(each).bits == bits]
+        return max(there, key=lambda record: record.values["accuracy"], default=None)
+
+
+def found(profile: str) -> LanguageRecords:
+    """What records hold; of the image network those of ``profile`` where the paper's profile has none.
+
+    A record that other code made is taken with a :class:`quide.experiments.records.StaleRecordWarning`.
+    """
+    language = [list(_collected(kind)) for kind in (ACCURACY, NEXT_TOKEN, LATENCY)]
+    cross: dict[int, Record] = {}
+    for candidate in (PROFILE, profile):
+        seeds = {record.spec.seed for record in records.collect(llm_runs.CROSS, candidate, *CNN)}
+        known = {seed: llm_runs.cross(runs.Case(*CNN, seed, candidate)).known() for seed in sorted(seeds)}
+        if cross := {seed: record for seed, record in known.items() if record is not None}:
+            break
+    return LanguageRecords(*language, cross, list(_collected(MEMORY)))
+
+
+def _collected(kind: str) -> Iterator[Record]:
+    today = llm_runs.code(kind)
+    for record in records.collect(kind, PROFILE):
+        records.warn_if_stale(record, today)
+        yield record
+
+
+# --- one record ------------------------------------------------------------------------------------------------------
+
+
+def one(kept_records: Sequence[Record], model: str | None, recipe: Recipe) -> Record | None:
+    """The record of a model and recipe, on most data if there are several."""
+    there = [record for record in kept_records if record.spec.model == model and recipe_of(record) == recipe]
+    return max(there, key=lambda record: record.values.get("questions", 0), default=None)
+
+
+def recipe_of(record: Record) -> Recipe:
+    """How the record's model was quantized."""
+    return Recipe(**record.spec.details["recipe"])
+
+
+def hits(record: Record) -> Hits:
+    """Which questions, or tokens, it has right."""
+    return Hits.unpacked(record.values["correct"])
+
+
+def source(model: str) -> str:
+    """The model that one was quantized from, whose name it bears with an ending, as models on the hub do."""
+    return model.removesuffix(checkpoints.QUANTIZED)
+
+
+def title(model: str) -> str:
+    """A model as printed."""
+    return TITLES.get(source(model), model)
+
+
+def method_name(recipe: Recipe, model: str) -> str:
+    """A recipe as printed, with the tool."""
+    if recipe.method == AWQ and model.endswith(checkpoints.QUANTIZED):
+        return AS_QUANTIZED
+    if recipe.method != ROUNDING:
+        return KERNELS.get((recipe.method, recipe.bits), METHODS[recipe.method])
+    scheme = next(name for name, parts in CROSS_SCHEMES.items() if parts == (recipe.granularity, recipe.outputs))
+    return f"{METHODS[ROUNDING]}, {scheme}"
+
+
+def interval_cell(record: Record | None) -> str:
+    """Its accuracy in percent, as a cell."""
+    return UNKNOWN if record is None else report.with_interval(hits(record).interval(), 100, 1)
+
+
+def chance() -> float:
+    """Accuracy of guessing on MMLU."""
+    return 1 / int(paper.conditions().at[LLAMA, "num_classes"])
+
+
+def beside_chance(interval: Interval) -> str:
+    """Whether guessing can be excluded, and on which side."""
+    side = "clearly above" if interval.low > chance() else "clearly below" if interval.high < chance() else ""
+    return side or "not to be told from"
+
+
+# --- Table 3 ---------------------------------------------------------------------------------------------------------
+
+
+def table3_table(known: LanguageRecords) -> pd.DataFrame:
+    """Table 3: the paper's cells, the latency that each reading of its units takes, ours, and a verdict."""
+    stated, rows = paper.table3().set_index("bits"), []
+    for bits in table3.BITS:
+        best = known.best(bits)
+        verdict, reason = _table3_verdict(stated, bits, best)
+        rows.append(
+            {
+                "bits": str(bits),
+                "paper P (%)": _stated_accuracy(stated, bits),
+                "paper I": _stated(stated, bits, "index", 1),
+                "paper I'": _stated(stated, bits, "gated_index", 2),
+                "T by the readings (ms)": _readings(bits),
+                "ours P (%)": "no record" if best is None else interval_cell(best),
+                "by": UNKNOWN if best is None else _by(best),
+                "verdict": verdict,
+                "reason": reason,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _by(record: Record) -> str:
+    return f"{title(record.spec.model)}, {method_name(recipe_of(record), record.spec.model)}"
+
+
+def _stated_accuracy(stated: pd.DataFrame, bits: int) -> str:
+    if bits not in stated.index:
+        return UNKNOWN
+    if not np.isnan(stated.accuracy[bits]):
+        return with_origin(number(100 * stated.accuracy[bits], 1), stated.accuracy_origin[bits])
+    bounds = paper.numbers().loc[f"{LLAMA}.accuracy.{bits}"]
+    if np.isnan(bounds["low"]):
+        return f"at most {bounds['high']:.0f} †"
+    return f"above {max(bounds['low'], 100 * table3.least_accuracy_at_4()):.1f} †"
+
+
+def _stated(stated: pd.DataFrame, bits: int, quantity: str, digits: int) -> str:
+    if bits not in stated.index:
+        return UNKNOWN
+    return with_origin(number(stated[quantity][bits], digits), stated[f"{quantity}_origin"][bits])
+
+
+def _readings(bits: int) -> str:
+    """The latency at a width by the possible readings of the units; where it only has a bound, that."""
+    readings = DECODINGS[1:]
+    if bits == 4:
+        return "; ".join(" to ".join(map(table3.rounded, table3.latency_at_4(each))) for each in readings)
+    values = {2: lambda each: each.latency_ms, 8: lambda each: each.latency_at_8_ms, 16: table3.latency_at_16}
+    if bits not in values:
+        return UNKNOWN
+    return ("" if bits == 2 else "above ") + ", ".join(table3.rounded(values[bits](each)) for each in readings)
+
+
+def _table3_verdict(stated: pd.DataFrame, bits: int, best: Record | None) -> tuple[str, str]:
+    """Levels are compared for the paper's own model alone; chance is too near for others to tell."""
+    if best is None:
+        return report.UNDECIDED, f"not run; {RERUN}"
+    interval = hits(best).interval()
+    if best.spec.model != PAPERS:
+        return report.UNDECIDED, f"another model, {beside_chance(interval)} guessing ({percent(chance(), 0)})"
+    if bits not in stated.index:
+        return report.UNDECIDED, "not stated"
+    return report.accuracy_verdict(stated.accuracy[bits], interval.estimate, interval.low, interval.high)
+
+
+# --- like for like ---------------------------------------------------------------------------------------------------
+
+
+def kept(known: LanguageRecords) -> pd.DataFrame:
+    """What networks keep of their accuracy when they are rounded alike: one row a scheme, width and network.
+
+    Columns: scheme, bits, network, share (an Interval, fractions of full precision). Its bounds are the least and the
+    most of the image network's seeds, and 95 % over the tokens of a language model.
+    """
+    rows = []
+    for scheme, (granularity, outputs) in CROSS_SCHEMES.items():
+        for bits in llm_runs.WIDTHS:
+            if known.cross:
+                rows.append((scheme, bits, CNN_TITLE, _kept_over_seeds(known, f"{scheme}, {bits}")))
+            for model in known.models:
+                told = one(known.next_token, model, Recipe(ROUNDING, bits, granularity, outputs))
+                base = one(known.next_token, model, FULL)
+                if told is not None and base is not None:
+                    rows.append((scheme, bits, title(model), hits(told).kept(hits(base))))
+    return pd.DataFrame(rows, columns=["scheme", "bits", "network", "share"])
+
+
+def _kept_over_seeds(known: LanguageRecords, name: str) -> Interval:
+    accuracies = [record.values["accuracy"] for record in known.cross.values()]
+    shares = [each[name] / each[str(FULL.bits)] for each in accuracies]
+    return Interval(float(np.mean(shares)), min(shares), max(shares))
+
+
+def tolerated() -> float:
+    """The share of its accuracy that the paper asks Llama to keep: its threshold over its full precision (§4.4)."""
+    return table3.threshold() / table3.full_precision()
+
+
+def keepers(shares: pd.DataFrame, bits: int = 4) -> dict[str, list[str]]:
+    """By scheme of :func:`kept`, the networks that keep as much as :func:`tolerated` at a width."""
+    at = shares[shares["bits"] == bits]
+    return {
+        scheme: [each.network for each in part.itertuples() if each.share.estimate >= tolerated()]
+        for scheme, part in at.groupby("scheme", sort=False)
+    }
+
+
+# --- claims ----------------------------------------------------------------------------------------------------------
+
+
+def claims_table(known: LanguageRecords) -> pd.DataFrame:
+    """The claims about language models, each with a verdict."""
+    rows = [_knee_claim(), *_model_claims(known), *_cross_claim(known)]
+    return pd.DataFrame(rows, columns=["claim", "verdict", "evidence"])
+
+
+def _knee_claim() -> tuple[str, str, str]:
+    knees = [table3.knee(each, growth) for each in DECODINGS[1:] for growth in table3.GROWTHS]
+    led = sum(width == 4 for width in knees)
+    return (
+        "4 bits have the highest I', from the paper's own numbers",
+        report.IN_PART if 0 < led < len(knees) else report.REPRODUCED if led else report.NOT_REPRODUCED,
+        f"in {led} of {len(knees)} combinations of a reading of the units and a growth of latency with the width",
+    )
+
+
+def _model_claims(known: LanguageRecords) -> Iterator[tuple[str, str, str]]:
+    """Each where a record of a model that is clearly better than chance could tell."""
+    base = one(known.accuracy, known.main, PLAIN)
+    for claim, bits in (
+        ("4 bits lose little on MMLU", 4),
+        ("3 bits fall below the threshold", 3),
+        ("2 bits fall to little above chance", 2),
+    ):
+        best = known.best(bits)
+        if base is None or best is None:
+            yield claim, report.UNDECIDED, f"not run; {RERUN}"
+            continue
+        evidence = f"{interval_cell(best)} % after {interval_cell(base)} %"
+        if known.main == PAPERS:
+            yield claim, _holds(bits, hits(best).interval()), evidence
+        else:
+            where = f"another model, near chance ({percent(chance(), 0)}) from the start"
+            yield claim, report.UNDECIDED, f"{title(known.main)}: {evidence}; {where}"
+
+
+def _holds(bits: int, ours: Interval) -> str:
+    """Above the stated threshold at 4 bits, not above it at 3 and 2."""
+    above, below = ours.low > table3.threshold(), ours.high <= table3.threshold()
+    if not above and not below:
+        return report.IN_PART
+    return report.REPRODUCED if above == (bits == 4) else report.NOT_REPRODUCED
+
+
+def _cross_claim(known: LanguageRecords) -> Iterator[tuple[str, str, str]]:
+    """The paper speaks of large language models; without one, what small ones do decides nothing."""
+    shares = kept(known)
+    networks = shares["network"].unique()
+    if len(networks) < 2:
+        return
+    keep = keepers(shares)
+    contrast = [scheme for scheme, names in keep.items() if set(names) == set(networks) - {CNN_TITLE}]
+    verdict = report.UNDECIDED
+    if title(PAPERS) in networks:
+        some = report.IN_PART if contrast else report.NOT_REPRODUCED
+        verdict = report.REPRODUCED if len(contrast) == len(keep) else some
+    yield (
+        "(implied) large language models tolerate 4 bits, image networks do not, treated alike",
+        verdict,
+        f"so for {len(contrast)} of {len(keep)} ways to round, in {len(networks) - 1} language models"
+        + ("" if title(PAPERS) in networks else ", all of them small"),
+    )
