@@ -48,17 +48,21 @@ const whatIf = (() => {
 
   function compressionOf(row, network, count) {
     if (count === "nominal") return compressionRatio(row.bits);
-    if (network.numWeights === null) return Array.isArray(row.bits) ? null : compressionRatio(row.bits);
-    return compressionRatio(row.bits, network.numWeights);
+    if (network.num_weights === null) return Array.isArray(row.bits) ? null : compressionRatio(row.bits);
+    return compressionRatio(row.bits, network.num_weights);
   }
 
+  // Where some configurations have no score, none is the knee: it is the first of the others that is named, and that
+  // only if the paper's knee is among these. The paper's own scores, of its choices, stand where one is missing.
   function score(data, choice) {
     const network = data.networks[choice.network];
     const tolerance = choice.tolerance ?? network.tolerance;
-    const threshold = accuracyThreshold(network.fullPrecision, tolerance, network.numClasses);
-    const rows = network.rows.map((row) => {
+    const threshold = accuracyThreshold(network.full_precision, tolerance, network.num_classes);
+    const asStated = ["unit", "count"].every((name) => choice[name] === data.start[name]);
+    const isStated = asStated && choice.kernel === "paper" && choice.tolerance === null;
+    const rows = network.table.map((row) => {
       const compression = compressionOf(row, network, choice.count);
-      const time = row.latency[choice.kernel];
+      const time = row[choice.kernel];
       const latency = time === null ? null : time * data.units[choice.unit].factor;
       const known = compression !== null && row.accuracy !== null && latency !== null;
       const parts = [compression, row.accuracy, latency];
@@ -68,12 +72,18 @@ const whatIf = (() => {
         latency,
         index: known ? intelligenceIndex(...parts) : null,
         gatedIndex: known ? gatedIndex(...parts, threshold) : null,
+        stated: known || !isStated ? [null, null] : [row.index, row.gated_index],
       };
     });
-    const widths = network.rows.map((row) => 32 / compressionRatio(row.bits));
-    const first = (name) => knee(widths, rows.map((row) => row[name]));
-    return { network, threshold, rows, best: first("index"), knee: first("gatedIndex") };
+    const widths = network.table.map((row) => 32 / compressionRatio(row.bits));
+    const scored = rows.filter((row) => row.index !== null).length;
+    const whole = scored === rows.length;
+    const named = whole || rows.some((row, place) => row.index !== null && isPapersKnee(network, place));
+    const first = (name) => (named ? knee(widths, rows.map((row) => row[name])) : null);
+    return { network, threshold, rows, scored, whole, named, best: first("index"), knee: first("gatedIndex") };
   }
+
+  const isPapersKnee = (network, place) => network.table[place].name === network.stated_knee;
 
   // --- in words -----------------------------------------------------------------------------------------------------
 
@@ -85,7 +95,8 @@ const whatIf = (() => {
   const fixed = (value, digits) => (value === null ? UNKNOWN : value.toFixed(digits));
   const percent = (value) => (value === null ? UNKNOWN : `${(100 * value).toFixed(2)} %`);
   const implied = (text, isImplied) => (isImplied && text !== UNKNOWN ? `${text} †` : text);
-  const nameOf = (result, place) => (place === null ? null : result.network.rows[place].name);
+  const originWords = (origin) => (origin === "derived" ? "implied" : "stated");
+  const nameOf = (result, place) => (place === null ? null : result.network.table[place].name);
 
   function toleranceText(network, tolerance) {
     const paper = network.tolerance.toFixed(2);
@@ -122,24 +133,33 @@ const whatIf = (() => {
     else sentences.push(changesOf(data, before, after, now.threshold).join("; ") || "Nothing changed");
     if (before === null || before.network !== after.network) sentences.push(standing(now));
     else sentences.push(effect(score(data, before), now));
-    const known = now.rows.filter((row) => row.index !== null).length;
-    if (known > 0 && now.knee === null) sentences.push("No configuration is above the threshold");
-    if (known > 0 && known < now.rows.length) sentences.push(`Only ${known} of ${now.rows.length} can be scored`);
+    if (now.named && now.knee === null) sentences.push("No configuration is above the threshold");
     return `${sentences.join(". ")}.`;
   }
 
   function standing(result) {
-    if (result.best === null) return "No configuration can be scored: each lacks a number";
-    const knee = result.knee === null ? "there is no knee" : `the knee is at ${nameOf(result, result.knee)}`;
-    return `I is highest at ${nameOf(result, result.best)}; ${knee}`;
+    if (result.scored === 0) return "No configuration can be scored: each lacks a number";
+    const where = (place) => (place === null ? "nowhere above 0" : `at ${nameOf(result, place)}`);
+    if (result.whole) {
+      const knee = result.knee === null ? "there is no knee" : `the knee is ${where(result.knee)}`;
+      return `I is highest ${where(result.best)}; ${knee}`;
+    }
+    const part = `${result.scored} of ${result.rows.length} configurations can be scored`;
+    const stated = result.network.stated_knee;
+    const paper = stated ? `The paper states the knee at ${stated}` : "";
+    if (!result.named) return [`Only ${part}, too few to say where the knee is`, paper].filter(Boolean).join(". ");
+    const highest = `I is highest ${where(result.best)} and I′ ${where(result.knee)}`;
+    return `Only ${part}; of these ${highest}. ${paper}`;
   }
 
   // The same network before and after.
   function effect(then, now) {
     const same = (name) => now.rows.every((row, place) => row[name] === then.rows[place][name]);
     if (same("index") && same("gatedIndex")) return `No score changes. ${standing(now)}`;
+    if (!then.named || !now.named || then.scored !== now.scored) return standing(now);
     const first = (name) => moves(nameOf(then, then[name]), nameOf(now, now[name]));
-    return `${same("index") ? "I does not change" : `The highest I ${first("best")}`}; the knee ${first("knee")}`;
+    const knee = now.whole ? "knee" : `highest I′ of the ${now.scored} that can be scored`;
+    return `${same("index") ? "I does not change" : `The highest I ${first("best")}`}; the ${knee} ${first("knee")}`;
   }
 
   // --- the address --------------------------------------------------------------------------------------------------
@@ -160,7 +180,7 @@ const whatIf = (() => {
     const usable = tolerance >= 0 && tolerance <= 1 && tolerance !== network.tolerance;
     return {
       network: key,
-      kernel: oneOf("kernel", network.sources, network.kernel),
+      kernel: oneOf("kernel", network.latency_sources, network.kernel),
       unit: oneOf("unit", data.units, data.start.unit),
       count: oneOf("count", data.counts, data.start.count),
       tolerance: usable ? tolerance : null,
@@ -184,10 +204,31 @@ const whatIf = (() => {
     let described = null; // the choice that the sentence last told of
     let pause = null;
 
+    function fillForm() {
+      const networks = Object.entries(data.networks);
+      form.elements.network.append(...networks.map(([key, network]) => new Option(network.label, key)));
+      for (const box of form.querySelectorAll("[data-options]")) {
+        for (const [value, option] of Object.entries(data[box.dataset.options])) {
+          const radio = element("input", { type: "radio", name: box.dataset.control, value });
+          box.append(element("label", {}, radio, ` ${option.text}`));
+        }
+      }
+      for (const button of form.querySelectorAll("[data-preset]")) {
+        button.parentElement.hidden = !(button.dataset.network in data.networks);
+      }
+    }
+
+    function presetOf({ network, unit, count }) {
+      const { kernel } = data.networks[network];
+      return { network, kernel, unit: unit ?? data.start.unit, count: count ?? data.start.count, tolerance: null };
+    }
+
     function readForm(moved) {
       const asked = Object.fromEntries(CONTROLS.map((name) => [name, form.elements[name].value]));
       const network = data.networks[asked.network];
-      if (!(asked.kernel in network.sources)) asked.kernel = network.kernel;
+      // A network comes with latencies of its own source: the paper's accuracies are not joined to our clock unasked.
+      const own = moved === "network" && ["measured", "paper"].includes(asked.kernel);
+      if (own || !(asked.kernel in network.latency_sources)) asked.kernel = network.kernel;
       const tolerance = moved === "tolerance" ? Number.parseFloat(asked.tolerance) : choice.tolerance;
       return { ...asked, tolerance: tolerance === network.tolerance ? null : tolerance };
     }
@@ -195,7 +236,7 @@ const whatIf = (() => {
     function writeForm(network) {
       const shown = { ...choice, tolerance: choice.tolerance ?? network.tolerance };
       for (const name of CONTROLS) form.elements[name].value = shown[name];
-      for (const radio of form.elements.kernel) radio.disabled = !(radio.value in network.sources);
+      for (const radio of form.elements.kernel) radio.disabled = !(radio.value in network.latency_sources);
       const text = toleranceText(network, choice.tolerance);
       find("output").value = text;
       form.elements.tolerance.setAttribute("aria-valuetext", text);
@@ -207,42 +248,47 @@ const whatIf = (() => {
       const caption = `Scores of ${result.network.label}`;
       find("caption").textContent = caption;
       find(".quide-table").setAttribute("aria-label", caption);
+      const kneeMark = result.whole ? " ★ knee" : " ★ highest";
+      const cell = (value, stated, origin, mark) =>
+        stated === null ? figures(value) + (mark || "") : `${figures(stated)} ${originWords(origin)}`;
       const lines = result.rows.map((row, place) => {
-        const known = result.network.rows[place];
+        const known = result.network.table[place];
         const cells = [
           fixed(row.compression, 2),
-          implied(percent(row.accuracy), known.implied),
-          implied(figures(row.latency), choice.kernel === "paper" && known.latencyImplied),
-          figures(row.index) + (place === result.best ? " ▲ highest" : ""),
-          figures(row.gatedIndex) + (place === result.knee ? " ★ knee" : ""),
+          implied(percent(row.accuracy), known.accuracy_origin === "derived"),
+          implied(figures(row.latency), choice.kernel === "paper" && known.paper_origin === "derived"),
+          cell(row.index, row.stated[0], known.index_origin, place === result.best && " ▲ highest"),
+          cell(row.gatedIndex, row.stated[1], known.gated_index_origin, place === result.knee && kneeMark),
         ];
         const head = element("th", { scope: "row", textContent: known.name });
         return element("tr", {}, head, ...cells.map((textContent) => element("td", { textContent })));
       });
       find("tbody").replaceChildren(...lines);
-      find(".what-if-source").textContent = result.network.sources[choice.kernel];
+      find(".what-if-source").textContent = result.network.latency_sources[choice.kernel];
     }
 
     // Bars are as long as their score's share of the highest I, so that a change of unit shows as a change of order.
     function drawChart(result) {
       const chart = find(".what-if-chart");
-      const highest = result.best === null ? 1 : result.rows[result.best].index;
+      const shown = (row) => [row.index ?? row.stated[0], row.gatedIndex ?? row.stated[1]];
+      const highest = Math.max(...result.rows.flatMap(shown)) || 1;
       if (chart.dataset.network !== choice.network) {
         chart.dataset.network = choice.network;
         const bar = (kind) => element("div", { className: `what-if-bar what-if-${kind}` }, element("span"));
         const line = () => element("div", { className: "what-if-line" }, element("span"), bar("raw"), bar("gated"));
         const key = (kind, text) => element("span", { className: `what-if-key what-if-${kind}`, textContent: text });
-        const keys = [key("raw", "I"), key("gated", "I′"), "▲ highest I, ★ knee"];
+        const keys = [key("raw", "I"), key("gated", "I′"), "▲ highest I, ★ knee, hollow: stated"];
         const legend = element("div", { className: "what-if-legend" }, ...keys);
         chart.replaceChildren(legend, ...result.rows.map(line));
       }
       [...chart.querySelectorAll(".what-if-line")].forEach((line, place) => {
         const [name, ...bars] = line.children;
         const marks = `${place === result.best ? " ▲" : ""}${place === result.knee ? " ★" : ""}`;
-        name.textContent = result.network.rows[place].name + marks;
-        [result.rows[place].index, result.rows[place].gatedIndex].forEach((value, which) => {
+        name.textContent = result.network.table[place].name + marks;
+        shown(result.rows[place]).forEach((value, which) => {
           bars[which].style.setProperty("--share", (value ?? 0) / highest);
           bars[which].firstChild.textContent = figures(value);
+          bars[which].classList.toggle("what-if-stated", result.rows[place].stated[which] !== null);
         });
       });
       chart.setAttribute("aria-label", `Bars of I and I′, the numbers of the table below. ${standing(result)}.`);
@@ -264,11 +310,12 @@ const whatIf = (() => {
       pause = setTimeout(settle, described === null ? 0 : PAUSE_MS);
     }
 
+    fillForm();
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("input", (event) => show(readForm(event.target.name)));
     form.addEventListener("click", (event) => {
       const button = event.target.closest("button");
-      if (button !== null) show(button.dataset.preset ? data.presets[button.dataset.preset] : data.start);
+      if (button !== null) show("preset" in button.dataset ? presetOf(button.dataset) : data.start);
     });
     addEventListener("hashchange", (event) => {
       const asked = fromFragment(data, new URL(event.newURL).hash); // settle() may have rewritten the address since

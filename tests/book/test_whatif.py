@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ import pytest
 from quidebook import report
 from quidebook.evidence import scores
 from quidebook.pages import what_if as whatif
-from quidebook.pages.what_if import COUNTS, KERNELS, MIXED, RESNET, START, UNITS, Choice, Network
+from quidebook.pages.what_if import CONTROLS, COUNTS, IMAGENET, KERNELS, MIXED, RESNET, START, UNITS, Offered, Setting
 from quidebook.shared import landscape
 
 from quide import metric
@@ -25,36 +25,37 @@ TOLERANCES = (None, 0.1, 1.0)
 
 
 @pytest.fixture(scope="module")
-def known(checkout) -> dict[str, Network]:
-    """Networks of the committed records and of the paper."""
+def known(checkout) -> dict[str, Offered]:
+    """Offereds of the committed records and of the paper."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QUIDE_RESULTS", str(checkout / "data" / "results"))
         return whatif.networks("smoke")
 
 
 @pytest.fixture
-def without_records(tmp_path, monkeypatch) -> dict[str, Network]:
+def without_records(tmp_path, monkeypatch) -> dict[str, Offered]:
     """What is left when nothing has been measured."""
     monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
     return whatif.networks("smoke")
 
 
 @pytest.fixture
-def small() -> Network:
+def small() -> Offered:
     """Three configurations in round numbers; 8 bits has no accuracy."""
     table = pd.DataFrame({"accuracy": [0.9, math.nan, 0.8], "accuracy_origin": ["stated", "unknown", "derived"]})
     table["measured"] = [1.0, 2.0, 3.0]
-    table[["paper", "ideal", "equal"]] = math.nan
-    table["paper_origin"] = "unknown"
+    table[["paper", "ideal", "equal", "index", "gated_index"]] = math.nan
+    table[["paper_origin", "index_origin", "gated_index_origin"]] = "unknown"
     table.index = ["32 bits", "8 bits", "8-4"]
     table.insert(0, "bits", pd.Series([32, 8, (8, 4)], table.index, dtype=object))
-    return Network("k", "A < B", table, 0.9, 0.3, 10, (1, 3), "measured", "Accuracies.", {"measured": "Latencies."})
+    sources = {"measured": "Latencies."}
+    return Offered("k", "A < B", table, 0.9, 0.3, 10, (1, 3), "measured", "32 bits", "Accuracies.", sources)
 
 
-def choices(network: Network) -> list[Choice]:
+def settings(network: Offered) -> list[Setting]:
     """Positions of the controls: each kernel in two units, both counts, a few tolerances."""
     units = ("ms-batch", "ms-image")
-    return [Choice(network.key, *each) for each in product(network.latency_sources, units, COUNTS, TOLERANCES)]
+    return [Setting(network.key, *each) for each in product(network.latency_sources, units, COUNTS, TOLERANCES)]
 
 
 def data_of(markup: str) -> dict:
@@ -128,23 +129,20 @@ def test_the_papers_cells_are_those_of_its_text_and_no_others(known):
             assert math.isnan(row.paper) == (row.paper_origin == "unknown")
 
 
-def test_every_condition_is_offered_with_the_papers_numbers_or_named_as_left_out(known, monkeypatch):
-    said = []
-    monkeypatch.setattr(report, "say", said.append)
-    whatif.say_left_out(known)
+def test_every_condition_is_offered_with_the_papers_numbers_or_named_as_left_out(known):
+    left_out = whatif.left_out(known)["conditions"]
     for name, facts in paper.conditions().iterrows():
         offered = f"{name}-paper" in known
-        assert offered != (facts.label in said[0])
+        assert offered != (facts.label in left_out)
         if not offered and name != "mmlu-llama3-8b":
             assert paper.table1(name).latency_ms.isna().all()
-    assert {RESNET, whatif.IMAGENET} <= set(known)
+    assert {RESNET, IMAGENET} <= set(known)
 
 
 def test_without_records_the_paper_remains(without_records):
     assert set(without_records) and all(key.endswith("-paper") for key in without_records)
     assert all("measured" not in network.latency_sources for network in without_records.values())
     assert data_of(whatif.markup(without_records))["start"]["network"] == next(iter(without_records))
-    assert "size" not in whatif.presets(without_records) and "paper" in whatif.presets(without_records)
 
 
 def test_a_smaller_profile_stands_in_and_says_so(monkeypatch, known, checkout):
@@ -166,12 +164,12 @@ def test_nothing_known_is_an_error_that_helps():
 
 def test_scores_are_the_metrics_and_unknown_stays_unknown(known):
     for network in known.values():
-        for choice in choices(network):
-            found = network.scores(choice)
-            delta = network.tolerance if choice.tolerance is None else choice.tolerance
+        for setting in settings(network):
+            found = network.scores(setting)
+            delta = network.tolerance if setting.tolerance is None else setting.tolerance
             threshold = metric.accuracy_threshold(network.full_precision, delta, network.num_classes)
             for name, row in network.table.iterrows():
-                parts = found.compression[name], row.accuracy, row[choice.kernel] * UNITS[choice.unit].factor
+                parts = found.compression[name], row.accuracy, row[setting.kernel] * UNITS[setting.unit].factor
                 if any(map(math.isnan, parts)):
                     assert found.loc[name, ["index", "gated_index"]].isna().all()
                     continue
@@ -188,13 +186,16 @@ def test_compression_is_counted_by_layers_or_by_weights(small):
 
 def test_the_knee_is_the_metrics(known, small):
     for network in known.values():
-        for choice in choices(network):
-            found = network.scores(choice).gated_index.dropna()
+        for setting in settings(network):
+            found = network.scores(setting).gated_index.dropna()
             places = list(range(len(found), 0, -1))  # rows go from the most bits to the fewest
             place = metric.knee(places, found) if len(found) else None
-            assert network.best(choice) == (None if place is None else found.index[places.index(place)])
-    assert small.best(Choice("k", "equal")) is None
-    assert small.best(Choice("k", "measured", tolerance=0.0)) is None
+            first = None if place is None else found.index[places.index(place)]
+            named = len(found) == len(network.table) or network.stated_knee in found
+            assert network.best(setting) == (first if named else None)
+            assert network.whole(setting) == (len(found) == len(network.table))
+    assert small.best(Setting("k", "equal")) is None
+    assert small.best(Setting("k", "measured", tolerance=0.0)) is None
 
 
 def test_imagined_latencies(known):
@@ -238,12 +239,12 @@ def test_the_script_gets_what_python_knows(known):
     assert {key: unit["factor"] for key, unit in data["units"].items()} == {k: u.factor for k, u in UNITS.items()}
     for key, network in known.items():
         shown = data["networks"][key]
-        assert list(shown["sources"]) == list(network.latency_sources)
-        for row, (name, cells) in zip(shown["rows"], network.table.iterrows(), strict=True):
+        assert list(shown["latency_sources"]) == list(network.latency_sources)
+        for row, (name, cells) in zip(shown["table"], network.table.iterrows(), strict=True):
             bits = tuple(row["bits"]) if isinstance(row["bits"], list) else row["bits"]
             assert (row["name"], bits) == (name, cells.bits)
-            found = [row["accuracy"], *(row["latency"][kernel] for kernel in KERNELS)]
-            known_cells = [cells.accuracy, *(cells[kernel] for kernel in KERNELS)]
+            columns = ("accuracy", *KERNELS, *whatif.SCORES)
+            found, known_cells = [row[column] for column in columns], [cells[column] for column in columns]
             assert found == [None if math.isnan(value) else value for value in known_cells]
 
 
@@ -283,7 +284,7 @@ def test_the_table_marks_the_highest_and_dashes_the_unknown(small):
     assert shown.P["8-4"] == "80.00 % †" and shown.P["32 bits"] == "90.00 %"
     penalty = math.log2(4)
     assert shown.I["8-4"] == f"{32 / 6 * 0.8 / penalty:.3f} ▲ highest"
-    assert shown["I′"]["8-4"] == f"{32 / 6 * (0.8 - small.threshold()) / penalty:.4f} ★ knee"
+    assert shown["I′"]["8-4"] == f"{32 / 6 * (0.8 - small.threshold()) / penalty:.4f} ★ highest", "8 bits has no score"
     assert shown["I′"]["32 bits"] == f"{0.9 - small.threshold():.4f}"
 
 
@@ -303,56 +304,95 @@ def test_figures_have_four_digits_and_no_exponent(value, text):
     assert whatif._figures(value) == text
 
 
-def test_presets_promise_what_they_do(known):
-    found = whatif.presets(known)
-    assert list(found) == ["paper", "s-batch", "ms-image", "size"]
-    stated = known[RESNET].start()
-    assert found["paper"].choice == stated
-    for preset in found.values():
-        network = known[preset.choice.network]
-        assert network.best(preset.choice) in preset.text
-        if preset.choice != stated:
-            before = network.best(network.start())
-            after = network.best(preset.choice)
-            assert (f"moves from {before} to {after}" if before != after else f"stays at {before}") in preset.text
+def test_a_preset_of_the_page_moves_a_network_of_the_paper_or_of_the_records(known):
+    class Reader(HTMLParser):
+        """The buttons, by preset."""
+
+        presets: dict[str, dict] = {}
+
+        def handle_starttag(self, tag, attributes):
+            if "data-preset" in (found := dict(attributes)):
+                self.presets[found["data-preset"]] = found
+
+    Reader().feed(whatif.markup(known))
+    assert list(Reader.presets) == ["paper", "s-batch", "ms-image", "size"]
+    for found in Reader.presets.values():
+        assert found["data-network"] in (RESNET, MIXED)
+        assert found.get("data-unit", "ms-batch") in UNITS and found.get("data-count", "nominal") in COUNTS
+
+
+# --- what is missing -------------------------------------------------------------------------------------------------
+
+
+def test_no_knee_is_named_where_the_papers_own_cannot_be_computed(known):
+    for key in ("cifar100-simplecnn-paper", "cifar10-simplecnn-paper"):
+        network = known[key]
+        scored = network.scores(network.start())["index"]
+        assert network.stated_knee == "8 bits" and math.isnan(scored["8 bits"]) and scored.notna().sum() > 1
+        assert network.best(network.start()) is None and network.best(network.start(), "index") is None
+        cells = " ".join(whatif.table(network, network.start()).to_numpy().ravel())
+        assert "★" not in cells and "▲" not in cells
+
+
+def test_of_a_part_with_the_papers_knee_in_it_the_first_is_the_highest_and_not_the_knee(known):
+    network = known[RESNET]
+    assert not network.whole(network.start())
+    assert network.best(network.start()) == "8 bits"
+    marked = whatif.table(network, network.start())["I′"]
+    assert [cell for cell in marked if "★" in cell] == ["0.3901 ★ highest"]
+
+
+def test_a_score_that_the_paper_states_stands_where_a_part_is_missing_and_only_for_its_own_choices(known):
+    network = known["cifar100-simplecnn-paper"]
+    shown = whatif.table(network, network.start()).set_index("configuration")["I′"]
+    assert shown["8 bits"] == f"{paper.number('cifar100-simplecnn.gated_index.8')} stated"
+    assert shown["16 bits"].replace(".", "").isdigit(), "computed, so not taken from the text"
+    for moved in ({"unit": "s-batch"}, {"tolerance": 0.3}, {"kernel": "equal"}, {"count": "size"}):
+        assert network.stated(replace(network.start(), **moved), "gated_index").isna().all()
+    for key, other in known.items():
+        if not key.endswith("-paper"):
+            assert other.table[list(whatif.SCORES)].isna().all(axis=None) and other.stated_knee == ""
 
 
 # --- exercises -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("exercise", whatif.SOLUTIONS)
-def test_solutions_are_hidden_and_computed(known, exercise, monkeypatch):
-    """The text follows the numbers: with other accuracies and latencies it is another."""
-    said = []
-    monkeypatch.setattr(report, "say", said.append)
-    whatif.say_solution(known, exercise)
-    key = whatif.SOLUTIONS[exercise][0]
-    other = known[key].table.copy()
-    other["accuracy"] = (other.accuracy - 0.05).clip(lower=0)
-    other[list(KERNELS)] *= 3
-    whatif.say_solution({key: replace(known[key], table=other)}, exercise)
-    whatif.say_solution({}, exercise)
-    assert said[0] != said[1]
-    assert all(text.startswith(":::{admonition} Solution\n:class: dropdown\n") for text in said)
-    assert "nan" not in said[0] and "–" not in said[0]
-    assert "not in this copy" in said[2]
+@pytest.mark.parametrize("control", CONTROLS)
+def test_positions_of_a_control_are_compared_by_the_pages_own_cells(known, control):
+    for network in known.values():
+        compared = whatif.compared(network, control).set_index(control)
+        for key, option in CONTROLS[control].items():
+            if control == "kernel" and key not in network.latency_sources:
+                assert option.text not in compared.index
+                continue
+            expected = whatif.table(network, replace(network.start(), **{control: key}))
+            assert compared.loc[option.text].tolist() == expected["I′"].tolist()
 
 
-def test_the_solution_on_the_tolerance_covers_the_slider(known):
+def test_facts_of_a_position_are_those_of_the_scores(known):
+    network = known[MIXED]
+    found = whatif.positions(network, own={}, size={"count": "size"}, strict={"tolerance": 0.05})
+    assert found["size"]["C"]["8-8-8-4"] == network.compression("size")[list(network.table.index).index("8-8-8-4")]
+    assert found["own"]["P"]["8 bits"] == network.table.accuracy["8 bits"]
+    assert (found["own"]["tolerance"], found["strict"]["tolerance"]) == (network.tolerance, 0.05)
+    assert found["own"]["first"] == network.best(network.start())
+    assert found["last_layer"] == pytest.approx(1280 / 544864)
+
+
+def test_without_records_an_exercise_says_how_to_make_them():
+    assert isinstance(whatif.positions(None, own={}), report.Absent)
+    assert whatif.compared(None, "unit").empty and whatif.by_tolerance(None).empty
+
+
+def test_the_stretches_of_the_tolerance_cover_the_slider(known):
     network = known[START]
-    found = whatif.knees(network, network.start())
-    assert found.index[0] == 0 and found.index[-1] == 1 and len(found) == 101
-    for tolerance in (0.07, 0.3, 0.45, 0.99):
-        assert found[tolerance] == network.best(replace(network.start(), tolerance=tolerance))
-    text = whatif.SOLUTIONS["tolerance"][1](network)
-    for name in found.dropna().unique():
-        where = found[found == name].index
-        assert f"{name} for δ from {where.min():.2f} to {where.max():.2f}" in text
-
-
-def test_an_unknown_exercise_is_refused(known):
-    with pytest.raises(ValueError, match="exercise must be one of unit, .*got 'units'"):
-        whatif.say_solution(known, "units")
+    stretches = whatif.by_tolerance(network).itertuples(index=False)
+    ends = [(float(low), float(high), knee) for low, high, knee in stretches]
+    assert ends[0][0] == 0 and ends[-1][1] == 1
+    assert all(two[0] == pytest.approx(one[1] + 0.01) and one[2] != two[2] for one, two in pairwise(ends))
+    for tolerance in (0.0, 0.07, 0.3, 0.45, 0.99):
+        knee = next(knee for low, high, knee in ends if low <= tolerance <= high)
+        assert knee == (network.best(replace(network.start(), tolerance=tolerance)) or "nowhere")
 
 
 def test_the_weights_counted_are_the_networks(known):

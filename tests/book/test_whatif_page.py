@@ -16,7 +16,7 @@ pytest.importorskip("playwright.sync_api", reason="needs the test extra: pip ins
 from browsing import DESKTOP, PHONE, axe_findings, go  # noqa: E402
 from playwright.sync_api import Page, expect  # noqa: E402
 from quidebook.pages import what_if as whatif  # noqa: E402
-from quidebook.pages.what_if import COUNTS, KERNELS, MIXED, RESNET, START, UNITS, Choice, Network  # noqa: E402
+from quidebook.pages.what_if import COUNTS, KERNELS, MIXED, RESNET, START, UNITS, Offered, Setting  # noqa: E402
 
 from quide import metric
 
@@ -57,7 +57,7 @@ def file(rendered_book: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def known(checkout: Path) -> dict[str, Network]:
+def known(checkout: Path) -> dict[str, Offered]:
     """What the page was made from: the committed records and the paper."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QUIDE_RESULTS", str(checkout / "data" / "results"))
@@ -80,12 +80,12 @@ def page(opened: tuple[Page, list[str]], file: Path) -> Page:
     assert complaints == []
 
 
-def fragment(choice: Choice) -> str:
+def fragment(choice: Setting) -> str:
     """The address of a choice."""
     return "#" + urlencode({name: value for name, value in asdict(choice).items() if value is not None})
 
 
-def rows_of(network: Network, choice: Choice) -> list[list[str]]:
+def rows_of(network: Offered, choice: Setting) -> list[list[str]]:
     """Heading and rows of the table that Python makes."""
     frame = whatif.table(network, choice)
     return [list(frame.columns), *frame.to_numpy().tolist()]
@@ -170,7 +170,7 @@ def test_every_network_and_position_shows_pythons_numbers(page, known):
     tolerances = cycle((None, 0.0, 0.45))
     for network in known.values():
         for each in product(network.latency_sources, UNITS, COUNTS):
-            choice = Choice(network.key, *each, next(tolerances))
+            choice = Setting(network.key, *each, next(tolerances))
             shown = page.evaluate(GO_TO, fragment(choice))
             assert shown["table"] == rows_of(network, choice), choice
             scored = network.scores(choice)
@@ -179,8 +179,9 @@ def test_every_network_and_position_shows_pythons_numbers(page, known):
             assert shown["lines"] == [
                 name + (" ★" if plain == knee else "") for name, plain in zip(names, scored.index, strict=True)
             ]
-            pairs = scored[["index", "gated_index"]].to_numpy()
-            highest = np.nanmax(pairs) if scored["index"].notna().any() else math.nan
+            stated = [network.stated(choice, score) for score in whatif.SCORES]
+            pairs = np.column_stack([scored[s.name].fillna(s) for s in stated])
+            highest = np.nanmax(pairs) if not np.isnan(pairs).all() else math.nan
             np.testing.assert_allclose(shown["lengths"], np.nan_to_num(pairs / highest).ravel(), rtol=1e-6)
             assert shown["bars"] == [cell.split(" ")[0] for row in shown["table"][1:] for cell in row[4:]]
 
@@ -232,7 +233,33 @@ def test_a_missing_number_is_told(page, known):
     choice = known[whatif.IMAGENET].start()
     scored = known[whatif.IMAGENET].scores(choice)["index"]
     said = sentence(page, lambda: page.evaluate(GO_TO, fragment(choice)))
-    assert f"Only {scored.notna().sum()} of {len(scored)} can be scored" in said
+    assert f"Only {scored.notna().sum()} of {len(scored)} configurations can be scored" in said
+    assert f"The paper states the knee at {known[whatif.IMAGENET].stated_knee}" in said
+    assert "★" not in "".join(page.evaluate(SHOWN)["lines"]), "none is marked"
+
+
+def test_what_the_paper_states_is_hollow_where_it_cannot_be_computed(page, known):
+    network = known["cifar100-simplecnn-paper"]
+    page.evaluate(GO_TO, fragment(network.start()))
+    hollow = page.locator(".what-if-bar.what-if-stated")
+    stated = [network.stated(network.start(), score).notna().sum() for score in whatif.SCORES]
+    assert hollow.count() == sum(stated) > 0
+    assert "1.841" in hollow.all_inner_texts()
+    filled = hollow.first.evaluate("bar => getComputedStyle(bar, '::before').backgroundImage")
+    assert filled == "none"
+    page.evaluate(GO_TO, fragment(replace(network.start(), unit="s-batch")))
+    assert hollow.count() == 0, "it is of the paper's choices"
+
+
+def test_the_papers_accuracies_meet_our_clock_only_when_asked_to(page, known):
+    choose(page, "kernel", "measured")
+    choose(page, "network", "cifar10-simplecnn-paper")
+    assert page.evaluate(SHOWN)["controls"]["kernel"] == "paper"
+    choose(page, "kernel", "measured")
+    assert "measured on" in page.locator(".what-if-source").inner_text()
+    choose(page, "kernel", "equal")
+    choose(page, "network", RESNET)
+    assert page.evaluate(SHOWN)["controls"]["kernel"] == "equal", "of no clock: it stays"
 
 
 def test_latencies_that_nobody_knows_cannot_be_chosen(page, known):
@@ -256,15 +283,20 @@ def test_the_tolerance_follows_the_paper_until_it_is_moved(page, known):
     assert page.locator("#what-if output").inner_text() == f"0.21 (the paper's is {known[START].tolerance:.2f})"
 
 
+PRESETS = {
+    "paper": (RESNET, {}),
+    "s-batch": (RESNET, {"unit": "s-batch"}),
+    "ms-image": (RESNET, {"unit": "ms-image"}),
+    "size": (MIXED, {"count": "size"}),
+}
+
+
 def test_presets_and_reset(page, known):
-    for key, preset in whatif.presets(known).items():
+    for key, (name, moved) in PRESETS.items():
         button = page.locator(f"button[data-preset={key}]")
         sentence(page, button.click)
-        network = known[preset.choice.network]
-        assert page.evaluate(SHOWN)["table"] == rows_of(network, preset.choice)
-        assert button.evaluate("b => document.getElementById(b.getAttribute('aria-describedby')).textContent") == (
-            preset.text
-        )
+        assert page.evaluate(SHOWN)["table"] == rows_of(known[name], replace(known[name].start(), **moved))
+        assert button.evaluate("b => document.getElementById(b.getAttribute('aria-describedby')).textContent")
     choose(page, "tolerance", "0.9")
     sentence(page, page.locator("button[data-reset]").click)
     assert page.evaluate(SHOWN)["table"] == rows_of(known[START], known[START].start())
@@ -274,7 +306,7 @@ def test_presets_and_reset(page, known):
 
 
 def test_the_address_keeps_the_choice(page, known):
-    choice = Choice(RESNET, "equal", "s-batch", "size", 0.12)
+    choice = Setting(RESNET, "equal", "s-batch", "size", 0.12)
     for name, value in asdict(choice).items():
         choose(page, name, str(value))
     page.wait_for_url(lambda url: url.endswith(fragment(choice)))
@@ -308,7 +340,7 @@ def test_everything_works_by_keyboard(page, known, viewport):
     page.set_viewport_size(viewport)
     page.evaluate(GO_TO, fragment(known[MIXED].start()))  # the tallest chart, which hides most
     page.locator("button[data-preset]").first.focus()
-    stops = [*whatif.presets(known), "BUTTON", "network", "tolerance", "unit", "count", "kernel"]
+    stops = [*PRESETS, "BUTTON", "network", "tolerance", "unit", "count", "kernel"]
     reached = []
     for _ in stops:
         reached.append(page.evaluate(FOCUSED))
@@ -328,7 +360,7 @@ def test_everything_works_by_keyboard(page, known, viewport):
     page.keyboard.press("Tab")
     page.keyboard.press("ArrowUp")
     tolerance = round(known[START].tolerance + 5 * whatif.STEP, 2)
-    choice = Choice(START, list(KERNELS)[-1], "ms-image", "size", tolerance)  # up from the first goes to the last
+    choice = Setting(START, list(KERNELS)[-1], "ms-image", "size", tolerance)  # up from the first goes to the last
     assert page.evaluate(SHOWN)["table"] == rows_of(known[START], choice)
     page.locator("button[data-preset=paper]").focus()
     page.keyboard.press("Enter")
@@ -349,7 +381,7 @@ def test_every_state_passes_axe_and_fits_the_window(open_page, file, known, view
 
 def test_controls_and_chart_have_names(page, known):
     form = page.locator("#what-if form")
-    for role, name in (("combobox", "Network, task, accuracies"), ("slider", "Tolerance δ"), ("group", "Unit of T")):
+    for role, name in (("combobox", "Offered, task, accuracies"), ("slider", "Tolerance δ"), ("group", "Unit of T")):
         assert form.get_by_role(role, name=name, exact=True).count() == 1, name
     start = known[START].start()
     chart = page.get_by_role("img", name="Bars of I and I′")
@@ -384,15 +416,11 @@ def test_with_javascript_nothing_is_said_to_be_missing(page):
 
 
 def test_solutions_open_by_keyboard(page):
-    solutions = page.locator(".admonition.dropdown")
-    assert solutions.count() == len(whatif.SOLUTIONS)
+    solutions = page.locator("details.hide")
+    assert solutions.count() == 5
     for solution in solutions.all():
-        text = solution.locator("p:not(.admonition-title), li").first
-        assert text.evaluate("e => !e.checkVisibility({visibilityProperty: true})")
-        button = solution.locator("button")
-        button.focus()
-        page.keyboard.press("Shift+Tab")
-        page.keyboard.press("Tab")
-        assert button.evaluate("b => getComputedStyle(b).outlineStyle") == "solid"
+        table = solution.locator("table").first
+        assert not table.is_visible()
+        solution.locator("summary").focus()
         page.keyboard.press("Enter")
-        assert text.evaluate("e => e.checkVisibility({visibilityProperty: true})")
+        expect(table).to_be_visible()
