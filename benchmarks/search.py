@@ -21,7 +21,8 @@ from quide import latency, ptq, search
 from quide.data.datasets import BATCH
 from quide.evaluate import predict
 from quide.evaluate.prefix_tree import PrefixTree
-from quide.search import Configuration
+from quide.search import Configuration, evolution
+from quide.search.scoring import Scorer
 
 CHOICES = (16, 8, 4, 2)
 PASSES_LIMIT, FLAT_FACTOR = 22.0, 10.0
@@ -92,7 +93,7 @@ def _genetic(prepared: ptq.Prepared, images, size: Size) -> list[dict[str, Any]]
 
     settings = {} if size.name == "full" else {"population": 4, "generations": 2, "elite": 1}
     rows = [_timed("with its memory", lambda: search.genetic(fitness, len(prepared.layers), CHOICES, **settings))]
-    with mock.patch.object(search, "_Scorer", _Forgetful):
+    with mock.patch.object(evolution, "Scorer", _Forgetful):
         rows.append(_timed("without", lambda: search.genetic(fitness, len(prepared.layers), CHOICES, **settings)))
     for row in rows:
         row["of_the_first"] = row["seconds"] / rows[0]["seconds"]
@@ -107,7 +108,7 @@ def _timed(name: str, find: Callable[[], search.SearchResult]) -> dict[str, Any]
     return {"search": name, "evaluations": evaluations, "seconds": seconds, "best": "-".join(map(str, result.best))}
 
 
-class _Forgetful(search._Scorer):
+class _Forgetful(Scorer):
     """Evaluates whatever it is asked for, as Algorithm 1 reads literally."""
 
     def __call__(self, configurations: list[Configuration]) -> list:

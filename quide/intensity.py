@@ -10,13 +10,14 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import pandas as pd
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils.flop_counter import FlopCounterMode
+
+from quide._check import whole, wholes
 
 FULL_PRECISION = 32
 SHORTCUT = re.compile(r"(^|\.)(shortcut|downsample)\.")  # how residual networks name the layers of their skips
@@ -80,8 +81,7 @@ def arithmetic_intensity(
     Warns:
         UserWarning: the network computes outside of its convolution and linear layers, which is not counted.
     """
-    if isinstance(batch, bool) or not isinstance(batch, Integral) or batch < 1:
-        raise ValueError(f"batch must be a whole number of at least 1, got {batch!r}")
+    whole("batch", batch, 1)
     named = {name: part for name, part in model.named_modules() if isinstance(part, (_ConvNd, nn.Linear))}
     if not named:
         raise ValueError(f"model {type(model).__name__} has no convolution or linear layer to count")
@@ -132,9 +132,7 @@ def _by_name(argument: str, bits: Bits, layers: Sequence[str]) -> dict[str, int]
         widths = dict(zip(layers, bits, strict=True))
     else:
         widths = dict.fromkeys(layers, bits)
-    for width in widths.values():
-        if isinstance(width, bool) or not isinstance(width, Integral) or not 1 <= width <= FULL_PRECISION:
-            raise ValueError(f"{argument} must be whole numbers in 1..{FULL_PRECISION}, got {width!r}")
+    wholes(argument, widths.values(), 1, FULL_PRECISION)
     return widths
 
 

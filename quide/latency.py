@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
-from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
+
+from quide._check import whole
 
 BATCH_SIZE = 64
 WARMUP = 100
@@ -113,7 +114,7 @@ def measure_latency(
         ValueError: ``warmup`` or ``passes`` is not a positive integer, or ``fn`` is too quick for ``clock`` to tell.
         TypeError: ``fn`` is not callable.
     """
-    warmup, passes = _positive("warmup", warmup), _positive("passes", passes)
+    warmup, passes = whole("warmup", warmup, 1), whole("passes", passes, 1)
     _check_callable("fn", fn)
     synchronize = synchronize or _synchronizer()
     with torch.inference_mode():
@@ -152,7 +153,7 @@ def measure_interleaved(
             takes less time than ``clock`` resolves.
         TypeError: ``fns`` is not a mapping of names to callables.
     """
-    warmup, passes, block = _positive("warmup", warmup), _positive("passes", passes), _positive("block", block)
+    warmup, passes, block = whole("warmup", warmup, 1), whole("passes", passes, 1), whole("block", block, 1)
     _check_configurations(fns)
     if not wait_s >= 0:
         raise ValueError(f"wait_s must be at least 0 seconds, got {wait_s}")
@@ -313,9 +314,3 @@ def _check_configurations(fns: Mapping[str, Callable[[], Any]]) -> None:
 def _check_callable(argument: str, fn: Any) -> None:
     if not callable(fn):
         raise TypeError(f"{argument} must be a callable without arguments that runs one pass, got {type(fn).__name__}")
-
-
-def _positive(argument: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{argument} must be a positive integer, got {value!r}")
-    return int(value)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from quide import _check
 
 FULL_PRECISION_BITS = 32
 
@@ -91,7 +92,7 @@ def compression_ratio(bits: int | Iterable[int], num_weights: int | Iterable[int
     if num_weights is None:
         sizes = [1] * len(widths)
     else:
-        sizes = _integers("num_weights", num_weights, 1, math.inf, "a positive number of weights per layer")
+        sizes = _wholes("num_weights", num_weights, 1)
         if np.ndim(bits) == 0:
             widths = widths * len(sizes)
         if len(sizes) != len(widths):
@@ -189,21 +190,18 @@ def finite_array(name: str, value: ArrayLike) -> np.ndarray:
 
 def bit_widths(bits: int | Iterable[int]) -> list[int]:
     """``bits`` as a list of Python integers; ``ValueError`` if empty or one is not an integer in 1..32."""
-    return _integers("bits", bits, 1, FULL_PRECISION_BITS, f"integer bit-widths in 1..{FULL_PRECISION_BITS}")
+    return _wholes("bits", bits, 1, FULL_PRECISION_BITS)
 
 
-def _integers(name: str, values: int | Iterable[int], low: int, high: float, meaning: str) -> list[int]:
-    """``values`` as Python integers, which do not overflow and divide with a single rounding."""
+def _wholes(name: str, values: int | Iterable[int], low: int, high: float = math.inf) -> list[int]:
+    """``values`` as Python integers, which do not overflow and divide with a single rounding; 8.0 counts as 8."""
     if np.ndim(values) > 1:
         raise ValueError(f"{name} must be one number or a flat sequence, got shape {np.shape(values)}")
     entries = [values] if np.ndim(values) == 0 else list(values)
     if not entries:
         raise ValueError(f"{name} is empty; pass at least one value")
-    for entry in entries:
-        whole = isinstance(entry, Integral) or (isinstance(entry, Real) and float(entry).is_integer())
-        if isinstance(entry, bool) or not whole or not low <= entry <= high:
-            raise ValueError(f"{name} must hold {meaning}, got {entry!r}")
-    return [int(entry) for entry in entries]
+    whole = [int(entry) if isinstance(entry, (float, np.floating)) and entry % 1 == 0 else entry for entry in entries]
+    return _check.wholes(name, whole, low, high)
 
 
 def _scored(bits: Iterable[int], scores: Iterable[float]) -> list[tuple[float, int]]:

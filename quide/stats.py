@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import operator
 import struct
 import zlib
 from collections.abc import Callable, Iterable
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from quide import metric
+from quide._check import whole
 
 _LENGTH = struct.Struct("<Q")
 CHUNK = 2_000_000  # resampled images held at once: 16 MB of indices
@@ -111,12 +111,11 @@ def wilson_interval(correct: int, n: int, level: float = 0.95) -> Interval:
         level: confidence in (0, 1).
 
     Raises:
-        ValueError: ``correct`` is not in 0..n, ``n`` below 1, either not an integer, or ``level`` out of range.
+        ValueError: ``correct`` is not in 0..n, ``n`` below 1, either not a whole number, or ``level`` out of range.
     """
     _tails(level)
-    correct, n = _count("correct", correct), _count("n", n)
-    if n < 1 or not 0 <= correct <= n:
-        raise ValueError(f"correct must lie in 0..n and n be at least 1, got correct={correct}, n={n}")
+    n = whole("n", n, 1)
+    correct = whole("correct", correct, 0, n)
     bounds = stats.binomtest(correct, n).proportion_ci(level, method="wilson")
     return Interval(correct / n, float(bounds.low), float(bounds.high))
 
@@ -206,8 +205,7 @@ def bootstrap_knee(
         raise ValueError(
             f"bits must be the {hits.shape[1]} distinct widths of correct (seeds, bits, images), got {widths}"
         )
-    if repeats < 1:
-        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    whole("repeats", repeats, 1)
     nominal = [metric.compression_ratio(b) for b in widths]
     score = _Score(
         _row("compression", nominal if compression is None else compression, (len(widths),)),
@@ -286,13 +284,6 @@ def _row(name: str, value: ArrayLike, *shapes: tuple[int, ...]) -> np.ndarray:
     if array.shape not in shapes:
         raise ValueError(f"{name} must have shape {' or '.join(map(str, shapes))}, got {array.shape}")
     return array
-
-
-def _count(name: str, value: int) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be an integer, got {value!r}; pass a count, not an accuracy") from None
 
 
 def _tails(level: float) -> tuple[float, float]:

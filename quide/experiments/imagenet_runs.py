@@ -126,7 +126,7 @@ def code(kind: str) -> str:
         "quide.data.imagenet:decode", "quide.models.pretrained:from_keras", "quide.ptq.layers:stages",
     ]  # fmt: skip
     return code_digest(
-        *names, *(["quide.evaluate.prefix_tree:PrefixTree", "quide.search:genetic"] if kind == MIXED else [])
+        *names, *(["quide.evaluate.prefix_tree:PrefixTree", "quide.search.evolution:genetic"] if kind == MIXED else [])
     )
 
 

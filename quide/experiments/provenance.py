@@ -18,7 +18,7 @@ from quide import _paths
 
 PACKAGES = ("torch", "torchvision", "numpy")
 # Modules that say who made a number and where it is kept, not what it is.
-UNDECIDING = ("quide._paths", "quide.experiments.provenance", "quide.experiments.records")
+UNDECIDING = ("quide._check", "quide._paths", "quide.experiments.provenance", "quide.experiments.records")
 
 
 def collect() -> dict:

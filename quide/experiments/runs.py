@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from quide import _paths, evaluate, latency, ptq
+from quide._check import whole
 from quide.data import datasets, embedded
 from quide.data.datasets import ImageSet
 from quide.experiments import provenance, records
@@ -66,8 +67,7 @@ class Case:
             raise ValueError(
                 f"profile {self.profile} is for {', '.join(SLOW_TO_TRAIN)}, got model {self.model!r}; use profile paper"
             )
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
-            raise ValueError(f"seed must be a whole number in 0..{2**31 - 1}, got {self.seed!r}")
+        whole("seed", self.seed, 0, 2**31 - 1)
 
     @property
     def size(self) -> Profile:

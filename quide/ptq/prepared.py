@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import fx, nn
 
+from quide._check import wholes
 from quide.ptq import graph as graphs
 from quide.ptq.grid import FakeQuantize, Grid, HalfPrecision, affine_grid, fake_quantize, symmetric_grid
 from quide.ptq.layers import quantizable_layers
@@ -138,10 +138,7 @@ def layer_widths(bits: int | Sequence[int], layers: Sequence[str]) -> tuple[int,
     widths = tuple(bits) if isinstance(bits, Iterable) else (bits,) * len(layers)
     if len(widths) != len(layers):
         raise ValueError(f"bits names {len(widths)} layers, the model has {len(layers)}: {', '.join(layers)}")
-    for width in widths:
-        if isinstance(width, bool) or not isinstance(width, Integral) or not 1 <= width <= FULL_PRECISION:
-            raise ValueError(f"bits must be whole numbers in 1..{FULL_PRECISION}, got {width!r}")
-    return tuple(map(int, widths))
+    return tuple(wholes("bits", widths, 1, FULL_PRECISION))
 
 
 def quantized_weight(weight: torch.Tensor, bits: int, scheme: Scheme = PAPER) -> torch.Tensor:

@@ -245,7 +245,7 @@ def test_the_network_is_left_as_it_was(net, data):
     ("change", "message"),
     [
         ({"bits": (32,)}, "^bits must name a width below 32"),
-        ({"bits": (8, 33)}, "^bits must hold integer bit-widths in 1..32, got 33"),
+        ({"bits": (8, 33)}, "^bits must be whole numbers in 1..32, got 33"),
         ({"labels": torch.full((200,), CLASSES)}, "^labels lie in 4..4, the network's 4 classes are numbered 0..3"),
         ({"labels": torch.full((200,), -1)}, "^labels lie in -1..-1"),
         ({"images": torch.zeros(0, 1, 8, 8)}, "^images are none"),

@@ -22,6 +22,7 @@ from landscapes import accuracy_and_compression, dies_once, gated_index, slow_fi
 from scipy.stats import chisquare
 
 from quide import search
+from quide.search import baselines, evolution
 
 CHOICES = (16, 8, 4, 2)
 SEEDS = range(30)
@@ -141,14 +142,14 @@ def test_all_zero_fitness_draws_parents_uniformly_and_returns_the_first():
     result = search.genetic(lambda widths: 0.0, 4)
     assert result.best == next(iter(result.evaluated)) and result.best_fitness == 0
     assert result.evaluations > 20, "it keeps searching"
-    wheel = search._wheel([0.0] * 8)
-    counts = np.bincount(search._spin(wheel, np.random.default_rng(0), 8_000), minlength=8)
+    wheel = evolution._wheel([0.0] * 8)
+    counts = np.bincount(evolution._spin(wheel, np.random.default_rng(0), 8_000), minlength=8)
     assert chisquare(counts).pvalue > UNLIKELY
 
 
 def test_roulette_is_proportional_to_fitness():
     scores = np.array([0.0, 5.0, 1.0, 0.0, 2.5, 0.5, 1.0, 0.0])
-    counts = np.bincount(search._spin(search._wheel(scores), np.random.default_rng(0), 100_000), minlength=8)
+    counts = np.bincount(evolution._spin(evolution._wheel(scores), np.random.default_rng(0), 100_000), minlength=8)
     drawable = scores > 0
     assert not counts[~drawable].any()
     assert chisquare(counts[drawable], 100_000 * scores[drawable] / scores.sum()).pvalue > UNLIKELY
@@ -157,13 +158,13 @@ def test_roulette_is_proportional_to_fitness():
 
 @pytest.mark.parametrize("scale", [5e-324, 1e-300, 1e308])
 def test_roulette_survives_extreme_fitness(scale):
-    counts = np.bincount(search._spin(search._wheel([scale] * 4), np.random.default_rng(0), 4_000), minlength=4)
+    counts = np.bincount(evolution._spin(evolution._wheel([scale] * 4), np.random.default_rng(0), 4_000), minlength=4)
     assert chisquare(counts).pvalue > UNLIKELY
 
 
 def test_crossover_takes_each_layer_from_either_parent_with_equal_chance():
     rng = np.random.default_rng(0)
-    children = np.array([search._crossover((1, 2, 3), (4, 5, 6), rng) for _ in range(4_000)])
+    children = np.array([evolution._crossover((1, 2, 3), (4, 5, 6), rng) for _ in range(4_000)])
     assert all(set(column) == {low, low + 3} for column, low in zip(children.T, (1, 2, 3), strict=True))
     patterns = np.bincount((children > 3) @ (1, 2, 4), minlength=8)
     assert chisquare(patterns).pvalue > UNLIKELY
@@ -173,7 +174,7 @@ def test_crossover_takes_each_layer_from_either_parent_with_equal_chance():
 def test_mutation_changes_exactly_its_width_to_any_other_choice(width):
     rng = np.random.default_rng(0)
     before = (16, 8, 4, 2)
-    after = np.array([search._mutate(before, rng, CHOICES, width) for _ in range(3_000)])
+    after = np.array([evolution._mutate(before, rng, CHOICES, width) for _ in range(3_000)])
     changed = after != before
     assert (changed.sum(axis=1) == width).all()
     assert chisquare(changed.sum(axis=0)).pvalue > UNLIKELY
@@ -186,7 +187,7 @@ def test_mutation_changes_exactly_its_width_to_any_other_choice(width):
 def test_mutation_happens_with_its_probability(mutation):
     rng = np.random.default_rng(0)
     members = [(16, 16, 16)] * 3
-    children = [search._child(members, search._wheel([1.0] * 3), rng, CHOICES, mutation, 1) for _ in range(5_000)]
+    children = [evolution._child(members, evolution._wheel([1.0] * 3), rng, CHOICES, mutation, 1) for _ in range(5_000)]
     mutants = sum(child != members[0] for child in children)
     assert abs(mutants - 5_000 * mutation) <= 4 * math.sqrt(5_000 * mutation * (1 - mutation))
 
@@ -207,21 +208,21 @@ def test_a_single_choice_leaves_a_single_configuration():
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
-        ({"num_layers": 2.5}, "num_layers must be an integer"),
+        ({"num_layers": 0}, "num_layers must be a whole number of at least 1, got 0"),
+        ({"num_layers": 2.5}, "num_layers must be a whole number"),
         ({"choices": ()}, "choices must be one or more distinct"),
         ({"choices": (8, 4, 8)}, "choices must be one or more distinct"),
-        ({"choices": (8, 4.0)}, "choices must be an integer"),
-        ({"population": 0, "elite": 0}, "population must be at least 1"),
-        ({"generations": 0}, "generations must be at least 1"),
-        ({"elite": 21}, "elite must be between 0 and 20, got 21"),
-        ({"elite": -1}, "elite must be between 0 and 20"),
+        ({"choices": (8, 4.0)}, "choices must be whole numbers, got 4.0"),
+        ({"population": 0, "elite": 0}, "population must be a whole number of at least 1"),
+        ({"generations": 0}, "generations must be a whole number of at least 1"),
+        ({"elite": 21}, "elite must be a whole number in 0..20, got 21"),
+        ({"elite": -1}, "elite must be a whole number in 0..20"),
         ({"mutation": 1.01}, "mutation must be a probability"),
         ({"mutation": -0.1}, "mutation must be a probability"),
         ({"mutation": math.nan}, "mutation must be a probability"),
-        ({"mutation_width": 5}, "mutation_width must be between 1 and 4"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"seed": None}, "seed must be an integer"),
+        ({"mutation_width": 5}, "mutation_width must be a whole number in 1..4"),
+        ({"seed": -1}, "seed must be a whole number of at least 0"),
+        ({"seed": None}, "seed must be a whole number"),
     ],
 )
 def test_genetic_names_the_bad_argument(options, named):
@@ -269,7 +270,7 @@ def test_exhaustive_sees_everything_in_order_and_the_first_of_equals_wins():
 
 
 def test_exhaustive_history_follows_the_batches(monkeypatch):
-    monkeypatch.setattr(search, "BATCH", 100)
+    monkeypatch.setattr(baselines, "BATCH", 100)
     result = search.exhaustive(gated_index, 4)
     scores = list(result.evaluated.values())
     assert [row["evaluations"] for row in result.history] == [100, 200, 256]
@@ -479,8 +480,43 @@ def test_process_pool_gives_the_serial_result():
 
 def test_process_pool_that_loses_a_worker_stops_the_search(tmp_path):
     fatal = next(iter(SEARCHES["genetic"](gated_index).evaluated))
-    with process_pool() as executor, pytest.raises(BrokenProcessPool):
+    with process_pool() as executor, pytest.raises(BrokenProcessPool) as caught:
         SEARCHES["genetic"](functools.partial(dies_once, str(tmp_path / "pid"), fatal), executor=executor)
+    assert "\n" not in str(caught.value) and "fewer workers" in str(caught.value)
+
+
+def test_a_worker_that_dies_late_costs_none_of_what_was_evaluated(tmp_path):
+    everything = list(itertools.product(CHOICES, repeat=4))
+    fitness = functools.partial(dies_once, str(tmp_path / "pid"), everything[200])
+    with process_pool() as executor, pytest.raises(BrokenProcessPool) as caught:
+        search.exhaustive(fitness, 4, executor=executor)
+    known = caught.value.evaluated
+    assert len(known) >= 190 and everything[200] not in known
+    assert all(value == gated_index(widths) for widths, value in known.items())
+    with process_pool() as executor, pytest.raises(BrokenProcessPool, match="keeps the 0 values") as caught:
+        executor.submit(os._exit, 9).exception()  # the pool is lost before the search begins
+        search.exhaustive(gated_index, 1, (8,), executor=executor)
+    assert caught.value.__notes__ == ["while evaluating one of (8,)"] and caught.value.evaluated == {}
+
+
+def test_an_error_of_the_fitness_keeps_what_was_evaluated():
+    table = {widths: gated_index(widths) for widths in itertools.product(CHOICES, repeat=2)}
+    del table[8, 4]
+    with pytest.raises(KeyError) as caught:
+        search.exhaustive(table.__getitem__, 2)
+    assert list(caught.value.evaluated) == list(itertools.product(CHOICES, repeat=2))[:6]
+
+
+def test_fitness_near_the_largest_float_is_searched_as_any_other():
+    scale = 1e308
+
+    def huge(widths):
+        return scale * (8 / sum(widths))
+
+    result = search.genetic(huge, 4, CHOICES)
+    small = search.genetic(lambda widths: huge(widths) / scale, 4, CHOICES)
+    assert result.best == small.best and list(result.evaluated) == list(small.evaluated)
+    assert all(row["mean"] <= row["best"] < math.inf for row in result.history)
 
 
 @pytest.fixture(scope="module")

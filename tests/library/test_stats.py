@@ -230,12 +230,12 @@ def test_interval_widens_with_fewer_images():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: stats.wilson_interval(0.99, 100), "^correct must be an integer"),
-        (lambda: stats.wilson_interval(1, 10.5), "^n must be an integer"),
-        (lambda: stats.wilson_interval(math.nan, 10), "^correct must be an integer"),
-        (lambda: stats.wilson_interval(11, 10), "^correct must lie"),
-        (lambda: stats.wilson_interval(-1, 10), "^correct must lie"),
-        (lambda: stats.wilson_interval(0, 0), "n be at least 1"),
+        (lambda: stats.wilson_interval(0.99, 100), "^correct must be a whole number in 0..10"),
+        (lambda: stats.wilson_interval(1, 10.5), "^n must be a whole number of at least 1"),
+        (lambda: stats.wilson_interval(math.nan, 10), "^correct must be a whole number in 0..10"),
+        (lambda: stats.wilson_interval(11, 10), "^correct must be a whole number in 0..10, got"),
+        (lambda: stats.wilson_interval(-1, 10), "^correct must be a whole number in 0..10, got"),
+        (lambda: stats.wilson_interval(0, 0), "^n must be a whole number of at least 1, got 0"),
         (lambda: stats.wilson_interval(1, 2, level=95), "^level"),
         (lambda: stats.mean_interval([]), "^values is empty"),
         (lambda: stats.mean_interval([1, math.nan]), "^values .*NaN"),

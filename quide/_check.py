@@ -1,0 +1,34 @@
+"""What arguments are checked for in more than one module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral
+from typing import Any
+
+
+def whole(argument: str, value: Any, low: float = -math.inf, high: float = math.inf) -> int:
+    """``value`` as a Python integer; ``ValueError`` names the argument if it is not a whole number in ``low..high``."""
+    if not _is_whole(value, low, high):
+        raise ValueError(f"{argument} must be a whole number{_bounds(low, high)}, got {value!r}")
+    return int(value)
+
+
+def wholes(argument: str, values: Iterable[Any], low: float = -math.inf, high: float = math.inf) -> list[int]:
+    """The same for each of ``values``."""
+    values = list(values)
+    for value in values:
+        if not _is_whole(value, low, high):
+            raise ValueError(f"{argument} must be whole numbers{_bounds(low, high)}, got {value!r}")
+    return [int(value) for value in values]
+
+
+def _is_whole(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and low <= value <= high
+
+
+def _bounds(low: float, high: float) -> str:
+    if high < math.inf:
+        return f" in {low}..{high}"
+    return f" of at least {low}" if low > -math.inf else ""

@@ -1,0 +1,216 @@
+"""What all searches share: configurations, the memo of what they scored, and the history of rounds."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from quide._check import whole, wholes
+
+Configuration = tuple[int, ...]
+LOST = 8  # configurations named when a worker dies
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found, and all it saw on the way.
+
+    Attributes:
+        best: the configuration with the highest fitness of all evaluated, the first evaluated of equals.
+        best_fitness: its fitness.
+        history: one row a round (a generation; a step of the greedy search; a batch of the others): ``round`` (from 1),
+            ``best`` and ``mean`` fitness of the round's configurations, ``best_configuration`` among them, ``distinct``
+            (how many differ), ``best_so_far``, ``evaluations`` (distinct configurations evaluated by the end of it).
+        evaluated: every distinct configuration with its fitness, in the order of first evaluation.
+        calls: how often a fitness was asked for; without the memo, each would have been an evaluation.
+        best_of_final_population: genetic search only: the best of the population that the last generation left.
+    """
+
+    best: Configuration
+    best_fitness: float
+    history: list[dict[str, Any]]
+    evaluated: dict[Configuration, float]
+    calls: int
+    best_of_final_population: Configuration | None = None
+
+    @property
+    def evaluations(self) -> int:
+        """How many distinct configurations were evaluated."""
+        return len(self.evaluated)
+
+    @property
+    def evaluations_to_best(self) -> int:
+        """How many distinct evaluations it took until ``best`` was found, that one included."""
+        return list(self.evaluated).index(self.best) + 1
+
+    @property
+    def best_so_far(self) -> np.ndarray:
+        """Highest fitness after each distinct evaluation: float64 ``(evaluations,)``."""
+        return np.maximum.accumulate(list(self.evaluated.values()))
+
+
+class Scorer:
+    """Fitness with a memo: each distinct configuration is evaluated once, whoever evaluates it.
+
+    As a context it shows a bar of up to ``most`` evaluations, and gives an error that ends the search what was
+    evaluated until then, as ``evaluated``.
+    """
+
+    def __init__(
+        self,
+        fitness: Callable,
+        check: Callable[[Configuration, Any], Any],
+        most: int | None,
+        executor: Executor | None,
+        progress: bool,
+    ):
+        self.fitness, self.check, self.executor = fitness, check, executor
+        self.bar = tqdm(total=most, unit="configuration", disable=not progress)
+        self.values: dict[Configuration, Any] = {}
+        self.history: list[dict[str, Any]] = []
+        self.calls = 0
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        self.bar.close()
+        if error is not None:
+            error.evaluated = self.values
+
+    def __call__(self, configurations: list[Configuration]) -> list:
+        """The checked values of the configurations, in their order."""
+        self.calls += len(configurations)
+        unseen = [each for each in dict.fromkeys(configurations) if each not in self.values]
+        if self.executor is None:
+            for each in unseen:
+                self._keep(each, partial(self.fitness, each))
+        else:
+            self._side_by_side(unseen)
+        return [self.values[each] for each in configurations]
+
+    def round(self, members: list[Configuration]) -> list[float]:
+        """The same, as a row of the history."""
+        scores = self(members)
+        best = max(scores)
+        row = {
+            "round": len(self.history) + 1,
+            "best": best,
+            "mean": _mean(scores),
+            "best_configuration": members[scores.index(best)],
+            "distinct": len(set(members)),
+            "best_so_far": max(best, self.history[-1]["best_so_far"]) if self.history else best,
+            "evaluations": len(self.values),
+        }
+        self.history.append(row)
+        return scores
+
+    def result(self, final: Configuration | None = None) -> SearchResult:
+        """What the search found."""
+        best = max(self.values, key=self.values.__getitem__)  # the first of equals
+        return SearchResult(best, self.values[best], self.history, self.values, self.calls, final)
+
+    def _side_by_side(self, unseen: list[Configuration]) -> None:
+        futures: dict[Configuration, Future] = {}
+        try:
+            for each in unseen:
+                futures[each] = self.executor.submit(self.fitness, each)
+            for each, future in futures.items():
+                self._keep(each, future.result)
+        except BaseException as error:  # keep what is there already
+            for each, future in futures.items():
+                if not future.cancel() and future.done() and not future.exception() and each not in self.values:
+                    with contextlib.suppress(ValueError, TypeError):  # of the check: one error is enough
+                        self._keep(each, future.result)
+            if isinstance(error, BrokenExecutor):
+                lost = [each for each in unseen if each not in self.values]
+                died = type(error)(
+                    "a worker of the executor died (killed, or out of memory); use fewer workers, and let fitness look "
+                    f"first into this error's `evaluated`, which keeps the {len(self.values)} values there are"
+                )
+                named = ", ".join(map(str, lost[:LOST]))
+                died.add_note(f"while evaluating one of {named}{' ...' if len(lost) > LOST else ''}")
+                raise died from error
+            raise
+
+    def _keep(self, configuration: Configuration, result: Callable[[], Any]) -> None:
+        try:
+            value = result()
+        except BrokenExecutor:
+            raise  # a worker's end, which any configuration may have brought about
+        except Exception as error:
+            error.add_note(f"while evaluating configuration {configuration}")
+            raise
+        self.values[configuration] = self.check(configuration, value)
+        self.bar.update()
+
+
+def _mean(scores: list[float]) -> float:
+    try:
+        return math.fsum(scores) / len(scores)
+    except OverflowError:  # the sum is beyond the largest float, the mean is not
+        return math.fsum(score / len(scores) for score in scores)
+
+
+def finite(configuration: Configuration, value: Any) -> float:
+    value = float(value)
+    if not math.isfinite(value):
+        raise ValueError(f"fitness must be finite, got {value} for configuration {configuration}")
+    return value
+
+
+def non_negative(configuration: Configuration, value: Any) -> float:
+    value = finite(configuration, value)
+    if value < 0:
+        raise ValueError(
+            f"fitness must be at least 0 (the roulette draws in proportion to it), got {value} for configuration "
+            f"{configuration}; clip or shift it"
+        )
+    return value
+
+
+def vector(configuration: Configuration, values: Any) -> tuple[float, ...]:
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+        raise ValueError(
+            f"objectives must be a sequence of finite numbers, got {values.tolist()} for configuration {configuration}"
+        )
+    return tuple(values.tolist())
+
+
+def random_configuration(rng: np.random.Generator, num_layers: int, choices: Sequence[int]) -> Configuration:
+    return tuple(choices[index] for index in rng.integers(len(choices), size=num_layers))
+
+
+def distinct_configurations(
+    rng: np.random.Generator, num_layers: int, choices: Sequence[int], count: int
+) -> list[Configuration]:
+    """``count`` configurations drawn uniformly without replacement, in random order; cost follows ``count``."""
+    size = len(choices) ** num_layers
+    if size <= 2 * count:  # so full a draw would mostly hit what it has
+        everything = list(itertools.product(choices, repeat=num_layers))
+        return [everything[index] for index in rng.permutation(size)[:count]]
+    drawn: dict[Configuration, None] = {}
+    while len(drawn) < count:
+        drawn.setdefault(random_configuration(rng, num_layers, choices))
+    return list(drawn)
+
+
+def space(num_layers: int, choices: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+    checked = tuple(wholes("choices", choices))
+    if not checked or len(set(checked)) != len(checked):
+        raise ValueError(f"choices must be one or more distinct whole numbers, got {checked}")
+    return whole("num_layers", num_layers, 1), checked
+
+
+def generator(seed: int) -> np.random.Generator:
+    return np.random.default_rng(whole("seed", seed, 0))
