@@ -109,15 +109,20 @@ def sweep(
     passes: Annotated[int, typer.Option(min=1, help="Timed passes a width; the paper takes 1000.")] = 100,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     output: Annotated[Path | None, typer.Option(help="Also write it to a .csv or .json file.", metavar="FILE")] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--plot", help="Also draw it into a .png, .svg, .pdf or .html file.", metavar="FILE")
+    ] = None,
 ) -> None:
     """Probe a network of yours: score it at two widths, and say which one to use.
 
     MODEL is called without arguments and returns a torch.nn.Module. To import it is to run it: name your own code.
     """
-    from quide.cli import probe
+    from quide.cli import plot, probe
 
     if output is not None:
         probe.check_format(output)
+    if picture is not None:
+        plot.check(picture)
     widths = _widths(bits)
     _check_device(device)
     network = probe.read_network(model, weights).to(device)
@@ -128,6 +133,9 @@ def sweep(
     if output is not None:
         probe.save(found, output)
         print(f"Written: {output}")
+    if picture is not None:
+        plot.draw(found, picture)
+        print(f"Written: {picture}")
 
 
 @app.command(name="book")
