@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import known_results
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from quidebook import report
 from quidebook.evidence import readings
 from quidebook.pages import metric_analysis as analysis
-from quidebook.shared import landscape
+from quidebook.shared import components, landscape
 from scipy.stats import kendalltau, spearmanr
 
 from quide import metric, stats
@@ -37,7 +38,7 @@ def ours(found):
 
 
 def test_scores_are_the_formulas(ours):
-    scores, row = analysis.scores_of(ours), ours.table.loc[4]
+    scores, row = components.scores_of(ours), ours.table.loc[4]
     penalty = math.log2(row["latency_ms"] + 1)
     assert scores.loc[4].tolist() == pytest.approx(
         [8 * 0.605 / penalty, 8 * (0.605 - 0.505) / penalty, 8 * 0.605, 0.605 / penalty]
@@ -45,7 +46,7 @@ def test_scores_are_the_formulas(ours):
 
 
 def test_rankings(found):
-    table = analysis.rankings_table(found).set_index(["condition", "score"])
+    table = components.rankings_table(found).set_index(["condition", "score"])
     row = table.loc[("SimpleCNN / CIFAR-10", "I'")]
     scores = {32: 0.3 / math.log2(9.4), 16: 0.6 / math.log2(43), 8: 1.192 / math.log2(12.55), 4: 0.8 / math.log2(12.76)}
     assert row["ours"] == " > ".join(map(str, [*sorted(scores, key=scores.get, reverse=True), 2]))
@@ -57,7 +58,7 @@ def test_rankings(found):
     for (label, score), shown in absent["paper"].items():  # no order is invented
         stated = paper.rankings()
         condition = paper.conditions().index[paper.conditions()["label"] == label][0]
-        name = next(name for name, sign in analysis.SCORES.items() if sign == score)
+        name = next(name for name, sign in components.SCORES.items() if sign == score)
         orders = stated[(stated["condition"] == condition) & (stated["metric"] == name)]["order"]
         assert shown.split(" (")[0].split(" > others")[0].rstrip(" †") in {" > ".join(map(str, o)) for o in orders}
 
@@ -94,7 +95,7 @@ def test_claims_of_the_caption(found, ours):
 
 
 def test_forms_of_one_network_by_hand():
-    x = analysis.Components(("8", "4"), np.array([4.0, 8.0]), np.array([0.8, 0.6]), np.array([3.0, 7.0]), 0.5, 1.0)
+    x = components.Components(("8", "4"), np.array([4.0, 8.0]), np.array([0.8, 0.6]), np.array([3.0, 7.0]), 0.5, 1.0)
     by_hand = {
         "I' (the paper's)": [4 * 0.3 / 2, 8 * 0.1 / 3],
         "natural logarithm": [4 * 0.3 / math.log(4), 8 * 0.1 / math.log(8)],
@@ -111,13 +112,13 @@ def test_forms_of_one_network_by_hand():
         "logarithm of C": [math.log2(5) * 0.3 / 2, math.log2(9) * 0.1 / 3],
         "weighted sum, equal weights": [0.5 + 1 + 1, 1 + 1 / 3 + 3 / 7],
     }
-    assert set(by_hand) == set(analysis.FORMS)
+    assert set(by_hand) == set(components.FORMS)
     for name, expected in by_hand.items():
-        assert analysis.FORMS[name](x) == pytest.approx(expected), name
+        assert components.FORMS[name](x) == pytest.approx(expected), name
 
 
 def test_forms_are_compared_with_the_papers(found, truth):
-    outcomes = analysis.forms(analysis.cases(found, truth)).set_index(["case", "form"])
+    outcomes = components.forms(components.cases(found, truth)).set_index(["case", "form"])
     for same in ("I' (the paper's)", "natural logarithm"):
         assert outcomes.xs(same, level="form")["tau"].tolist() == pytest.approx([1, 1, 1])
     resnet = outcomes.loc["ResNet-18 / CIFAR-10, paper"]
@@ -133,14 +134,14 @@ def test_forms_are_compared_with_the_papers(found, truth):
 
 def test_even_accuracy_scores_as_8_bits_do(ours):
     for compression in (2.0, 8.0, 16.0):
-        accuracy = analysis.even_accuracy(ours, compression)
+        accuracy = components.even_accuracy(ours, compression)
         assert compression * (accuracy - ours.threshold) == pytest.approx(4 * (0.803 - ours.threshold))
 
 
 def test_areas_are_those_of_the_polygons(ours):
-    shares, areas = analysis.radar(ours), analysis.areas(ours)
+    shares, areas = components.radar(ours), components.areas(ours)
     assert shares.max().tolist() == [1, 1, 1, 1]
-    assert len(areas.columns) == 3 and {frozenset(name.split("-")) for name in areas} == {frozenset(analysis.AXES)}
+    assert len(areas.columns) == 3 and {frozenset(name.split("-")) for name in areas} == {frozenset(components.AXES)}
     for arrangement in areas:
         radius = shares.loc[4, arrangement.split("-")].to_numpy()
         x, y = radius * [1, 0, -1, 0], radius * [0, 1, 0, -1]
@@ -149,7 +150,7 @@ def test_areas_are_those_of_the_polygons(ours):
 
 
 def test_correlations_are_spearmans(found, truth):
-    matrix, count = analysis.correlations(found, truth)["CIFAR-10, 256 mixed"]
+    matrix, count = components.correlations(components.cases(found, truth))["CIFAR-10, 256 mixed"]
     land = truth.main
     assert count == 256
     assert matrix.loc["C", "P"] == pytest.approx(spearmanr(land.compression, land.accuracy).statistic, abs=0.005)
@@ -160,23 +161,22 @@ def test_correlations_are_spearmans(found, truth):
 @pytest.mark.parametrize("with_records", [True, False])
 def test_every_figure_says_what_it_shows(found, truth, with_records):
     known, all_mixed = (found, truth) if with_records else ([], None)
+    tried = components.cases(known, all_mixed)
     made = [
-        analysis.figure_tolerance(known), analysis.figure_forms(analysis.forms(analysis.cases(known, all_mixed))),
-        analysis.figure_boundary(known), analysis.figure_radar(known), analysis.figure_correlations(known, all_mixed),
+        analysis.figure_tolerance(known), analysis.figure_forms(components.forms(tried)),
+        analysis.figure_boundary(known), analysis.figure_radar(known), analysis.figure_correlations(tried),
     ]  # fmt: skip
-    assert len({name for _, name, _, _ in made}) == len(made)
-    for figure, name, caption, alt in made:
-        assert name.startswith("fig-analysis-") and len(caption) > 60 and "nan" not in caption + alt
-        assert any(character.isdigit() for character in alt)
+    for figure, alt in made:
+        assert "nan" not in alt and any(character.isdigit() for character in alt)
         assert ("ours" in alt.replace("(ours)", "")) == with_records
         report.plt.close(figure)
 
 
 def test_alternative_text_states_the_numbers_of_the_figure(ours, found):
-    *_, alt = analysis.figure_boundary(found)
+    _, alt = analysis.figure_boundary(found)
     needed = 0.505 + (0.803 - 0.505) / 2
     assert f"SimpleCNN / CIFAR-10, ours: 4 bits have 60.5 % and need {100 * needed:.1f} %" in alt
-    *_, alt = analysis.figure_tolerance(found)
+    _, alt = analysis.figure_tolerance(found)
     assert "8 bits from 0.003 to 0.824" in alt  # ResNet-18
     report.plt.close("all")
 
@@ -185,25 +185,25 @@ def test_alternative_text_states_the_numbers_of_the_figure(ours, found):
 
 
 def test_the_variant_is_relative_to_full_precision(ours):
-    scores = analysis.relative_index(ours)
+    scores = components.relative_index(ours)
     assert scores[32] == pytest.approx(0.805 - 0.505)  # the penalty is 1
     assert scores[4] == pytest.approx(8 * (0.605 - 0.505) / math.log2(11.2 / 8 + 1))
 
 
 def test_the_variant_does_not_know_a_unit_or_the_speed_of_a_machine(ours):
     for factor in (1e-3, 1 / 64, 7.0):
-        other = analysis.replace(ours, table=ours.table.assign(latency_ms=factor * ours.table["latency_ms"]))
-        assert analysis.relative_index(other).tolist() == pytest.approx(analysis.relative_index(ours).tolist())
+        other = replace(ours, table=ours.table.assign(latency_ms=factor * ours.table["latency_ms"]))
+        assert components.relative_index(other).tolist() == pytest.approx(components.relative_index(ours).tolist())
         assert other.gated_index().tolist() != pytest.approx(ours.gated_index().tolist())
 
 
 def test_the_variant_needs_a_latency_at_32_bits():
     with pytest.raises(ValueError, match="^reading must hold a latency at 32 bits"):
-        analysis.relative_index(readings.resnet18())
+        components.relative_index(readings.resnet18())
 
 
 def test_each_seed_is_relative_to_itself(found):
-    table = analysis.in_relative_units(found[0]).table.set_index(["seed", "bits"])["latency_ms"]
+    table = components.in_relative_units(found[0]).table.set_index(["seed", "bits"])["latency_ms"]
     assert table[(0, 32)] == table[(42, 32)] == 1
     assert table[(0, 4)] == pytest.approx(table[(42, 4)]) == pytest.approx(1.4)
 
@@ -222,42 +222,39 @@ def test_probabilities_are_those_of_the_bootstrap(found):
 
 
 def test_the_variant_on_resnet_hangs_on_a_latency_the_text_lacks():
-    low, high = analysis._resnet18_ends()
-    knees = [metric.knee(each.table.index, analysis.relative_index(each)) for each in (low, high)]
+    low, high = analysis.resnet18_ends()
+    knees = [metric.knee(each.table.index, components.relative_index(each)) for each in (low, high)]
     assert knees == [8, 16]
     at_8 = 4 * (0.9484 - 0.5) / math.log2(23.34 / 23.34 + 1)
-    assert analysis.relative_index(high)[8] == pytest.approx(at_8)
+    assert components.relative_index(high)[8] == pytest.approx(at_8)
 
 
-def test_sentences_of_the_page(found, truth, monkeypatch):
-    said = []
-    monkeypatch.setattr(report, "say", said.append)
-    outcomes = analysis.forms(analysis.cases(found, truth))
-    analysis.say_rankings(analysis.rankings_table(found))
-    analysis.say_tolerance(found)
-    analysis.say_forms(outcomes)
-    analysis.say_certainty(found)
-    analysis.say_relative(found)
-    assert said[0].startswith("Of 3 orders that can be compared, ")
-    assert "In 7 of 7 bars" not in said[1] and "of 6 bars" in said[1]
-    assert "*natural logarithm*" in said[2].split("It moves")[0] and "*no gate (I)*" in said[2].split("It moves")[1]
-    assert "13.87 ms" in said[4] and "8.87 to 23.34 ms" in said[4] and "in 1 of 1 conditions" in said[4]
+def test_facts_of_the_page(found, truth):
+    agreed = analysis.agreement(components.rankings_table(found))
+    assert (agreed["compared"], agreed["gated"], agreed["reproduced"] + agreed["in_part"]) == (3, 1, 3)
+    shown = analysis.tolerance(found)
+    assert (shown["wide"], shown["bars"], shown["stated"]) == (6, 6, 0.3)
+    margins = 4 / math.log2(12.55) * 0.803, 8 / math.log2(12.76) * 0.605  # 8 and 4 bits, mean latencies of both seeds
+    crossing = (margins[1] - margins[0]) / (8 / math.log2(12.76) - 4 / math.log2(12.55))
+    assert shown["turn"] == pytest.approx(0.805 - crossing, abs=2e-3)
+    moved = analysis.moves(components.forms(components.cases(found, truth)))
+    assert "*natural logarithm*" in moved["never"] and "*no gate (I)*" in moved["do"]
+    assert analysis.certainty(found)["seeds"] == "2"
+    assert analysis.relative_to_ours(found) == {"same": 1, "conditions": 1}
+    papers = analysis.relative_to_the_papers()
+    assert papers["knee"] == 8 and papers["turn"] == pytest.approx(13.87, abs=0.005)
+    assert (papers["low"], papers["high"]) == (8.87, 23.34)
 
 
 def test_the_page_stands_without_records(tmp_path, monkeypatch):
     monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
-    said = []
-    monkeypatch.setattr(report, "say", said.append)
     found, truth = readings.measured_conditions(), landscape.known()
     assert found == [] and truth is None
-    rankings = analysis.rankings_table(found)
-    analysis.say_rankings(rankings)
-    analysis.say_certainty(found)
-    report.table(analysis.certainty_table(found), "Certainty")
-    assert all("no record" in text for text in said) and len(said) == 3
-    analysis.say_tolerance(found)
-    analysis.say_relative(found)
-    analysis.say_forms(analysis.forms(analysis.cases(found, truth)))
+    rankings = components.rankings_table(found)
+    for facts in (analysis.agreement(rankings), analysis.certainty(found), analysis.relative_to_ours(found)):
+        assert isinstance(facts, report.Absent)
+    assert analysis.certainty_table(found).empty and analysis.tolerance(found)["bars"] == 5
+    assert components.PAPERS not in analysis.moves(components.forms(components.cases(found, truth)))["do"]
     assert set(rankings["ours"]) == {"no record"}
     for table in (analysis.claims_table(found), analysis.areas_table(found), analysis.relative_table(found)):
         assert len(table) and "ours" not in " ".join(table["condition"])

@@ -23,9 +23,8 @@ from quidebook.evidence import readings, sensitivity
 from quidebook.evidence.scores import Measured
 from quidebook.pages import exp2_imagenet
 from quidebook.pages import exp2_resnet18 as exp2
-from quidebook.pages import metric_analysis as analysis
 from quidebook.report import number, percent
-from quidebook.shared import landscape, language, table1, table2
+from quidebook.shared import components, landscape, language, table1, table2
 from quidebook.shared.landscape import Landscapes
 from quidebook.verdicts import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
@@ -210,7 +209,7 @@ def _table3(found: Known) -> tuple[str, str]:
 
 
 def _table4(found: Known) -> tuple[str, str]:
-    verdicts = analysis.rankings_table(found.measured)["verdict"]
+    verdicts = components.rankings_table(found.measured)["verdict"]
     return judged(verdicts, found.absent), _sentence([f"Orders of the widths: {_tally(verdicts)}", *_missing(found)])
 
 
@@ -273,7 +272,7 @@ def _figure5(found: Known) -> tuple[str, str]:
 def _figure6(found: Known) -> tuple[str, str]:
     words = []
     for each in map(readings.of_measured, found.measured):
-        needed = float(analysis.even_accuracy(each, each.table["compression"][4]))
+        needed = float(components.even_accuracy(each, each.table["compression"][4]))
         words.append(f"{each.facts['label']} {percent(needed, 1)} and has {percent(each.table['accuracy'][4], 1)}")
     ours = f" To equal 8 bits by I' at the same latency, 4 bits need: {'; '.join(words)}." if words else ""
     return UNDECIDED, f"The text gives a caption and no value, order or claim.{ours}"
@@ -282,7 +281,7 @@ def _figure6(found: Known) -> tuple[str, str]:
 def _figure7(found: Known) -> tuple[str, str]:
     """The text: the area of a width's polygon goes with I. It does not say in which order the axes stand."""
     shown = list(map(readings.of_measured, found.measured))
-    tau = [kendalltau(area, each.index()).statistic for each in shown for _, area in analysis.areas(each).items()]
+    tau = [kendalltau(area, each.index()).statistic for each in shown for _, area in components.areas(each).items()]
     if not tau:
         return UNDECIDED, "There is no record of it."
     agreeing = sum(value > 0 for value in tau)
@@ -293,7 +292,7 @@ def _figure7(found: Known) -> tuple[str, str]:
 
 
 def _figure8(found: Known) -> tuple[str, str]:
-    matrices = analysis.correlations(found.measured, found.truth)
+    matrices = components.correlations(components.cases(found.measured, found.truth))
     words = [f"{name} {matrix.loc['C', 'P']:.2f}" for name, (matrix, _) in matrices.items()]
     return UNDECIDED, f"The text names no correlation. Ours of C and P: {'; '.join(words)}."
 
