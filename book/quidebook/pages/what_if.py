@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from decimal import ROUND_HALF_UP, Decimal
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from string import Template
@@ -135,16 +136,7 @@ class Offered:
 
     def scores(self, setting: Setting) -> pd.DataFrame:
         """Compression, accuracy, latency (in the setting's unit), index and gated_index by name; NaN is unknown."""
-        frame = pd.DataFrame({"compression": self.compression(setting.count)}, index=self.table.index)
-        frame["accuracy"] = self.table.accuracy
-        frame["latency"] = self.table[setting.kernel] * UNITS[setting.unit].factor
-        known = frame.notna().all(axis=1)
-        parts = [frame.loc[known, column] for column in ("compression", "accuracy", "latency")]
-        frame[list(SCORES)] = math.nan
-        if known.any():
-            frame.loc[known, "index"] = metric.intelligence_index(*parts)
-            frame.loc[known, "gated_index"] = metric.gated_index(*parts, self.threshold(setting.tolerance))
-        return frame
+        return _scores(self, setting)
 
     def whole(self, setting: Setting) -> bool:
         """Whether every configuration has a score, so that the first of them is the knee."""
@@ -165,6 +157,20 @@ class Offered:
         """The paper's own scores by name, where a part is missing to compute them; they hold for its choices alone."""
         asked = setting == replace(self.start(), kernel="paper")
         return self.table[score].where(self.scores(setting)[score].isna() & asked)
+
+
+@cache
+def _scores(network: Offered, setting: Setting) -> pd.DataFrame:
+    frame = pd.DataFrame({"compression": network.compression(setting.count)}, index=network.table.index)
+    frame["accuracy"] = network.table.accuracy
+    frame["latency"] = network.table[setting.kernel] * UNITS[setting.unit].factor
+    known = frame.notna().all(axis=1)
+    parts = [frame.loc[known, column] for column in ("compression", "accuracy", "latency")]
+    frame[list(SCORES)] = math.nan
+    if known.any():
+        frame.loc[known, "index"] = metric.intelligence_index(*parts)
+        frame.loc[known, "gated_index"] = metric.gated_index(*parts, network.threshold(setting.tolerance))
+    return frame
 
 
 def _compression(bits: Widths, count: str, num_weights: tuple[int, ...] | None) -> float:
