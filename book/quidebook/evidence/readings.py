@@ -80,6 +80,11 @@ class Reading:
         return metric.knee(self.table.index, self.gated_index())
 
 
+def label(condition: str) -> str:
+    """A condition as printed."""
+    return str(paper.conditions().at[condition, "label"])
+
+
 def of_paper() -> list[Reading]:
     """Every reading of the paper's numbers for which accuracy and latency are known at more than one width.
 

@@ -193,6 +193,7 @@ def units() -> dict[str, object]:
         "caption_ms": caption.latency_ms,
         "caption_rate": caption.bytes_per_second / 1e12,
         "device_rate": RTX_3090_BYTES_PER_S / 1e12,
+        "device_gb": RTX_3090_BYTES_PER_S / 1e9,
         "others": len(others),
         "possible": sum(each.possible for each in others),
         "others_ms": ", ".join(f"{each.latency_ms:.0f}" for each in others),
