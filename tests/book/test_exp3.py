@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from quidebook import verdicts
 from quidebook.pages import exp3_mixed_precision as exp3
-from quidebook.shared import landscape, table2
+from quidebook.shared import landscape
 from quidebook.shared.landscape import Landscapes
 
-from quide import evaluate, metric
+from quide import evaluate
 from quide.experiments import mixed
 from quide.experiments.recipes import SEARCHED
 
@@ -25,34 +25,6 @@ def truth() -> Landscapes:
 @pytest.fixture(scope="module")
 def land(truth):
     return truth.main
-
-
-# --- Table 2 ------------------------------------------------------------------------------------------------------
-
-
-def test_the_wall_is_the_most_accurate_within_the_budget(land):
-    for counted in (land, land.size_weighted()):
-        budget = metric.compression_ratio(SEARCHED, None if counted is land else land.num_weights)
-        allowed = [i for i, c in enumerate(counted.compression) if c >= budget - 1e-9]
-        expected = max(allowed, key=lambda i: counted.accuracy[i])
-        assert table2.wall(counted, SEARCHED) == land.configurations[expected]
-
-
-def test_without_a_penalty_the_most_accurate_wins(land):
-    assert table2.penalized(land, 0.0) == land.configurations[int(land.accuracy.argmax())]
-
-
-def test_table_2_always_holds_the_uniform_widths(truth):
-    table = table2.table(truth).set_index("network")
-    for bits in (8, 4):
-        widths = (bits,) * 4
-        shown = table.loc[f"uniform {bits}"]
-        assert shown["ours I'"] == f"{truth.main.fitness[widths]:.3f}"
-        both = [100 * each.accuracy[each.index_of(widths)] for each in truth.landscapes.values()]
-        assert shown["ours P (%)"] == f"{np.mean(both):.2f} ± {np.std(both, ddof=1):.2f}"
-    assert table.loc["the paper's GA", "paper P (%)"] == "75.02"
-    assert table.loc["the paper's GA", "paper I'"] == "0.983"
-    assert table.loc["BRECQ (estimate)", "ours P (%)"] == "–"
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
