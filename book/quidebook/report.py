@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import io
 import re
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -219,6 +220,21 @@ def _cell(content: object, classes: Mapping[str, str]) -> str:
 def _text(content: object) -> str:
     """A cell's text as HTML in which configurations, orders and dates are not broken over two lines."""
     return SEQUENCE.sub(r'<span class="unbroken">\g<0></span>', html.escape(str(content)))
+
+
+def tabled(rows: Callable[..., Iterable[Mapping[str, object]]]) -> Callable[..., pd.DataFrame]:
+    """Makes of a function that yields the rows of a table one that returns the table."""
+
+    @functools.wraps(rows)
+    def table_of(*arguments, **options) -> pd.DataFrame:
+        return pd.DataFrame(rows(*arguments, **options))
+
+    return table_of
+
+
+def points(values: pd.Series, digits: int) -> str:
+    """The known ones of what a figure draws, in words: ``12.3 at 8, 4.5 at 4``."""
+    return ", ".join(f"{value:.{digits}f} at {place}" for place, value in values.dropna().items())
 
 
 def percent(value: float, digits: int = 2) -> str:

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from quidebook import report, verdicts
 from quidebook.evidence import readings, sensitivity
+from quidebook.evidence.conditions import Condition
 from quidebook.pages import paper_audit as audit
-from quidebook.shared import landscape, table1, table2
+from quidebook.shared import claims, landscape, simplecnn, table2
 from quidebook.shared.table3 import LLAMA
 
 from quide import evaluate
@@ -222,11 +223,10 @@ def test_the_page_stands_without_records(no_records):
 
 
 def test_confirmed_claims_are_those_of_the_experiment(truth, monkeypatch):
-    condition = table1.Condition("simplecnn", "cifar10", "paper", known_results.condition(), "the command")
-    claims = [("a", verdicts.REPRODUCED, ""), ("b", verdicts.IN_PART, "")]
-    monkeypatch.setattr(table1, "best_known", lambda *case: condition)
-    monkeypatch.setattr(table1, "NAMES", {"cifar10": "CIFAR-10"})
-    monkeypatch.setattr(table1, "claims", lambda condition: claims)
+    condition = Condition("simplecnn", "cifar10", "paper", known_results.condition(), "the command")
+    answers = [("a", verdicts.REPRODUCED, ""), ("b", verdicts.IN_PART, "")]
+    monkeypatch.setattr(simplecnn, "conditions", lambda names: [condition])
+    monkeypatch.setattr(claims, "of_table1", lambda condition: answers)
     assert audit.confirmed(None) == {"confirmed": 1, "claims": 2}
     searched = table2.table(truth).set_index("network").at["the paper's GA", "verdict"]
     assert audit.confirmed(truth) == {"confirmed": 1 + (searched == verdicts.REPRODUCED), "claims": 3}

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from known_results import condition, landscape
+from quidebook.evidence.conditions import NAMES, Condition
 from quidebook.pages import every_table_and_figure as overview
 from quidebook.pages import exp2_imagenet
-from quidebook.shared import language, table1
+from quidebook.shared import language
 from quidebook.verdicts import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 from quide.experiments import paper
@@ -24,10 +25,10 @@ def known(measured=(), truth=None) -> overview.Known:
     """As if these conditions of SimpleCNN were all that was measured."""
     found = {each.condition: each for each in measured}
     conditions = [
-        table1.Condition("simplecnn", dataset, "paper", found.get(f"{dataset}-simplecnn"), "quide run exp1")
-        for dataset in table1.NAMES
+        Condition("simplecnn", dataset, "paper", found.get(f"{dataset}-simplecnn"), "quide run exp1")
+        for dataset in NAMES
     ]
-    conditions.append(table1.Condition("resnet18", "cifar10", "none", None, "quide run exp2"))
+    conditions.append(Condition("resnet18", "cifar10", "none", None, "quide run exp2"))
     return overview.Known(conditions, [], *NOTHING, list(measured), truth)
 
 

@@ -6,7 +6,7 @@ from known_records import IMAGES, LATENCY, save_accuracy, save_timing
 from quidebook import report
 from quidebook.evidence import scores
 from quidebook.pages import exp1_simplecnn as exp1
-from quidebook.shared import table1
+from quidebook.shared import simplecnn, table1
 
 from quide import evaluate, metric
 from quide.experiments import paper, recipes, runs
@@ -71,8 +71,8 @@ def test_the_knee_follows_the_correct_bits(known):
 
 
 def test_every_table_of_the_page_has_a_row_for_each_condition_and_no_nan(known):
-    found = exp1.conditions(["cifar10", "cifar100"])
-    grid = exp1.recipe_results(["cifar10", "cifar100"])
+    found = simplecnn.conditions(["cifar10", "cifar100"])
+    grid = simplecnn.recipe_results(["cifar10", "cifar100"])
     tables = {
         "accuracy": table1.accuracy_table(found),
         "latency": table1.latency_table(found),
@@ -81,8 +81,8 @@ def test_every_table_of_the_page_has_a_row_for_each_condition_and_no_nan(known):
         "knee": table1.knee_table(found),
         "site": exp1.site_table(grid),
         "closest": exp1.closest_table(grid),
-        "site knee": exp1.site_knee_table(grid, found),
-        "summary": exp1.summary_table(found, grid),
+        "site knee": exp1.site_knee_table(found),
+        "summary": simplecnn.summary_table(found, grid),
     }
     for name, table in tables.items():
         assert len(table), name
@@ -94,7 +94,7 @@ def test_every_table_of_the_page_has_a_row_for_each_condition_and_no_nan(known):
 
 
 def test_every_figure_has_caption_and_alt_text_with_numbers(known, capsys):
-    found, grid = exp1.conditions(["cifar10"]), exp1.recipe_results(["cifar10"])
+    found, grid = simplecnn.conditions(["cifar10"]), simplecnn.recipe_results(["cifar10"])
     made = [
         table1.figure_components(found), table1.figure_index(found), table1.figure_knee(found), exp1.figure_sites(grid),
         exp1.figure_recipes(grid),
@@ -134,16 +134,40 @@ def test_cells_are_escaped(capsys):
     assert "&lt;b&gt;" in markup and "x &lt; y" in markup and 'class="verdict-part"' in markup and "<b>" not in markup
 
 
+def test_the_facts_of_the_page_are_those_of_the_records(known):
+    found, grid = simplecnn.conditions(["cifar10"]), simplecnn.recipe_results(["cifar10"])
+    # 32, 16 and 4 bits are stated; at 2 bits both guess, and that the two agree then says nothing.
+    assert exp1.reproduced(found) | {"seeds": ""} == {
+        "reproduced": 3, "part": 0, "other": 0, "comparable": 3, "seeds": "",
+    }  # fmt: skip
+    slow = exp1.slowdown(found[0])
+    assert (slow["eight"], slow["pooled"], slow["grid"], slow["cast"]) == pytest.approx((2.0, 1.25, 2.0, 1.5))
+    relu, inputs = exp1.moved(grid)  # recipes differ by 0.4 pp each, and six of a site stand before the next one's
+    assert relu["gain"] == pytest.approx(2.4) and inputs["gain"] == pytest.approx(4.8)
+    assert relu["share"] == pytest.approx(0.024 / 0.21) and relu["seeds"] == 2
+    facts = exp1.nearest(grid)
+    assert facts["recipes"] == facts["of_output"] + facts["of_relu"] + facts["of_input"] == len(recipes.grid())
+    assert facts["close"] == facts["near_output"] + facts["near_relu"] + facts["near_input"] <= facts["recipes"]
+    (knees,) = exp1.site_knees(found)
+    assert knees["output"] == 8 and {knees["relu"], knees["input"]} <= {8, 4}
+    assert exp1.best_between(found) == []  # without records of the widths between
+
+
+def test_numbers_that_chose_the_quantizer_say_so(known):
+    found, grid = simplecnn.conditions(["cifar10"]), simplecnn.recipe_results(["cifar10"])
+    rows = simplecnn.summary_table(found, grid).set_index("claim").evidence
+    fitted = rows[rows.str.contains("the activation site was chosen by this number")]
+    assert fitted.index.tolist() == [
+        "CIFAR-10: accuracy at 4 bits (58.18 %)",
+        "CIFAR-10: accuracy at 8-8-8-4 (75.02 %)",
+    ]
+
+
 def test_the_page_stands_without_a_grid(tmp_path, monkeypatch):
     monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
-    found, grid = exp1.conditions(["cifar10"]), exp1.recipe_results(["cifar10"])
+    found, grid = simplecnn.conditions(["cifar10"]), simplecnn.recipe_results(["cifar10"])
     assert grid.empty and found[0].measured is None
-    said = []
-    monkeypatch.setattr(report, "say", said.append)
-    for sentence in (exp1.say_sites, exp1.say_recipes):
-        sentence(grid)
-    exp1.say_selection(found)
-    for table in (exp1.site_table(grid), exp1.closest_table(grid), exp1.site_knee_table(grid, found)):
-        report.table(table, "A table")
-    assert len(said) == 6 and all("no " in text for text in said)
-    assert exp1.summary_table(found, grid).verdict.tolist() == [report.UNDECIDED]
+    assert exp1.nearest(grid) == exp1.NO_GRID and isinstance(exp1.selection(found[0]), report.Absent)
+    assert exp1.moved(grid) == exp1.site_knees(found) == exp1.best_between(found) == []
+    assert exp1.site_table(grid).empty and exp1.closest_table(grid).empty and exp1.site_knee_table(found).empty
+    assert simplecnn.summary_table(found, grid).verdict.tolist() == [report.UNDECIDED]

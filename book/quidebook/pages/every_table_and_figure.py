@@ -20,11 +20,12 @@ from quide.experiments.records import Record
 from quide.models import pretrained
 from quidebook import report
 from quidebook.evidence import readings, sensitivity
+from quidebook.evidence.conditions import NAMES, Condition, best_known, present
 from quidebook.evidence.scores import Measured
 from quidebook.pages import exp2_imagenet
-from quidebook.pages import exp2_resnet18 as exp2
 from quidebook.report import number, percent
-from quidebook.shared import components, landscape, language, table1, table2
+from quidebook.shared import components, landscape, language, residual, table1, table2
+from quidebook.shared.claims import lossless
 from quidebook.shared.landscape import Landscapes
 from quidebook.verdicts import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
@@ -75,8 +76,8 @@ class Known:
         truth: every mixed configuration on CIFAR-10; None without records.
     """
 
-    conditions: list[table1.Condition]
-    beside: list[table1.Condition]
+    conditions: list[Condition]
+    beside: list[Condition]
     imagenet: exp2_imagenet.Found
     language: language.LanguageRecords
     measured: list[Measured]
@@ -101,11 +102,11 @@ class Known:
 
 def known() -> Known:
     """The records of the paper profile."""
-    conditions = [table1.best_known("simplecnn", dataset, ("paper",), "quide run exp1") for dataset in table1.NAMES]
-    conditions.append(table1.best_known(exp2.MODEL, exp2.DATASET, ("paper",), exp2.RERUN))
+    conditions = [best_known("simplecnn", dataset, ("paper",), "quide run exp1") for dataset in NAMES]
+    conditions.append(best_known(residual.MODEL, residual.DATASET, ("paper",), residual.RERUN))
     return Known(
         conditions,
-        [each for each in exp2.known() if each.published],
+        [each for each in residual.known() if each.published],
         exp2_imagenet.found(),
         language.found("paper"),
         readings.measured_conditions(),
@@ -156,7 +157,7 @@ def say_count(rows: pd.DataFrame) -> None:
 def records_used(found: Known) -> list[Record]:
     """The records that the verdicts were drawn from."""
     rows = [record for each in found.measured for record in each.records]
-    rows += exp2.records_used(found.beside)
+    rows += residual.records_used(found.beside)
     return rows + found.imagenet.used + found.language.used + (found.truth.used if found.truth else [])
 
 
@@ -175,7 +176,7 @@ def _table1(found: Known) -> tuple[str, str]:
     if len(knees):
         evidence.append(f"knees: {_tally(knees['verdict'])}")
     for condition in found.beside:
-        of_it = exp2.summary_table([condition])["verdict"]
+        of_it = residual.summary_table([condition])["verdict"]
         evidence.append(f"claims about {condition.facts['label']}, of {condition.network} beside it: {_tally(of_it)}")
     return judged(verdicts, found.absent), _sentence([*evidence, *_missing(found)])
 
@@ -226,9 +227,9 @@ def _figure1(found: Known) -> tuple[str, str]:
 
 def _figure2(found: Known) -> tuple[str, str]:
     """What the text says of the figure: accuracy is stable through 8 bits, and falls at 4 except on MNIST."""
-    shown, verdicts, words = table1.present(found.conditions), [], []
+    shown, verdicts, words = present(found.conditions), [], []
     for condition in shown:
-        stable, _ = table1.lossless_verdict(condition, 8, report.CLOSE)
+        stable, _ = lossless(condition, 8, report.CLOSE)
         lost = condition.summary.accuracy[32] - condition.summary.accuracy[4]
         collapses = lost > report.NEAR
         expected = condition.facts["knee_bits"] != 4

@@ -1,29 +1,31 @@
-"""The page of EXP-1 (SimpleCNN, §4.1 and §4.2): which runs it needs, and each of its tables, figures and sentences."""
+"""The page of EXP-1 (SimpleCNN, §4.1 and §4.2): which runs it needs, its tables and figures, and the facts it tells."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from quide import metric, ptq, stats
+from quide import metric, stats
 from quide.evaluate import PAPER_BITS, label
 from quide.experiments import paper, recipes, records, runs
 from quide.experiments.recipes import SEARCHED
 from quide.experiments.runs import CONDITION
-from quide.stats import unpack_bits
-from quidebook import report
-from quidebook.report import number, percent
-from quidebook.shared import table1
-from quidebook.shared.table1 import NAMES, Condition, accuracy_table, claims, mean_ratios, present
+from quide.ptq.scheme import PAPER
+from quide.stats import Hits
+from quidebook import report, verdicts
+from quidebook.evidence.conditions import NAMES, Condition, present, trainings
+from quidebook.report import Absent, Facts, number, percent, tabled
+from quidebook.shared import simplecnn, table1
+from quidebook.shared.simplecnn import MODEL, stated
 
-MODEL = "simplecnn"
 BETWEEN = (6, 5, 3)  # widths the paper skips
 SITES = {"output": "layer output, before ReLU", "relu": "after ReLU", "input": "layer input"}
 SITE_MARKERS = {"output": ("o", report.ORANGE), "relu": ("s", report.BLUE), "input": ("^", report.GREEN)}
+NO_GRID = Absent("the recipe grid", "quide run exp1 --profile paper")
 
 
 # --- what is run -----------------------------------------------------------------------------------------------------
@@ -52,311 +54,237 @@ def paper_profile_runs(case: runs.Case, device: str = "cpu") -> list[runs.Run]:
     return [runs.training(case, device), runs.accuracy(case, BETWEEN), *grid]
 
 
-def conditions(datasets: Iterable[str]) -> list[Condition]:
-    """What records hold of each data set: the paper profile's, or the best profile there is."""
-    rerun = "quide data fetch {0}, then quide run exp1 --datasets {0} --profile paper"
-    return [
-        table1.best_known(MODEL, dataset, ("paper", "quick", "smoke"), rerun.format(dataset)) for dataset in datasets
-    ]
+def records_used(found: Sequence[Condition]) -> list[records.Record]:
+    """The records the page was drawn from."""
+    shown = present(found)
+    grid = [record for _, _, record in simplecnn.known_recipes(c.dataset for c in shown)]
+    return [record for c in shown for record in (*trainings(c), *c.measured.records)] + grid
 
 
-def recipe_results(datasets: Iterable[str]) -> pd.DataFrame:
-    """Accuracies of the recipe grid from paper-profile records, one row a (dataset, recipe, seed, configuration).
-
-    Columns: dataset, recipe, axis, site, seed, configuration, accuracy.
-    """
-    rows = [
-        (dataset, recipe.name, recipe.axis, recipe.scheme.activation_site, record.spec.seed, configuration, accuracy)
-        for dataset, recipe, record in _known_recipes(datasets)
-        for configuration, accuracy in record.values["accuracy"].items()
-    ]
-    return pd.DataFrame(rows, columns=["dataset", "recipe", "axis", "site", "seed", "configuration", "accuracy"])
+# --- accuracy and latency --------------------------------------------------------------------------------------------
 
 
-def _known_recipes(datasets: Iterable[str]) -> Iterator[tuple[str, recipes.Recipe, records.Record]]:
-    for dataset in datasets:
-        for seed in sorted({record.spec.seed for record in records.collect("accuracy", "paper", MODEL, dataset)}):
-            for recipe in recipes.grid():
-                record = recipe.run(runs.Case(MODEL, dataset, seed, "paper")).known()
-                if record is not None:
-                    yield dataset, recipe, record
+def reproduced(found: Sequence[Condition]) -> Facts:
+    """How many accuracies can be compared, and how many of them have which verdict; the seeds, in words."""
+    counts = table1.accuracy_table(found).verdict.value_counts()
+    names = {"reproduced": verdicts.REPRODUCED, "part": verdicts.IN_PART, "other": verdicts.NOT_REPRODUCED}
+    tally = {name: int(counts.get(verdict, 0)) for name, verdict in names.items()}
+    seeds = "; ".join(f"{c.name}: {', '.join(map(str, c.measured.seeds))}" for c in present(found))
+    return tally | {"comparable": sum(tally.values()), "seeds": seeds}
 
 
-# --- Table 1: accuracy -----------------------------------------------------------------------------------------------
+def selection(condition: Condition) -> Facts:
+    """What choosing the best epoch adds to the last one's accuracy (pp), mean over seeds, and the best epochs."""
+    trained = [record.values for record in records.collect("training", "paper", MODEL, condition.dataset)]
+    if not trained:
+        return Absent(f"training on {condition.name}", condition.rerun)
+    gain = np.mean([values["best_accuracy"] - values["last_accuracy"] for values in trained])
+    epochs = ", ".join(str(values["best_epoch"]) for values in trained)
+    return {"condition": condition.name, "gain": 100 * gain, "seeds": len(trained), "epochs": epochs}
 
 
-def say_accuracy(found: Sequence[Condition]) -> None:
-    """How many of the stated accuracies reproduce."""
-    table = accuracy_table(found)
-    comparable = table[table.verdict != report.UNDECIDED]
-    counts = comparable.verdict.value_counts()
-    parts = [
-        f"{counts.get(verdict, 0)} {verdict[2:]}"
-        for verdict in (report.REPRODUCED, report.IN_PART, report.NOT_REPRODUCED)
-    ]
-    seeds = {condition.name: condition.measured.seeds for condition in found if condition.measured}
-    listed = "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in seeds.items())
-    report.say(f"Of {len(comparable)} comparable accuracies: {', '.join(parts)}. Seeds: {listed}.")
+def slowdown(condition: Condition) -> Facts:
+    """Latency over that of 32 bits: at 8 bits, with 8 bits rounded after pooling, on a 16-bit grid, as float16."""
+    mean = table1.mean_ratios(condition)
+    names = {"eight": "8", "pooled": runs.COMMUTED_8, "grid": runs.INTEGER_16, "cast": "16"}
+    return {"condition": condition.name} | {key: mean[name] for key, name in names.items()}
 
 
-def say_selection(found: Sequence[Condition]) -> None:
-    """Best against last epoch, from the training records."""
-    lines = []
-    for condition in found:
-        trained = records.collect("training", "paper", MODEL, condition.dataset)
-        if not trained:
-            continue
-        gains = [100 * (record.values["best_accuracy"] - record.values["last_accuracy"]) for record in trained]
-        epochs = ", ".join(str(record.values["best_epoch"]) for record in trained)
-        lines.append(
-            f"{condition.name}: the best epoch is {np.mean(gains):.2f} pp above the last (mean of {len(gains)} seeds; "
-            f"best epochs {epochs})"
-        )
-    report.say("; ".join(lines) + "." if lines else "There is no training record yet.")
-
-
-# --- Figure 2 and latency --------------------------------------------------------------------------------------------
-
-
-def say_latency(found: Sequence[Condition]) -> None:
-    """What the extra timings show."""
-    lines = []
-    for condition in present(found):
-        mean = mean_ratios(condition)
-        lines.append(
-            f"On {condition.name} an 8-bit pass takes {mean['8']:.2f} times the 32-bit one, "
-            f"{mean[runs.COMMUTED_8]:.2f} times when the same numbers are computed after pooling, and a 16-bit integer "
-            f"grid {mean[runs.INTEGER_16]:.2f} times; the float16 cast that 16 bits are timed as takes {mean['16']:.1f}"
-        )
-    stated = paper.table1(CONDITION[MODEL, "cifar10"]).set_index("bits").latency_ms
-    lines.append(f"The paper's own numbers imply {stated[4] / stated[32]:.2f} times for 4 bits on CIFAR-10 (its GPU)")
-    report.say(". ".join(lines) + ". So $T$, and through it the index, depends on how the simulator is written.")
+def stated_slowdown() -> Facts:
+    """Latency at 4 bits over that at 32, as the paper's numbers for CIFAR-10 imply it."""
+    latency = paper.table1(CONDITION[MODEL, "cifar10"]).set_index("bits").latency_ms
+    return {"four": latency[4] / latency[32]}
 
 
 # --- the knee --------------------------------------------------------------------------------------------------------
 
 
-def between_table(found: Sequence[Condition]) -> pd.DataFrame:
-    """Accuracy and I' at the widths the paper skips, beside their neighbours; latency is that of 8 bits throughout,
-    since simulated rounding costs the same at any width. The width with the highest I' of all is marked."""
-    rows = []
+def between(condition: Condition) -> pd.DataFrame:
+    """Accuracies (fraction, a list over seeds) and I' at the paper's narrow widths and those it skips, widest first.
+
+    Latency is that of 8 bits throughout, since simulated rounding costs the same at any width. Empty without records.
+    """
+    measured = condition.measured
+    cases = [runs.Case(MODEL, condition.dataset, seed, condition.profile) for seed in measured.seeds]
+    known = [runs.accuracy(case, BETWEEN).known() for case in cases]
+    if None in known:
+        return pd.DataFrame(columns=["accuracy", "score"])
+    shares = {bits: [record.values["accuracy"][label(bits)] for record in known] for bits in BETWEEN}
+    shares |= {bits: condition.by_seed[bits].tolist() for bits in (8, 4, 2)}
+    latency = measured.table[measured.table.bits == 8].latency_ms.to_numpy()
+    score = {
+        bits: metric.gated_index(32 / bits, np.array(share), latency, measured.threshold).mean()
+        for bits, share in shares.items()
+    }
+    return pd.DataFrame({"accuracy": shares, "score": score}).sort_index(ascending=False)
+
+
+@tabled
+def between_table(found: Sequence[Condition]) -> Iterator[dict]:
+    """Accuracy and I' at the widths the paper skips, beside their neighbours; the highest I' of all is marked."""
     for condition in present(found):
-        measured = condition.measured
-        cases = [runs.Case(MODEL, condition.dataset, seed, condition.profile) for seed in measured.seeds]
-        known = [runs.accuracy(case, BETWEEN).known() for case in cases]
-        if None in known:
-            continue
-        accuracy = {bits: [record.values["accuracy"][label(bits)] for record in known] for bits in BETWEEN}
-        wide = measured.table.pivot(index="seed", columns="bits", values="accuracy")
-        accuracy |= {bits: wide[bits].tolist() for bits in (8, 4, 2)}
-        latency = measured.table[measured.table.bits == 8].latency_ms.to_numpy()
-        scored = {
-            bits: metric.gated_index(32 / bits, np.array(values), latency, measured.threshold).mean()
-            for bits, values in accuracy.items()
-        }
-        for bits in sorted(accuracy, reverse=True):
-            rows.append(
-                {
-                    "condition": condition.name,
-                    "bits": bits,
-                    "P (%)": _mean_std(pd.Series(accuracy[bits])),
-                    "I'": number(scored[bits]) + (" (highest)" if scored[bits] == max(scored.values()) else ""),
-                    "in the paper": "no" if bits in BETWEEN else "yes",
-                }
-            )
-    return pd.DataFrame(rows)
+        for bits, row in (scored := between(condition)).iterrows():
+            yield {
+                "condition": condition.name,
+                "bits": bits,
+                "P (%)": _mean_std(pd.Series(row.accuracy)),
+                "I'": number(row.score) + (" (highest)" if row.score == scored.score.max() else ""),
+                "in the paper": "no" if bits in BETWEEN else "yes",
+            }
+
+
+def best_between(found: Sequence[Condition]) -> list[dict[str, object]]:
+    """Of each condition the width with the highest I' of all, its I' over that of the best width of the paper's."""
+    facts = []
+    for condition in present(found):
+        score = between(condition).score.astype(float)
+        if len(score):
+            paper_best = score.drop(list(BETWEEN)).idxmax()
+            gain = score.max() / score[paper_best]
+            facts.append({"condition": condition.name, "best": score.idxmax(), "paper": paper_best, "gain": gain})
+    return facts
 
 
 # --- the recipe question ---------------------------------------------------------------------------------------------
 
 
-def site_table(grid: pd.DataFrame) -> pd.DataFrame:
+@tabled
+def site_table(grid: pd.DataFrame) -> Iterator[dict]:
     """Accuracy by activation site at the grid's configurations, the paper's stated values in the last rows."""
-    rows = []
     for dataset, part in _at_sites(grid).groupby("dataset", sort=False):
         configurations = list(dict.fromkeys(part.configuration))
         for site, title in SITES.items():
             cells = part[part.site == site].groupby("configuration").accuracy
-            rows.append(
-                {"condition": NAMES[dataset], "activations rounded at": title}
-                | {name: _mean_std(cells.get_group(name)) for name in configurations if name in cells.groups}
-            )
-        rows.append(
-            {"condition": NAMES[dataset], "activations rounded at": "the paper states"}
-            | _stated_cells(dataset, configurations)
-        )
-    return pd.DataFrame(rows)
+            row = {"condition": NAMES[dataset], "activations rounded at": title}
+            yield row | {name: _mean_std(cells.get_group(name)) for name in configurations if name in cells.groups}
+        row = {"condition": NAMES[dataset], "activations rounded at": "the paper states"}
+        yield row | {name: number(100 * stated(dataset, name), 2) for name in configurations}
 
 
 def figure_sites(grid: pd.DataFrame) -> tuple:
     """Accuracy at 4 bits by site, one point a seed."""
-    part = _at_sites(grid)
-    part = part[part.configuration == "4"]
-    datasets = list(dict.fromkeys(part.dataset))
+    four = _at_sites(grid, "4")
+    datasets = list(dict.fromkeys(four.dataset))
     figure, axes = report.panels(max(len(datasets), 1), width=7, height=2.8)
-    words = []
     for axis, dataset in zip(axes, datasets, strict=False):
-        for place, (site, title) in enumerate(SITES.items()):
-            values = 100 * part[(part.dataset == dataset) & (part.site == site)].accuracy.to_numpy()
-            marker, colour = SITE_MARKERS[site]
+        for place, (site, (marker, colour)) in enumerate(SITE_MARKERS.items()):
+            values = 100 * four[(four.dataset == dataset) & (four.site == site)].accuracy.to_numpy()
             axis.plot(np.full(len(values), place), values, marker, color=colour, markersize=8, alpha=0.8)
-            words.append(f"{NAMES[dataset]}, {title}: {values.min():.1f} to {values.max():.1f} %")
-        stated = _stated(dataset, "4")
-        if not np.isnan(stated):
-            axis.axhline(100 * stated, color=report.GREY, linestyle="--", linewidth=1)
-            axis.annotate("the paper", (2.4, 100 * stated), ha="right", va="bottom", color=report.GREY)
+        if not np.isnan(value := 100 * stated(dataset, "4")):
+            axis.axhline(value, color=report.GREY, linestyle="--", linewidth=1)
+            axis.annotate("the paper", (2.4, value), ha="right", va="bottom", color=report.GREY)
         axis.set_xticks(range(3), ["output,\nbefore ReLU", "after\nReLU", "input of\nnext layer"])
         axis.set(title=NAMES[dataset], ylabel="4-bit accuracy (%)", xlim=(-0.5, 2.5))
+    spans = (100 * four.groupby(["dataset", "site"], sort=False).accuracy.agg(["min", "max"])).iterrows()
+    words = [f"{NAMES[dataset]}, {SITES[site]}: {low:.1f} to {high:.1f} %" for (dataset, site), (low, high) in spans]
     caption = "Accuracy at 4 bits by where activations are rounded, one point a seed. Nothing else differs."
-    return figure, "fig-exp1-sites", caption, "Dot plots. " + "; ".join(words) + "."
+    return figure, "fig-exp1-sites", caption, f"Dot plots. {'; '.join(words)}."
 
 
-def say_sites(grid: pd.DataFrame) -> None:
-    """How far moving the quantizer moves the 4-bit accuracy, paired by seed."""
-    if grid.empty:
-        return say_absent()
-    part = _at_sites(grid)
-    part = part[part.configuration == "4"]
-    lines = []
-    for dataset, rows in part.groupby("dataset", sort=False):
-        wide = rows.pivot(index="seed", columns="site", values="accuracy")
+def moved(grid: pd.DataFrame) -> list[dict[str, object]]:
+    """How far moving the quantizer off the layer's output moves the 4-bit accuracy, paired by seed.
+
+    Keys: condition, site (in words), gain, low and high (pp), seeds; ``share``: the gain over what 4 bits lose against
+    8 at the layer's output.
+    """
+    facts = []
+    for dataset in dict.fromkeys(grid.dataset):
+        four, eight = (
+            _at_sites(grid[grid.dataset == dataset], bits).pivot(index="seed", columns="site", values="accuracy")
+            for bits in ("4", "8")
+        )
         for site in ("relu", "input"):
-            gain = stats.mean_interval((100 * (wide[site] - wide["output"])).to_numpy())
-            lines.append(
-                f"{NAMES[dataset]}: moving it from the layer's output to {SITES[site]} changes 4-bit accuracy by "
-                f"{gain.estimate:+.1f} pp [{gain.low:+.1f}, {gain.high:+.1f}] ({len(wide)} seeds, paired)"
-            )
-    report.say("; ".join(lines) + ".")
+            gain = stats.mean_interval((100 * (four[site] - four["output"])).to_numpy())
+            lost = 100 * (eight["output"] - four["output"]).mean()
+            row = {"condition": NAMES[dataset], "site": SITES[site], "seeds": len(four), "share": gain.estimate / lost}
+            facts.append(row | {"gain": gain.estimate, "low": gain.low, "high": gain.high})
+    return facts
 
 
 def figure_recipes(grid: pd.DataFrame) -> tuple:
     """Every recipe as a point: uniform 4-bit accuracy against the paper's searched topology; ``grid`` of CIFAR-10."""
-    wide = _recipe_means(grid)
-    figure, axes = report.panels(width=7, height=4)
-    axis = axes[0]
+    ranked, name = _ranked(grid), label(SEARCHED)
+    figure, (axis,) = report.panels(width=7, height=4)
     for site, (marker, colour) in SITE_MARKERS.items():
-        part = wide[wide.site == site]
-        axis.plot(100 * part["4"], 100 * part[label(SEARCHED)], marker, color=colour, alpha=0.75, label=SITES[site])
-    stated = 100 * _stated("cifar10", "4"), 100 * _stated("cifar10", label(SEARCHED))
-    axis.plot(*stated, "*", color="black", markersize=16, label="the paper")
-    axis.set(xlabel="accuracy at 4-4-4-4 (%)", ylabel=f"accuracy at {label(SEARCHED)} (%)")
+        part = ranked[ranked.site == site]
+        axis.plot(100 * part["4"], 100 * part[name], marker, color=colour, alpha=0.75, label=SITES[site])
+    theirs = 100 * stated("cifar10", "4"), 100 * stated("cifar10", name)
+    axis.plot(*theirs, "*", color="black", markersize=16, label="the paper")
+    axis.set(xlabel="accuracy at 4-4-4-4 (%)", ylabel=f"accuracy at {name} (%)")
     axis.legend(loc="lower right")
     caption = (
         "CIFAR-10: each recipe's accuracy at uniform 4 bits and at the paper's searched topology 8-8-8-4, mean over "
         "seeds. Marker by activation site; the star is what the paper states."
     )
-    nearest = _distances(wide).iloc[0]
+    nearest = ranked.iloc[0]
     alt = (
-        f"Scatter of {len(wide)} recipes. The paper's point is at {stated[0]:.1f} and {stated[1]:.1f} %. "
-        f"The nearest recipe, {nearest.recipe}, lies at {100 * nearest['4']:.1f} and "
-        f"{100 * nearest[label(SEARCHED)]:.1f} %."
+        f"Scatter of {len(ranked)} recipes. The paper's point is at {theirs[0]:.1f} and {theirs[1]:.1f} %. "
+        f"The nearest recipe, {nearest.recipe}, lies at {100 * nearest['4']:.1f} and {100 * nearest[name]:.1f} %."
     )
     return figure, "fig-exp1-recipes", caption, alt
 
 
-def say_absent() -> None:
-    """In place of what is drawn from the recipe grid, where there is no record of it."""
-    report.say("There is no record of the recipe grid here. To make it: `quide run exp1 --profile paper`")
-
-
-def closest_table(grid: pd.DataFrame, most: int = 12) -> pd.DataFrame:
+@tabled
+def closest_table(grid: pd.DataFrame, most: int = 12) -> Iterator[dict]:
     """The recipes nearest to the paper's stated CIFAR-10 accuracies, and quide.PAPER wherever it stands."""
+    ranked, base = _ranked(grid), simplecnn.base_recipe()
+    for place, row in ranked[(ranked.index < most) | (ranked.recipe == base)].iterrows():
+        cells = {"recipe": row.recipe + (" (quide.PAPER)" if row.recipe == base else "")}
+        cells |= {"place": f"{place + 1} of {len(ranked)}"}
+        cells |= {name: percent(row[name], 2) for name in ("8", "4", label(SEARCHED), "2")}
+        yield cells | {"largest difference": f"{100 * row.distance:.2f} pp"}
+
+
+def nearest(grid: pd.DataFrame) -> Facts:
+    """How many recipes come near both stated accuracies of CIFAR-10, of how many, at each site; the ends of the order.
+
+    Keys: close, recipes, nearest, farthest, distance (of the farthest, pp), limit (pp); ``near`` and ``of`` each site.
+    """
     if grid.empty:
-        return grid
-    ranked = _distances(_recipe_means(grid)).reset_index(drop=True)
-    base = _base_recipe()
-    shown = ranked[(ranked.index < most) | (ranked.recipe == base)]
-    return pd.DataFrame(
-        {
-            "recipe": row.recipe + (" (quide.PAPER)" if row.recipe == base else ""),
-            "place": f"{place + 1} of {len(ranked)}",
-            "8": percent(row["8"], 2),
-            "4": percent(row["4"], 2),
-            label(SEARCHED): percent(row[label(SEARCHED)], 2),
-            "2": percent(row["2"], 2),
-            "largest difference": f"{100 * row.distance:.2f} pp",
-        }
-        for place, row in shown.iterrows()
-    )
+        return NO_GRID
+    ranked = _ranked(grid)
+    close = ranked[ranked.distance <= verdicts.NEAR]
+    facts = {"close": len(close), "recipes": len(ranked), "limit": 100 * verdicts.NEAR}
+    facts |= {"nearest": ranked.recipe.iloc[0], "farthest": ranked.recipe.iloc[-1]}
+    facts |= {f"near_{site}": int((close.site == site).sum()) for site in SITES}
+    facts |= {f"of_{site}": int((ranked.site == site).sum()) for site in SITES}
+    return facts | {"distance": 100 * ranked.distance.iloc[-1]}
 
 
-def say_recipes(grid: pd.DataFrame) -> None:
-    """Which recipes can and cannot have made the paper's numbers."""
-    if grid.empty:
-        return say_absent()
-    ranked = _distances(_recipe_means(grid))
-    close = ranked[ranked.distance <= report.NEAR]
-    sites = close.site.value_counts()
-    by_site = ", ".join(
-        f"{sites.get(site, 0)} of {(ranked.site == site).sum()} at {title}" for site, title in SITES.items()
-    )
-    report.say(
-        f"Within {100 * report.NEAR:.0f} pp of both stated CIFAR-10 accuracies: {len(close)} of {len(ranked)} recipes "
-        f"({by_site}). "
-        f"The nearest is *{ranked.recipe.iloc[0]}*, the farthest *{ranked.recipe.iloc[-1]}* "
-        f"({100 * ranked.distance.iloc[-1]:.1f} pp away)."
-    )
-
-
-def site_knee_table(grid: pd.DataFrame, found: Sequence[Condition]) -> pd.DataFrame:
-    """Knee probabilities when only the activation site moves; 32 and 16 bits and all latencies are kept."""
-    rows = []
-    for condition in present(found):
-        measured = condition.measured
-        for site, title in SITES.items():
-            correct = _correct_at_site(condition, site)
-            if correct is None:
-                continue
-            knee = replace(measured, correct=correct).knee()
-            best = max(knee.probability, key=knee.probability.get)
-            row = {"condition": condition.name, "activations rounded at": title, "knee": f"{best}-bit"}
-            row |= {f"P({bits})": f"{knee.probability[bits]:.3f}" for bits in PAPER_BITS}
-            row |= {f"I'({bits})": number(knee.interval(bits).estimate) for bits in (8, 4)}
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-# --- the end of the page ---------------------------------------------------------------------------------------------
-
-
-def summary_table(found: Sequence[Condition], grid: pd.DataFrame) -> pd.DataFrame:
-    """The paper's claims about EXP-1, one a row, with verdict and evidence drawn from the tables above."""
-    rows = []
-    for condition in found:
-        if condition.measured is None:
-            rows.append((f"{condition.name}: everything", report.UNDECIDED, condition.absence))
-            continue
-        rows += claims(condition)
-    mixed = grid[
-        (grid.dataset == "cifar10") & (grid.recipe == _base_recipe()) & (grid.configuration == label(SEARCHED))
+def knees(found: Sequence[Condition]) -> list[tuple[Condition, str, stats.KneeBootstrap]]:
+    """The knee of each condition when only the activation site moves; 32 and 16 bits and all latencies are kept."""
+    return [
+        (condition, site, replace(condition.measured, correct=correct).knee())
+        for condition in present(found)
+        for site in SITES
+        if (correct := _correct_at_site(condition, site)) is not None
     ]
-    if len(mixed):
-        interval = stats.mean_interval(mixed.accuracy.to_numpy())
-        stated_mixed = _stated("cifar10", label(SEARCHED))
-        verdict = report.accuracy_verdict(stated_mixed, interval.estimate, interval.low, interval.high)
-        rows.append((f"CIFAR-10: accuracy at {label(SEARCHED)} ({percent(stated_mixed)})", *verdict))
-    return pd.DataFrame(rows, columns=["claim", "verdict", "evidence"])
 
 
-def records_used(found: Sequence[Condition]) -> list[records.Record]:
-    """The records the page was drawn from."""
-    shown = present(found)
-    trained = [record for c in shown for record in records.collect("training", c.profile, MODEL, c.dataset)]
-    grid = [record for _, _, record in _known_recipes(c.dataset for c in shown)]
-    return trained + [record for c in shown for record in c.measured.records] + grid
+@tabled
+def site_knee_table(found: Sequence[Condition]) -> Iterator[dict]:
+    """Knee probabilities by activation site."""
+    for condition, site, knee in knees(found):
+        row = {"condition": condition.name, "activations rounded at": SITES[site], "knee": f"{_likeliest(knee)}-bit"}
+        row |= {f"P({bits})": f"{knee.probability[bits]:.3f}" for bits in PAPER_BITS}
+        yield row | {f"I'({bits})": number(knee.interval(bits).estimate) for bits in (8, 4)}
+
+
+def site_knees(found: Sequence[Condition]) -> list[dict[str, object]]:
+    """The likeliest knee of each condition by site: condition, output, relu, input; where all three are known."""
+    facts: dict[str, dict[str, object]] = {}
+    for condition, site, knee in knees(found):
+        facts.setdefault(condition.name, {"condition": condition.name})[site] = _likeliest(knee)
+    return [row for row in facts.values() if set(SITES) <= set(row)]
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
 
 
-def _at_sites(grid: pd.DataFrame) -> pd.DataFrame:
-    """The three recipes that differ in the activation site alone."""
-    plain = {f"{site} minmax, weights per tensor" for site in SITES}
-    return grid[grid.recipe.isin(plain)]
-
-
-def _base_recipe() -> str:
-    return next(recipe.name for recipe in recipes.grid() if recipe.axis == "grid" and recipe.scheme == ptq.PAPER)
+def _at_sites(grid: pd.DataFrame, configuration: str | None = None) -> pd.DataFrame:
+    """The three recipes that differ in the activation site alone, at one configuration or all."""
+    plain = grid[grid.recipe.isin({f"{site} minmax, weights per tensor" for site in SITES})]
+    return plain if configuration is None else plain[plain.configuration == configuration]
 
 
 def _mean_std(values: pd.Series) -> str:
@@ -364,40 +292,30 @@ def _mean_std(values: pd.Series) -> str:
     return text if len(values) == 1 else f"{text} ± {100 * values.std(ddof=1):.2f}"
 
 
-def _stated(dataset: str, configuration: str) -> float:
-    """The accuracy the paper states for a configuration, NaN if none."""
-    try:
-        return paper.number(f"{CONDITION[MODEL, dataset]}.accuracy.{configuration}")
-    except KeyError:
-        return float("nan")
-
-
-def _stated_cells(dataset: str, configurations: Iterable[str]) -> dict[str, str]:
-    return {name: number(100 * _stated(dataset, name), 2) for name in configurations}
-
-
-def _recipe_means(grid: pd.DataFrame) -> pd.DataFrame:
-    """One row a recipe: accuracy by configuration, mean over seeds, of one data set's rows."""
-    keys = ["recipe", "axis", "site"]
-    wide = grid.pivot_table(index=keys, columns="configuration", values="accuracy", aggfunc="mean")
-    return wide.reset_index()
-
-
-def _distances(wide: pd.DataFrame) -> pd.DataFrame:
-    """Recipes by their largest difference from the two accuracies that tell recipes apart, nearest first."""
-    differences = [(wide[name] - _stated("cifar10", name)).abs() for name in ("4", label(SEARCHED))]
+def _ranked(grid: pd.DataFrame) -> pd.DataFrame:
+    """One row a recipe, mean over seeds of one data set's rows, by the largest difference from the two accuracies that
+    tell recipes apart, nearest first."""
+    keys, wanted = ["recipe", "axis", "site"], ("4", label(SEARCHED))
+    if grid.empty:
+        return pd.DataFrame(columns=[*keys, "distance"])
+    wide = grid.pivot_table(index=keys, columns="configuration", values="accuracy", aggfunc="mean").reset_index()
+    differences = [(wide[name] - stated("cifar10", name)).abs() for name in wanted]
     return wide.assign(distance=np.maximum(*differences)).sort_values(["distance", "recipe"], ignore_index=True)
+
+
+def _likeliest(knee: stats.KneeBootstrap) -> int | None:
+    return max(knee.probability, key=knee.probability.get)
 
 
 def _correct_at_site(condition: Condition, site: str) -> np.ndarray | None:
     """The condition's correctness with 8, 4 and 2 bits taken from another activation site; None without records."""
     correct = condition.measured.correct.copy()
-    scheme = replace(ptq.PAPER, activation_site=site)
-    recipe = next(r for r in recipes.grid() if r.axis == "grid" and r.scheme == scheme)
+    scheme = replace(PAPER, activation_site=site)
+    recipe = next(one for one in recipes.grid() if one.axis == "grid" and one.scheme == scheme)
     for row, seed in enumerate(condition.measured.seeds):
         record = recipe.run(runs.Case(MODEL, condition.dataset, seed, condition.profile)).known()
         if record is None:
             return None
         for bits in recipes.GRID_BITS:
-            correct[row, PAPER_BITS.index(bits)] = unpack_bits(record.values["correct"][label(bits)])
+            correct[row, PAPER_BITS.index(bits)] = Hits.unpacked(record.values["correct"][label(bits)]).correct
     return correct

@@ -21,10 +21,11 @@ from quide.experiments.recipes import SEARCHED
 from quide.latency import BATCH_SIZE
 from quidebook import report, verdicts
 from quidebook.evidence import consistency, readings, sensitivity
+from quidebook.evidence.conditions import NAMES, present
 from quidebook.evidence.readings import Reading
 from quidebook.evidence.scores import Measured
 from quidebook.report import UNKNOWN, number, percent, with_origin
-from quidebook.shared import landscape, table1, table2
+from quidebook.shared import claims, landscape, simplecnn, table2
 from quidebook.shared.landscape import Landscapes
 from quidebook.shared.table3 import LLAMA
 
@@ -89,8 +90,8 @@ def ours(found: Sequence[Measured]) -> list[dict[str, object]]:
 
 def confirmed(truth: Landscapes | None) -> dict[str, int] | report.Absent:
     """How many claims about SimpleCNN there are that our own measurements answer, and how many they confirm."""
-    found = (table1.best_known("simplecnn", dataset, ("paper", "quick", "smoke"), "") for dataset in table1.NAMES)
-    answers = [verdict for each in table1.present(list(found)) for _, verdict, _ in table1.claims(each)]
+    found = present(simplecnn.conditions(NAMES))
+    answers = [verdict for each in found for _, verdict, _ in claims.of_table1(each)]
     if not answers:
         return report.Absent("SimpleCNN", "quide run exp1 --profile paper")
     if truth is not None:

@@ -18,7 +18,7 @@ from quide.experiments import runs
 from quide.experiments.profiles import PROFILES
 from quide.ptq.ranges import Statistics, weight_range
 from quidebook import report
-from quidebook.shared.table1 import NAMES
+from quidebook.evidence.conditions import NAMES
 
 MODEL, SEED = "simplecnn", 0  # the network whose weights travel with the checkout
 SHOWN = 32  # calibration images whose activations are drawn

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from known_records import IMAGES, PROVENANCE, bits_with
 from quidebook import report
+from quidebook.evidence.conditions import Condition
 from quidebook.pages import exp2_resnet18 as exp2
-from quidebook.shared import arithmetic, table1
+from quidebook.shared import deployed as arithmetic
 
 from quide.experiments import deployed, records, runs
 from quide.experiments.deployed import INTEGER, RUNTIME, SIMULATED, TORCH
@@ -17,8 +19,8 @@ pytestmark = pytest.mark.usefixtures("no_records")
 MEDIANS = {TORCH: 50.0, SIMULATED: 60.0, RUNTIME: 40.0, INTEGER: 20.0}
 
 
-def conditions() -> list[table1.Condition]:
-    return [table1.Condition(model, "cifar10", "paper", None, "") for model in (exp2.MODEL, exp2.PUBLISHED)]
+def conditions() -> list[Condition]:
+    return [Condition(model, "cifar10", "paper", None, "") for model in (exp2.MODEL, exp2.PUBLISHED)]
 
 
 def save(model: str = exp2.PUBLISHED, **changes) -> None:
@@ -37,11 +39,12 @@ def save(model: str = exp2.PUBLISHED, **changes) -> None:
     records.save(records.Record(run.spec, values | changes, run.code, run.data, PROVENANCE, 1.0))
 
 
-def test_without_records_the_command_is_said(said):
-    arithmetic.show(conditions(), "quide run exp2")
-    arithmetic.say(conditions())
-    assert arithmetic.table(conditions()).empty and arithmetic.claims(conditions()) == []
-    assert len(said) == 1 and "quide[deploy]" in said[0] and "`quide run exp2`" in said[0]
+def test_without_records_there_is_nothing_but_the_command():
+    assert arithmetic.table(conditions()).empty
+    assert arithmetic.claims(conditions()) == arithmetic.facts(conditions()) == []
+    assert not arithmetic.faster_than_simulated(conditions())
+    command = arithmetic.absent("quide run exp2").command
+    assert "quide[deploy]" in command and command.endswith("quide run exp2")
 
 
 def test_latencies_are_told_against_both_libraries():
@@ -57,20 +60,20 @@ def test_latencies_are_told_against_both_libraries():
     assert IMAGES == 400  # what the interval is over
 
 
-def test_the_sentence_has_the_ratios_and_what_they_do_to_the_index(said):
+def test_the_facts_are_the_ratios_and_what_they_do_to_the_index():
     save()
-    arithmetic.say(conditions())
-    assert "1.20 times as long" in said[0] and "in integers 0.50 times" in said[0] and "-0.50 pp" in said[0]
-    assert "3.83 times as good" in said[0]  # 4 log2(51) / log2(61)
-    assert "4.88 times in integers" in said[0]  # 4 log2(41) / log2(21)
-    assert "noisy" not in said[0] and "one of its simulation" in said[1]
+    (facts,) = arithmetic.facts(conditions())
+    assert (facts["simulated"], facts["integers"], facts["change"]) == pytest.approx((1.2, 0.5, -0.5))
+    assert facts["gain_simulated"] == pytest.approx(4 * np.log2(51) / np.log2(61))
+    assert facts["gain_integers"] == pytest.approx(4 * np.log2(41) / np.log2(21))
+    assert facts["noise"] == "" and arithmetic.faster_than_simulated(conditions())
 
 
 @pytest.mark.parametrize("medians", [{INTEGER: 45.0}, {SIMULATED: 49.0}])
-def test_no_conclusion_is_drawn_that_the_numbers_do_not_bear(medians, said):
+def test_no_conclusion_is_drawn_that_the_numbers_do_not_bear(medians):
     save(medians=medians, reasons=["others"], noisy=True)
-    arithmetic.say(conditions())
-    assert len(said) == 1 and said[0].endswith("The timings are noisy: others.")
+    assert not arithmetic.faster_than_simulated(conditions())
+    assert "others" in arithmetic.facts(conditions())[0]["noise"]
 
 
 def test_claims_give_evidence_and_no_verdict():
@@ -86,7 +89,7 @@ def test_the_figure_shows_each_network_with_its_numbers():
     figure, name, caption, alt = arithmetic.figure(conditions())
     assert name == "fig-exp2-arithmetic" and "a CPU" not in caption and "threads" in caption
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["ResNet-18", "ResNet-20"]
-    assert f"ResNet-20, {TORCH}: 1.00" in alt and f"{INTEGER}: 0.40" in alt
+    assert f"ResNet-20: {TORCH} 1.00" in alt and f"{INTEGER} 0.40" in alt
 
 
 def test_the_record_with_most_passes_is_shown_and_a_stale_one_is_said(monkeypatch):

@@ -1,0 +1,122 @@
+"""Real 8-bit arithmetic beside simulated, as pages show it: what of a latency is quantization, and what its mimicry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from quide import metric
+from quide.experiments import deployed, records, runs
+from quide.experiments.deployed import CONFIGURATIONS, INTEGER, RUNTIME, SIMULATED, TORCH
+from quide.stats import Hits
+from quidebook import report
+from quidebook.evidence.conditions import Condition
+from quidebook.report import UNKNOWN, Absent, number, tabled
+from quidebook.shared import table1
+from quidebook.verdicts import UNDECIDED
+
+
+def measured(found: Sequence[Condition]) -> dict[str, records.Record]:
+    """The record of each condition's network, by the network's name; of several the one with most passes."""
+    known = {}
+    for condition in found:
+        profile = "paper" if condition.measured is None else condition.profile
+        collected = records.collect(deployed.KIND, profile, condition.model, condition.dataset)
+        if collected:
+            best = max(collected, key=lambda record: record.spec.details["passes"])
+            records.warn_if_stale(best, deployed.run(runs.Case(best.spec.model, best.spec.dataset, 0, profile)).code)
+            known[condition.network] = best
+    return known
+
+
+def absent(command: str) -> Absent:
+    """Where nothing was measured: what measures it, given the command that runs the experiment."""
+    return Absent("real 8-bit arithmetic", f"pip install 'quide[deploy]' && {command}")
+
+
+def ratio(record: records.Record, name: str, over: str) -> float:
+    """Median latency of a configuration over that of another."""
+    return table1.ratio(record, name, over)[0]
+
+
+@tabled
+def table(found: Sequence[Condition]) -> Iterator[dict]:
+    """Latency of each configuration, over 32 bits in PyTorch and in the same library; accuracy and size of those of
+    ONNX Runtime."""
+    for network, record in measured(found).items():
+        values = record.values
+        for name in CONFIGURATIONS:
+            middle, low, high = table1.ratio(record, name, TORCH)
+            hits, size = values["correct"].get(name), values["bytes"].get(name)
+            yield {
+                "network": network,
+                "bits, library": name,
+                "median (ms)": number(values["latencies"][name]["median_ms"], 2),
+                "of 32 bits, PyTorch": f"{middle:.2f} ({low:.2f} to {high:.2f})",
+                "of 32 bits, same library": number(
+                    ratio(record, name, RUNTIME if name in (RUNTIME, INTEGER) else TORCH), 2
+                ),
+                "P (%)": report.with_interval(Hits.unpacked(hits).interval(), 100) if hits else UNKNOWN,
+                "MB": f"{size / 1e6:.1f}" if size else UNKNOWN,
+            }
+
+
+def figure(found: Sequence[Condition]) -> tuple:
+    """Latency of 8 bits, simulated and in integers, over 32 bits."""
+    drawn, (axis,) = report.panels(width=7, height=2.6)
+    known = measured(found)
+    ratios = {
+        network: [table1.ratio(record, name, TORCH) for name in CONFIGURATIONS] for network, record in known.items()
+    }
+    alt = table1.draw_ratios(axis, ratios, CONFIGURATIONS, "32 bits in PyTorch")
+    environment = next(iter(known.values())).spec.details["environment"]
+    caption = (
+        "Real 8-bit arithmetic beside simulated: latency relative to 32 bits in PyTorch (dashed), median and 10th to "
+        f"90th percentile ({environment['device_name']}, {environment['threads']} threads)."
+    )
+    return drawn, f"fig-{found[0].page}-arithmetic", caption, alt
+
+
+def facts(found: Sequence[Condition]) -> list[dict[str, object]]:
+    """What is slower and what is faster, of each network that was measured.
+
+    Keys: network; latency of 8 bits over that of 32 in the same library, ``simulated`` and ``integers``; ``change`` of
+    the accuracy (pp) and ``agreement``, the share of images in the same class; I of 8 bits over that of 32, both
+    at the accuracy of 32, ``gain_simulated`` and ``gain_integers``; ``noise`` in words.
+    """
+    return [
+        {
+            "network": network,
+            "simulated": ratio(record, SIMULATED, TORCH),
+            "integers": ratio(record, INTEGER, RUNTIME),
+            "change": 100 * (record.values["accuracy"][INTEGER] - record.values["accuracy"][RUNTIME]),
+            "agreement": record.values["agreement"],
+            "gain_simulated": _gain(record, SIMULATED, TORCH),
+            "gain_integers": _gain(record, INTEGER, RUNTIME),
+            "noise": report.noise(record.values["reasons"]),
+        }
+        for network, record in measured(found).items()
+    ]
+
+
+def faster_than_simulated(found: Sequence[Condition]) -> bool:
+    """Whether every network measured is slower at 8 bits than at 32 when simulated, and faster in integers."""
+    known = facts(found)
+    return bool(known) and all(one["integers"] < 1 < one["simulated"] for one in known)
+
+
+def _gain(record: records.Record, narrow: str, wide: str) -> float:
+    narrow_ms, wide_ms = (record.values["latencies"][name]["median_ms"] for name in (narrow, wide))
+    eight = metric.intelligence_index(metric.compression_ratio(8), 1.0, narrow_ms)
+    return eight / metric.intelligence_index(1.0, 1.0, wide_ms)
+
+
+def claims(found: Sequence[Condition]) -> list[tuple[str, str, str]]:
+    """What the paper does not ask, with evidence: whether 8 bits are slower than 32 where nothing is simulated."""
+    return [
+        (
+            f"(not asked) {one['network']}: slower at 8 bits in real 8-bit arithmetic too",
+            UNDECIDED,
+            f"{one['integers']:.2f} times full precision in the same library, simulated {one['simulated']:.2f}",
+        )
+        for one in facts(found)
+    ]
