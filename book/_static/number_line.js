@@ -1,5 +1,5 @@
 // The number line of the primer: draws a quantizer's levels and what becomes of a value whenever a control moves. The
-// grids are those of quide/ptq.py, and a test compares them. On a page without the controls this file does nothing.
+// grids are those of quide/ptq/grid.py, and a test compares them. On a page without the controls this file does nothing.
 "use strict";
 
 const numberLine = (() => {

@@ -6,19 +6,25 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import nn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from quide import evaluate, ptq, stats
-from quide.data.datasets import ImageSet
+from quide import ptq
 from quide.experiments import runs
 from quide.experiments.profiles import PROFILES
-from quide.ptq.ranges import Statistics, weight_range
+from quide.stats import Hits
 from quidebook import report
 from quidebook.evidence.conditions import NAMES
+
+if TYPE_CHECKING:  # torch computes what is shown, and is loaded when that is asked for
+    import torch
+    from torch import nn
+
+    from quide.data.datasets import ImageSet
 
 MODEL, SEED = "simplecnn", 0  # the network whose weights travel with the checkout
 SHOWN = 32  # calibration images whose activations are drawn
@@ -46,6 +52,10 @@ class Example:
     tested: ImageSet
     activations: dict[str, torch.Tensor]
 
+    def weight(self, layer: str) -> torch.Tensor:
+        """Of a layer, as trained."""
+        return self.network.get_submodule(layer).weight.detach()
+
 
 def example(dataset: str, profile: str) -> Example:
     """The embedded network of a data set; only the smoke profile limits the test images.
@@ -60,18 +70,19 @@ def example(dataset: str, profile: str) -> Example:
     return Example(f"SimpleCNN on {NAMES[dataset]}", network, calibration, runs.test_images(case), activations)
 
 
-@torch.inference_mode()
 def _outputs(network: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """What each conv and linear layer returns, flat; cloned, since the ReLU behind overwrites it."""
+    import torch
+
     found = {}
 
     def keep(name: str):
         return lambda _, __, output: found.update({name: output.clone().flatten()})
 
-    handles = [
-        network.get_submodule(name).register_forward_hook(keep(name)) for name in ptq.quantizable_layers(network)
-    ]
-    network(images)
+    layers = {name: network.get_submodule(name) for name in ptq.quantizable_layers(network)}
+    handles = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
+    with torch.inference_mode():
+        network(images)
     for handle in handles:
         handle.remove()
     return found
@@ -86,10 +97,12 @@ def signal_to_noise(values: torch.Tensor, rounded: torch.Tensor) -> float:
 # --- the grid --------------------------------------------------------------------------------------------------------
 
 
-def figure_grid(bits: int) -> tuple:
+def figure_grid(bits: int) -> tuple[Figure, str]:
     """A quantizer for the range −1 to 1: what it makes of a value, and the error."""
+    import torch
+
     values = torch.linspace(-1.5, 1.5, 1501)
-    grid = ptq.symmetric_grid(torch.tensor(-1.0), torch.tensor(1.0), bits)
+    grid = ptq.symmetric_grid(values.new_tensor(-1.0), values.new_tensor(1.0), bits)
     stored, step = ptq.fake_quantize(values, grid), float(grid.scale)
     figure, (left, right) = report.panels(2, height=3)
     left.plot(values, values, color=report.GREY, linestyle="--", label="value itself")
@@ -102,16 +115,11 @@ def figure_grid(bits: int) -> tuple:
     right.legend()
     error = (stored - values).abs()
     inside = float(error[values.abs() <= 1].max())
-    caption = (
-        f"A symmetric quantizer of {bits} bits over the range −1 to 1. Left: each value is stored as the nearest "
-        f"level. Right: within the range the error stays below half a step, {step / 2:.3f}; beyond, it grows without "
-        "limit."
-    )
     alt = (
         f"Left, a staircase of {grid.high - grid.low + 1} steps around a diagonal, flat beyond −1 and 1. Right, a "
         f"sawtooth that reaches {inside:.3f} within the range and {float(error.max()):.2f} at the ends of the axis."
     )
-    return figure, "fig-primer-grid", caption, alt
+    return figure, alt
 
 
 # --- clipping against rounding ---------------------------------------------------------------------------------------
@@ -128,14 +136,14 @@ def clipping_errors(values: torch.Tensor, bits: int, shares: Sequence[float]) ->
         reach = largest * share
         error = (ptq.fake_quantize(values, ptq.symmetric_grid(-reach, reach, bits)) - values).square()
         outside = values.abs() > reach
-        parts = [float(error[where].sum(dtype=torch.float64)) / len(values) / power for where in (~outside, outside)]
+        parts = [float(error[where].double().sum()) / len(values) / power for where in (~outside, outside)]
         rows.append((*parts, sum(parts)))
     return pd.DataFrame(rows, index=pd.Index(shares, name="share"), columns=["rounding", "clipping", "total"])
 
 
-def figure_clipping(shown: Example, bits: int) -> tuple:
+def figure_clipping(shown: Example, bits: int) -> tuple[Figure, str]:
     """Both errors over the range of the grid, at the page's width and at 8 bits, and what three observers choose."""
-    weight = shown.network.get_submodule(SECOND).weight.detach()
+    weight = shown.weight(SECOND)
     shares = np.linspace(0.05, 1, 39).tolist()
     widths = sorted({bits, 8})
     figure, axes = report.panels(len(widths), height=3.3)
@@ -158,16 +166,14 @@ def figure_clipping(shown: Example, bits: int) -> tuple:
             f"the range, and {errors.total.iloc[-1]:.2g} at the full range"
         )
     axes[-1].legend(fontsize=8)
-    caption = (
-        f"Errors of rounding and of clipping by the range of the grid, {SECOND} weights of {shown.name}, and the "
-        "ranges that three observers choose."
-    )
     alt = f"Rounding error rises with the range, clipping error falls: {'; '.join(words)}."
-    return figure, "fig-primer-clipping", caption, alt
+    return figure, alt
 
 
 def observers(weight: torch.Tensor, bits: int) -> dict[str, float]:
     """Share of the full range that each rule of :mod:`quide.ptq.ranges` gives the grid of a weight tensor."""
+    from quide.ptq.ranges import weight_range
+
     full = float(weight.abs().max())
     rules = {"min-max": "minmax", "percentile": "percentile", "least squares": "mse"}
     return {
@@ -179,7 +185,7 @@ def observers(weight: torch.Tensor, bits: int) -> dict[str, float]:
 # --- zero point ------------------------------------------------------------------------------------------------------
 
 
-def figure_zero_point(shown: Example, bits: int) -> tuple:
+def figure_zero_point(shown: Example, bits: int) -> tuple[Figure, str]:
     """Activations after the first ReLU, under the levels of a symmetric and of an affine grid."""
     values = shown.activations[FIRST].relu()
     low, high = values.min(), values.max()
@@ -187,23 +193,23 @@ def figure_zero_point(shown: Example, bits: int) -> tuple:
     figure, axes = report.panels(1, 2, height=4.2, sharex=True)
     words = []
     for axis, (name, grid) in zip(axes, grids.items(), strict=True):
-        levels = (np.arange(grid.low, grid.high + 1) - grid.zero_point) * float(grid.scale)
+        levels = _draw_levels(axis, values, grid)
         used = int((levels >= 0).sum())
-        axis.hist(values.numpy(), bins=80, color=LIGHT, log=True)
-        for level in levels:
-            axis.axvline(
-                level, color=report.BLUE if level >= 0 else report.ORANGE, linestyle="-" if level >= 0 else ":"
-            )
         noise = signal_to_noise(values, ptq.fake_quantize(values, grid))
         axis.set(title=f"{name}: {used} of {len(levels)} levels are of use", ylabel="values")
         words.append(f"{name}, zero point {grid.zero_point}: {used} of {len(levels)} levels of use, {noise:.1f} dB")
     axes[-1].set(xlabel=f"{FIRST} after its ReLU")
-    caption = (
-        f"Levels of two grids of {bits} bits over the same activations ({FIRST} after its ReLU, {shown.name}). Dotted: "
-        "levels below zero, where no value is."
-    )
     alt = f"Two histograms of values from {float(low):.1f} to {float(high):.1f}. {'; '.join(words)}."
-    return figure, "fig-primer-zero", caption, alt
+    return figure, alt
+
+
+def _draw_levels(axis: Axes, values: torch.Tensor, grid: ptq.Grid) -> np.ndarray:
+    """A histogram, and the levels of a grid over it, those below zero dotted; the levels."""
+    levels = (np.arange(grid.low, grid.high + 1) - grid.zero_point) * float(grid.scale)
+    axis.hist(values.numpy(), bins=80, color=LIGHT, log=True)
+    for level in levels:
+        axis.axvline(level, color=report.ORANGE if level < 0 else report.BLUE, linestyle=":" if level < 0 else "-")
+    return levels
 
 
 # --- before or after the ReLU ----------------------------------------------------------------------------------------
@@ -220,16 +226,13 @@ def site_noise(values: torch.Tensor, widths: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows, index=pd.Index(widths, name="bits"), columns=["before", "after"])
 
 
-def figure_sites(shown: Example, bits: int) -> tuple:
+def figure_sites(shown: Example, bits: int) -> tuple[Figure, str]:
     """Where the levels go when the quantizer sits before the ReLU, and what that costs behind it."""
     values = shown.activations[FIRST]
     grid = ptq.affine_grid(values.min(), values.max(), bits)
-    levels = (np.arange(grid.low, grid.high + 1) - grid.zero_point) * float(grid.scale)
-    lost = int((levels < 0).sum())
     figure, (left, right) = report.panels(2, height=3.2)
-    left.hist(values.numpy(), bins=80, color=LIGHT, log=True)
-    for level in levels:
-        left.axvline(level, color=report.ORANGE if level < 0 else report.BLUE, linestyle=":" if level < 0 else "-")
+    levels = _draw_levels(left, values, grid)
+    lost = int((levels < 0).sum())
     left.set(title=f"{lost} of {len(levels)} levels are lost", xlabel=f"{FIRST} before its ReLU", ylabel="values")
     found = site_noise(values, range(2, 9))
     right.plot(found.index, found.before, "o--", color=report.ORANGE, label="rounded before")
@@ -237,25 +240,18 @@ def figure_sites(shown: Example, bits: int) -> tuple:
     right.set(title="behind the ReLU", xlabel="bits", ylabel="signal to noise (dB)")
     right.legend()
     gain = found.after - found.before
-    caption = (
-        f"Left: levels of {bits} bits over {FIRST}'s output; the ReLU behind makes zeros of the dotted ones. Right: "
-        f"signal to noise of what the ReLU passes on, with the quantizer before it and after it ({shown.name})."
-    )
     alt = (
         f"Left, a histogram with {len(levels)} levels, {lost} of them below zero. Right, two rising lines: after the "
         f"ReLU is better at every width, by {gain.min():.1f} to {gain.max():.1f} dB."
     )
-    return figure, "fig-primer-sites", caption, alt
+    return figure, alt
 
 
-def say_sites(shown: Example, bits: int) -> None:
-    """What the site is worth at the page's width, in bits."""
+def site_gain(shown: Example, bits: int) -> dict[str, float]:
+    """What the site is worth at a width, in ``gain`` (dB) and ``worth`` (bits)."""
     found = site_noise(shown.activations[FIRST], [bits]).iloc[0]
     gain = found.after - found.before
-    report.say(
-        f"At {bits} bits moving the quantizer behind the ReLU gains {gain:.1f} dB, as much as {gain / DB_A_BIT:.2f} "
-        "bits."
-    )
+    return {"bits": bits, "gain": gain, "worth": gain / DB_A_BIT}
 
 
 # --- a tensor or a channel -------------------------------------------------------------------------------------------
@@ -276,41 +272,34 @@ def channel_noise(weight: torch.Tensor, bits: int) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("largest", ascending=False, ignore_index=True)
 
 
-def figure_channels(shown: Example, bits: int) -> tuple:
+def figure_channels(shown: Example, bits: int) -> tuple[Figure, str]:
     """Ranges of the first layer's channels, and how well each is represented."""
-    found = channel_noise(shown.network.get_submodule(FIRST).weight.detach(), bits)
+    found = channel_noise(shown.weight(FIRST), bits)
     places = np.arange(1, len(found) + 1)
     figure, (left, right) = report.panels(2, height=3.2)
     left.bar(places, found.largest, color=report.BLUE)
     left.axhline(found.largest.max(), color=report.ORANGE, linestyle="--", label="range of the tensor")
     left.set(xlabel="channel, by its range", ylabel="largest weight", ylim=(0, 1.25 * found.largest.max()))
     left.legend(loc="upper right")
-    right.plot(places, found.tensor, "o", color=report.ORANGE, label="one range a tensor")
-    right.plot(places, found.channel, "s", color=report.BLUE, markerfacecolor="none", label="one range a channel")
+    right.plot(places, found.tensor, "o", color=report.ORANGE, label="one range per tensor")
+    right.plot(places, found.channel, "s", color=report.BLUE, markerfacecolor="none", label="one range per channel")
     right.set(xlabel="channel, by its range", ylabel="signal to noise (dB)")
     right.margins(y=0.25)
     right.legend(fontsize=8, loc="upper left")
     ratio = found.largest.max() / found.largest.min()
     worst = found.iloc[-1]
-    caption = (
-        f"{FIRST} weights of {shown.name} at {bits} bits. Left: the largest weight of each output channel. Right: "
-        "signal to noise of each channel with one range for all and with one of its own."
-    )
     alt = (
         f"{len(found)} bars, the largest {ratio:.1f} times the smallest. The channel of the smallest weights has "
         f"{worst.tensor:.1f} dB with the tensor's range and {worst.channel:.1f} dB with its own."
     )
-    return figure, "fig-primer-channels", caption, alt
+    return figure, alt
 
 
-def say_channels(shown: Example, bits: int) -> None:
+def channel_gains(shown: Example, bits: int) -> dict[str, object]:
     """How much the channels of each layer gain from a range of their own: medians, as some units are all but dead."""
-    parts = []
-    for layer in ptq.quantizable_layers(shown.network):
-        found = channel_noise(shown.network.get_submodule(layer).weight.detach(), bits)
-        gain = found.channel - found.tensor
-        parts.append(f"{layer} {gain.median():.1f} dB")
-    report.say(f"Median gain of a channel by layer, at {bits} bits: {', '.join(parts)}.")
+    found = {layer: channel_noise(shown.weight(layer), bits) for layer in ptq.quantizable_layers(shown.network)}
+    gains = {layer: (each.channel - each.tensor).median() for layer, each in found.items()}
+    return {"bits": bits, "gains": ", ".join(f"{layer} {gain:.1f} dB" for layer, gain in gains.items())}
 
 
 # --- signal to noise by width ----------------------------------------------------------------------------------------
@@ -320,61 +309,47 @@ def noise_by_width(shown: Example, widths: Sequence[int] = range(2, 13)) -> pd.D
     """Signal to noise (dB), one row a width: weights and outputs of each layer, quantized as by :data:`quide.PAPER`."""
     columns = {}
     for layer in ptq.quantizable_layers(shown.network):
-        weight, values = shown.network.get_submodule(layer).weight.detach(), shown.activations[layer]
-        seen = Statistics()
-        seen.see_extremes(values)
-        columns[f"{layer} weights"] = [
-            signal_to_noise(weight, ptq.quantized_weight(weight, bits, ptq.PAPER)) for bits in widths
-        ]
-        columns[f"{layer} outputs"] = [
-            signal_to_noise(values, ptq.fake_quantize(values, ptq.affine_grid(seen.minimum, seen.maximum, bits)))
-            for bits in widths
-        ]
+        weight, values = shown.weight(layer), shown.activations[layer]
+        low, high = values.min(), values.max()
+        rounded = [ptq.quantized_weight(weight, bits, ptq.PAPER) for bits in widths]
+        columns[f"{layer} weights"] = [signal_to_noise(weight, each) for each in rounded]
+        rounded = [ptq.fake_quantize(values, ptq.affine_grid(low, high, bits)) for bits in widths]
+        columns[f"{layer} outputs"] = [signal_to_noise(values, each) for each in rounded]
     return pd.DataFrame(columns, index=pd.Index(widths, name="bits"))
 
 
-def figure_bits(shown: Example, found: pd.DataFrame) -> tuple:
+def figure_bits(shown: Example, found: pd.DataFrame) -> tuple[Figure, str]:
     """Signal to noise of every layer by width (:func:`noise_by_width`), beside the slope of the rule of thumb."""
     figure, (left, right) = report.panels(2, height=3.4, sharey=True)
     for axis, kind in ((left, "weights"), (right, "outputs")):
-        for layer, marker, color in zip(
-            ptq.quantizable_layers(shown.network), "osD^", (report.BLUE, report.ORANGE, report.GREEN, report.PURPLE),
-            strict=True,
-        ):  # fmt: skip
+        colours = (report.BLUE, report.ORANGE, report.GREEN, report.PURPLE)
+        for layer, marker, color in zip(ptq.quantizable_layers(shown.network), "osD^", colours, strict=True):
             axis.plot(found.index, found[f"{layer} {kind}"], marker, color=color, linestyle="-", label=layer)
         middle = found.filter(like=kind).loc[8].mean()
-        axis.plot(
-            found.index, middle + DB_A_BIT * (found.index - 8), color="black", linestyle="--", label="6 dB a bit"
-        )  # fmt: skip
+        rule = middle + DB_A_BIT * (found.index - 8)
+        axis.plot(found.index, rule, color="black", linestyle="--", label="6 dB per bit")
         axis.set(title=kind, xlabel="bits")
     left.set_ylabel("signal to noise (dB)")
     right.legend(fontsize=8)
     slopes = _slopes(found)
-    caption = (
-        f"Signal to noise of weights and layer outputs by bit-width, min-max ranges a tensor ({shown.name}). Dashed: "
-        f"the rule of {DB_A_BIT:.2f} dB a bit."
-    )
     alt = (
         f"Straight lines, nearly parallel to the dashed one: from 4 to 12 bits they rise by {slopes.min():.2f} to "
-        f"{slopes.max():.2f} dB a bit. At 4 bits they lie between {found.loc[4].min():.0f} and "
+        f"{slopes.max():.2f} dB per bit. At 4 bits they lie between {found.loc[4].min():.0f} and "
         f"{found.loc[4].max():.0f} dB, at 8 bits between {found.loc[8].min():.0f} and {found.loc[8].max():.0f}."
     )
-    return figure, "fig-primer-bits", caption, alt
+    return figure, alt
 
 
-def say_bits(found: pd.DataFrame) -> None:
-    """The measured slope, and what is left of the signal at three widths."""
-    slopes = _slopes(found)
+def slopes(found: pd.DataFrame) -> dict[str, float]:
+    """The ``least`` and ``most`` dB per bit, and the error as a share of the signal (root mean squares, median over
+    weights and outputs) at 8, 4 and 2 bits."""
+    measured = _slopes(found)
     noise = 10 ** (-found.loc[[8, 4, 2]].median(axis=1) / 20)
-    report.say(
-        f"Measured from 4 to 12 bits: {slopes.min():.2f} to {slopes.max():.2f} dB a bit. In the median over weights "
-        f"and outputs, the error is {report.percent(noise[8], 1)} of the signal at 8 bits, "
-        f"{report.percent(noise[4], 0)} at 4 and {report.percent(noise[2], 0)} at 2 (root mean squares)."
-    )
+    return {"least": measured.min(), "most": measured.max()} | {f"noise_{bits}": noise[bits] for bits in (8, 4, 2)}
 
 
 def _slopes(found: pd.DataFrame) -> pd.Series:
-    """Mean rise a bit of each column, from 4 to 12 bits."""
+    """Mean rise per bit of each column, from 4 to 12 bits."""
     return (found.loc[12] - found.loc[4]) / (12 - 4)
 
 
@@ -386,6 +361,9 @@ def folded(shown: Example) -> tuple[torch.Tensor, torch.Tensor, float]:
 
     The network has none; here one is put behind its first layer, and learns that layer's statistics on real images.
     """
+    import torch
+    from torch import nn
+
     layer = copy.deepcopy(shown.network.get_submodule(FIRST))
     norm = nn.BatchNorm2d(layer.out_channels, momentum=None)  # a plain average over the images shown
     images = shown.calibration[:SHOWN]
@@ -399,7 +377,7 @@ def folded(shown: Example) -> tuple[torch.Tensor, torch.Tensor, float]:
     return layer.weight.detach(), after, difference
 
 
-def figure_folding(shown: Example) -> tuple:
+def figure_folding(shown: Example) -> tuple[Figure, str]:
     """Ranges of the channels before and after folding."""
     before, after, _ = folded(shown)
     ranges = [weight.flatten(1).abs().amax(1).sort(descending=True).values.numpy() for weight in (before, after)]
@@ -411,22 +389,21 @@ def figure_folding(shown: Example) -> tuple:
         axis.bar(range(1, len(largest) + 1), largest, color=color, hatch=hatch, edgecolor="white")
         axis.set(title=title, xlabel="channel, by its range", ylabel="largest weight")
         words.append(f"{title} the largest is {float(largest[0] / largest[-1]):.0f} times the smallest")
-    caption = (
-        f"Largest weight of each output channel of {FIRST} ({shown.name}), before and after a batch norm that learnt "
-        "its statistics on real images is folded into it."
-    )
-    return figure, "fig-primer-folding", caption, f"Bars by channel, sorted: {'; '.join(words)}."
+    return figure, f"Bars by channel, sorted: {'; '.join(words)}."
 
 
-def say_folding(shown: Example, bits: int) -> None:
-    """That folding changes no result, and what it does to rounding."""
+def folding(shown: Example, bits: int) -> dict[str, float]:
+    """By how much the folded layer's results ``differ`` at most, and mean dB of a channel ``before`` and ``after``
+    folding with one range per tensor, and after it with one per ``channel``."""
     before, after, difference = folded(shown)
     noise = [channel_noise(weight, bits).mean() for weight in (before, after)]
-    report.say(
-        f"The folded layer returns the same to within {difference:.0e}. At {bits} bits with one range a tensor, a "
-        f"channel has {noise[0].tensor:.1f} dB on average before folding and {noise[1].tensor:.1f} dB after it; with "
-        f"one range a channel it has {noise[1].channel:.1f} dB."
-    )
+    return {
+        "bits": bits,
+        "differ": difference,
+        "before": noise[0].tensor,
+        "after": noise[1].tensor,
+        "channel": noise[1].channel,
+    }
 
 
 # --- weights alone ---------------------------------------------------------------------------------------------------
@@ -443,6 +420,8 @@ def weight_only(network: nn.Module, bits: int) -> nn.Module:
 
 def weight_only_table(shown: Example) -> pd.DataFrame:
     """Accuracy by width with weights and activations rounded, and with weights alone (percent, 95 % Wilson)."""
+    from quide import evaluate
+
     prepared = ptq.prepare(shown.network, shown.calibration)
     networks = [("32", shown.network, shown.network)]
     networks += [(str(bits), prepared.at(bits), weight_only(shown.network, bits)) for bits in WIDTHS]
@@ -450,7 +429,7 @@ def weight_only_table(shown: Example) -> pd.DataFrame:
     for name, both, weights in networks:
         row = {"bits": name}
         for title, network in (("weights and activations", both), ("weights alone", weights)):
-            hits = evaluate.correct(network, shown.tested)
-            row[title] = report.with_interval(stats.wilson_interval(int(hits.sum()), len(hits)), 100, 1)
+            hits = Hits(evaluate.correct(network, shown.tested).numpy())
+            row[title] = report.with_interval(hits.interval(), 100, 1)
         rows.append(row)
     return pd.DataFrame(rows)
