@@ -245,8 +245,7 @@ def _genetic(
     prepared: ptq.Prepared, choices: Sequence[int], population: int, generations: int, case: Case, reference: float
 ) -> dict[Configuration, np.ndarray]:
     """What the genetic search evaluates, and the uniform widths; fitness is I' at equal latency."""
-    facts = paper.conditions().loc[CONDITION]
-    threshold = metric.accuracy_threshold(reference, float(facts["tolerance"]), int(facts["num_classes"]))
+    threshold = paper.threshold(CONDITION, reference)
     length = len(ptq.stages(case.network))
     hits = {(width,) * length: _correct(prepared, (width,) * length, case) for width in choices}
 

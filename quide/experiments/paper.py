@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from quide import _paths, metric
 
@@ -30,6 +32,16 @@ def conditions() -> pd.DataFrame:
         table["full_precision_accuracy"], table["tolerance"], table["num_classes"]
     )
     return table
+
+
+def threshold(condition: str, full_precision_accuracy: ArrayLike) -> Any:
+    """Threshold of Eq. 4 with the paper's tolerance and number of classes, from an accuracy in [0, 1] measured here.
+
+    Raises:
+        KeyError: no such condition.
+    """
+    facts = conditions().loc[condition]
+    return metric.accuracy_threshold(full_precision_accuracy, float(facts["tolerance"]), int(facts["num_classes"]))
 
 
 def numbers() -> pd.DataFrame:

@@ -515,3 +515,11 @@ def test_data_that_do_not_parse_are_named(text, tmp_path, monkeypatch):
     file.write_text(text)
     with pytest.raises(ValueError, match=r"numbers\.csv does not parse"):
         paper.numbers()
+
+
+def test_threshold_is_equation_4_with_the_papers_tolerance_and_classes():
+    assert paper.threshold("cifar100-simplecnn", 0.66) == metric.accuracy_threshold(
+        0.66, paper.conditions().loc["cifar100-simplecnn", "tolerance"], 100
+    )
+    with pytest.raises(KeyError, match="cifar1000"):
+        paper.threshold("cifar1000-simplecnn", 0.66)

@@ -1,0 +1,44 @@
+"""Which of the records there are a table or a sentence is made from; nothing is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from quide.experiments import records, staleness
+from quide.experiments.records import Record
+
+
+def best(
+    kind: str,
+    worth: Callable[[Record], Any],
+    *,
+    profiles: Iterable[str] = ("paper",),
+    model: str | None = None,
+    dataset: str | None = None,
+    where: Callable[[Record], bool] = lambda record: True,
+) -> Record | None:
+    """The record of highest worth at the first of the profiles that has any; None without records.
+
+    Args:
+        kind, model, dataset: what to look for, see :func:`quide.experiments.records.collect`.
+        worth: what records are compared by, such as their number of images; the first of equals is taken.
+        profiles: in order of preference.
+        where: which records are taken into account.
+
+    A record that other code made is taken with a :class:`quide.experiments.records.StaleRecordWarning`.
+    """
+    for profile in profiles:
+        if there := [record for record in records.collect(kind, profile, model, dataset) if where(record)]:
+            return _said(max(there, key=worth))
+    return None
+
+
+def known(kind: str, profile: str = "paper", model: str | None = None, dataset: str | None = None) -> list[Record]:
+    """All records that match, in the order of :func:`quide.experiments.records.collect`; warns as :func:`best`."""
+    return [_said(record) for record in records.collect(kind, profile, model, dataset)]
+
+
+def _said(record: Record) -> Record:
+    records.warn_if_stale(record, staleness.code(record.spec))
+    return record
