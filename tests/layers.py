@@ -10,7 +10,7 @@ FLOORS = {
     "quide": 9,  # the names of the package itself, which are imported on first use
     "quide._lazy": 0,
     "quide._paths": 0,
-    "quide._check": 0,
+    "quide._check": -1,
     "quide.metric": 0,
     "quide.stats": 0.5,
     "quide.search": 0.5,

@@ -77,9 +77,11 @@ class FakeQuantize(nn.Module):
 
     def __init__(self, grid: Grid, rounding: str, relu: bool = False, inplace: bool = False):
         super().__init__()
-        self.register_buffer("scale", grid.scale, persistent=False)
+        self.register_buffer("scale", grid.scale)
+        self.register_buffer("levels", torch.tensor([grid.zero_point, grid.low, grid.high]))
         self.zero_point, self.low, self.high = grid.zero_point, grid.low, grid.high
         self.rounding, self.relu, self.inplace = rounding, relu, inplace
+        self.register_load_state_dict_post_hook(_read_levels)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         low = self.zero_point if self.relu else self.low
@@ -91,12 +93,18 @@ class FakeQuantize(nn.Module):
         return f"scale={self.scale:.4g}, zero_point={self.zero_point}, levels={levels}, relu={self.relu}"
 
 
+def _read_levels(quantizer: FakeQuantize, _: object) -> None:
+    """As Python integers, which arithmetic on images is faster with."""
+    quantizer.zero_point, quantizer.low, quantizer.high = quantizer.levels.tolist()
+
+
 class HalfPrecision(nn.Module):
     """A network cast to float16 that takes and returns float32."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model.half()
+        self.meta = model.meta
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.model(images.half()).float()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import fx, nn
@@ -19,6 +19,8 @@ from quide.ptq.grid import FakeQuantize, Grid, HalfPrecision, affine_grid, fake_
 from quide.ptq.layers import quantizable_layers
 from quide.ptq.ranges import Statistics, weight_range
 from quide.ptq.scheme import FULL_PRECISION, HALF_PRECISION, PAPER, Scheme
+
+META = "quide"
 
 
 def quantize(
@@ -76,6 +78,21 @@ def _check_layers(model: nn.Module, layers: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """How a network was quantized: in :data:`META` of its ``meta``.
+
+    ``weight_scales`` and ``quantizers``, the name of the module that rounds its activations, are by layer.
+    """
+
+    layers: tuple[str, ...]
+    bits: tuple
+    scheme: Scheme
+    commute: bool
+    weight_scales: dict[str, torch.Tensor] = field(default_factory=dict)
+    quantizers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A traced network with its activation statistics, ready to be quantized at any widths.
 
@@ -95,13 +112,14 @@ class Prepared:
         """
         widths = layer_widths(bits, self.layers)
         model = copy.deepcopy(self.graph)
+        model.meta[META] = Quantization(tuple(self.layers), widths, self.scheme, commute)
         if set(widths) == {HALF_PRECISION} and self.scheme.sixteen_bit == "float16":
             return HalfPrecision(model)
         nodes = graphs.site_nodes(model, self.layers, self.scheme)
         for layer, width in zip(self.layers, widths, strict=True):
             if width == FULL_PRECISION:
                 continue
-            _quantize_weight(model.get_submodule(layer), width, self.scheme)
+            model.meta[META].weight_scales[layer] = _quantize_weight(model.get_submodule(layer), width, self.scheme)
             if layer in nodes:
                 self._insert(model, nodes[layer], layer, width)
         if commute:
@@ -121,6 +139,7 @@ class Prepared:
 
     def _insert(self, model: fx.GraphModule, site: fx.Node, layer: str, width: int) -> None:
         name = f"{layer}_quantizer"  # beside the layer, so that no two layers' quantizers can share a name
+        model.meta[META].quantizers[layer] = name
         model.add_submodule(name, FakeQuantize(self.activation_grid(site.name, width), self.scheme.rounding))
         if self.scheme.activation_site == "input":
             # Only this layer sees the rounded values: another reader of the same tensor has a quantizer of its own.
@@ -145,11 +164,19 @@ def quantized_weight(weight: torch.Tensor, bits: int, scheme: Scheme = PAPER) ->
     """The weight tensor ``(out, ...)`` rounded by the scheme; the same tensor at 32 bits."""
     if bits == FULL_PRECISION:
         return weight
+    return fake_quantize(weight, weight_grid(weight, bits, scheme), scheme.rounding)
+
+
+def weight_grid(weight: torch.Tensor, bits: int, scheme: Scheme = PAPER) -> Grid:
+    """The grid of a weight tensor ``(out, ...)``."""
     minimum, maximum = weight_range(weight, scheme.weight_range, bits, scheme.percentile, scheme.weight_per_channel)
-    grid = symmetric_grid(minimum, maximum, bits, restricted=scheme.weight_levels == "restricted")
-    return fake_quantize(weight, grid, scheme.rounding)
+    return symmetric_grid(minimum, maximum, bits, restricted=scheme.weight_levels == "restricted")
 
 
-def _quantize_weight(layer: nn.Module, bits: int, scheme: Scheme) -> None:
+def _quantize_weight(layer: nn.Module, bits: int, scheme: Scheme) -> torch.Tensor:
+    """The scale that the weight was rounded with."""
+    weight = layer.weight.detach()
+    grid = weight_grid(weight, bits, scheme)
     # A new parameter: another layer may share the old one, at another width.
-    layer.weight = nn.Parameter(quantized_weight(layer.weight.detach(), bits, scheme), requires_grad=False)
+    layer.weight = nn.Parameter(fake_quantize(weight, grid, scheme.rounding), requires_grad=False)
+    return grid.scale

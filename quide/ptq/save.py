@@ -1,0 +1,143 @@
+"""A quantized network on disk: tensors, scales and zero points in safetensors, and how it was quantized beside them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import fx, nn
+
+from quide import _paths
+from quide.ptq import graph as graphs
+from quide.ptq.grid import FakeQuantize, HalfPrecision
+from quide.ptq.layers import quantizable_layers
+from quide.ptq.prepared import META, Prepared, Quantization
+from quide.ptq.ranges import Statistics
+from quide.ptq.scheme import Scheme
+
+FORMAT = "quide 1"
+WEIGHT_SCALE = "weight_scale:"  # before the layer's name: a tensor that the network itself does not hold
+
+
+def save(quantized: nn.Module, file: str | Path) -> Path:
+    """Write a network that :func:`quide.quantize` made, whole or not at all.
+
+    The file holds its tensors; for each activation quantizer ``scale`` and ``levels`` (zero point, lowest and highest
+    integer); for each rounded weight its scale, with which it is integers again; and as metadata the widths by layer,
+    the scheme, and what the network computes, node by node.
+
+    Raises:
+        ValueError: the network was not made by :func:`quide.quantize`.
+        OSError: the file cannot be written.
+    """
+    how = getattr(quantized, "meta", {}).get(META)
+    if not isinstance(how, Quantization):
+        raise ValueError(f"quantized must be what quide.quantize returned, got {type(quantized).__name__}")
+    tensors = quantized.state_dict() | {WEIGHT_SCALE + layer: scale for layer, scale in how.weight_scales.items()}
+    metadata = {
+        "format": FORMAT,
+        "layers": list(how.layers),
+        "bits": [asdict(width) if is_dataclass(width) else width for width in how.bits],
+        "scheme": asdict(how.scheme),
+        "commute": how.commute,
+        "nodes": _nodes(quantized),
+        # The layout in memory decides which kernel runs, and so the last bits.
+        "strides": {name: tensor.stride() for name, tensor in tensors.items() if tensor.ndim == 4},
+    }
+    file = Path(file)
+    # Each in memory of its own: layers may share what they read.
+    copies = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    with _paths.atomic(file) as partial:  # one entry, since safetensors writes several in any order
+        save_file(copies, partial, {"quide": json.dumps(metadata)})
+    return file
+
+
+def load(model: nn.Module, file: str | Path) -> nn.Module:
+    """The quantized network that :func:`save` wrote, bit for bit, on the device of ``model``.
+
+    Args:
+        model: a network of the kind that was quantized; what its weights are does not matter, and it is left as it was.
+        file: written by :func:`save`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file was not written by :func:`save`, or the model is not such a network.
+    """
+    file = Path(file)
+    tensors, metadata = _read(file)
+    scheme = Scheme(**metadata["scheme"])
+    layers = quantizable_layers(model)
+    if layers != metadata["layers"]:
+        raise ValueError(_misfit(file, model, f"layers {', '.join(metadata['layers'])}", ", ".join(layers)))
+    traced = graphs.trace(model, scheme.fold_batch_norm)
+    statistics = {node.name: _blank() for node in graphs.site_nodes(traced, layers, scheme).values()}
+    quantized = Prepared(traced, layers, scheme, statistics).at(_widths(metadata["bits"]), metadata["commute"])
+    for ours, theirs in zip(_nodes(quantized), metadata["nodes"], strict=False):
+        if ours != theirs:
+            raise ValueError(_misfit(file, model, theirs, ours))
+    if len(_nodes(quantized)) != len(metadata["nodes"]):
+        raise ValueError(_misfit(file, model, f"{len(metadata['nodes'])} steps", str(len(_nodes(quantized)))))
+    device = next(model.parameters()).device
+    for name, strides in metadata["strides"].items():
+        tensors[name] = torch.empty_strided(tensors[name].shape, strides, dtype=tensors[name].dtype).copy_(
+            tensors[name]
+        )
+    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+    for layer in quantized.meta[META].weight_scales:
+        quantized.meta[META].weight_scales[layer] = tensors.pop(WEIGHT_SCALE + layer)
+    try:
+        quantized.load_state_dict(tensors, assign=True)
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(f"{file} does not fit the model ({' '.join(str(error).split())})") from error
+    return quantized
+
+
+def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    try:
+        with safe_open(file, "pt") as held:
+            metadata = json.loads((held.metadata() or {}).get("quide", "{}"))
+            if metadata.get("format") != FORMAT:
+                raise ValueError(f"{file} was not written by quide.save; give a file that was")
+            return {name: held.get_tensor(name) for name in held.keys()}, metadata  # noqa: SIM118 - not a dictionary
+    except SafetensorError as error:
+        raise ValueError(f"{file} does not parse ({error}); save the network again") from error
+
+
+def _nodes(quantized: nn.Module) -> list[str]:
+    """What the network computes, a line a node: so that a network which only has the same weights is told apart."""
+    model = quantized.model if isinstance(quantized, HalfPrecision) else quantized
+    return [f"{node.name}: {_called(model, node)} of {_given((node.args, node.kwargs))}" for node in model.graph.nodes]
+
+
+def _called(model: fx.GraphModule, node: fx.Node) -> str:
+    if node.op != "call_module":
+        return getattr(node.target, "__name__", str(node.target))
+    module = model.get_submodule(node.target)
+    settings = module.relu if isinstance(module, FakeQuantize) else module.extra_repr()
+    return f"{node.target}, {type(module).__name__}({settings})"
+
+
+def _given(value: Any) -> str:
+    return str(fx.node.map_arg(value, lambda node: f"%{node.name}"))
+
+
+def _blank() -> Statistics:
+    """Of no images: the ranges come from the file."""
+    statistics = Statistics()
+    statistics.minimum = statistics.maximum = 0.0
+    return statistics
+
+
+def _widths(bits: list) -> list:
+    from quide import ptq
+
+    return [ptq.Width(**width) if isinstance(width, dict) else width for width in bits]
+
+
+def _misfit(file: Path, model: nn.Module, wanted: str, found: str) -> str:
+    return f"{file} does not fit model {type(model).__name__}: it holds {wanted!r}, the model has {found!r}"
