@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from quide import metric
@@ -175,7 +176,7 @@ def _head(recipe: Recipe, model: str) -> dict[str, str]:
     return {"method": method, "model": language.title(model), "bits": str(recipe.bits)}
 
 
-def _place(recipe: Recipe) -> tuple:
+def _place(recipe: Recipe) -> tuple[Figure, str]:
     """Where tables have it: by method, then from wide to narrow."""
     return list(WIDTHS).index(recipe.method), str(recipe.granularity), -recipe.bits
 
@@ -289,7 +290,7 @@ def _ends(interval: Interval) -> tuple[float, float, float]:
 # --- figures, and like for like --------------------------------------------------------------------------------------
 
 
-def figure_methods(known: LanguageRecords) -> tuple:
+def figure_methods(known: LanguageRecords) -> tuple[Figure, str]:
     """Accuracy of the libraries' methods by width, on MMLU and on the next token."""
     figure, axes = report.panels(2, width=7.4, height=3.2)
     styles = {NONE: ("D", report.GREY), BITSANDBYTES: ("s", report.BLUE), AWQ: ("o", report.ORANGE)}
@@ -312,11 +313,7 @@ def figure_methods(known: LanguageRecords) -> tuple:
     axes[0].axhline(100 * language.chance(), color=report.GREY, linestyle=":", linewidth=1)
     axes[0].set_ylabel("accuracy (%)")
     axes[1].legend(fontsize=8)
-    model = UNKNOWN if known.main is None else language.title(known.main)
-    caption = (
-        f"{model}: accuracy by width and method on MMLU (dotted: guessing) and on the next token, with 95 % intervals."
-    )
-    return figure, "fig-llm-methods", caption, f"Plots by bit-width. {'; '.join(words)}."
+    return figure, f"Plots by bit-width. {'; '.join(words)}."
 
 
 def _errorbars(
@@ -338,7 +335,7 @@ def cross_table(shares: pd.DataFrame) -> pd.DataFrame:
     ).fillna(UNKNOWN)
 
 
-def figure_cross(shares: pd.DataFrame) -> tuple:
+def figure_cross(shares: pd.DataFrame) -> tuple[Figure, str]:
     """Share of accuracy kept by width, of :func:`quidebook.shared.language.kept`: weights alone, and outputs too."""
     looks = (("o-", report.ORANGE), ("s-", report.BLUE), ("^-", report.GREEN))
     styles = dict(zip(shares["network"].unique(), looks, strict=False))
@@ -355,11 +352,7 @@ def figure_cross(shares: pd.DataFrame) -> tuple:
         axes[1].legend(fontsize=7, loc="lower left")  # where no line goes
     at_4 = shares[shares["bits"] == 4]
     words = [f"{each.scheme}, {each.network}: {percent(each.share.estimate, 0)}" for each in at_4.itertuples()]
-    caption = (
-        "What networks keep of their accuracy, all rounded by the same code: accuracy on test images for SimpleCNN, on "
-        "the next token of unseen stories for the language models. Dotted: the share that the paper asks of Llama."
-    )
-    return figure, "fig-llm-cross", caption, f"Plots of accuracy kept against bits. At 4 bits: {'; '.join(words)}."
+    return figure, f"Plots of accuracy kept against bits. At 4 bits: {'; '.join(words)}."
 
 
 def like_for_like(shares: pd.DataFrame) -> report.Facts:

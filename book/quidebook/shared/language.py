@@ -115,9 +115,9 @@ def source(model: str) -> str:
     return model.removesuffix(checkpoints.QUANTIZED)
 
 
-def title(model: str) -> str:
-    """A model as printed."""
-    return TITLES.get(source(model), model)
+def title(model: str | None) -> str:
+    """A model as printed; a dash for none."""
+    return UNKNOWN if model is None else TITLES.get(source(model), model)
 
 
 def method_name(recipe: Recipe, model: str) -> str:
