@@ -102,9 +102,9 @@ class Absent:
 Facts = Mapping[str, object] | Absent
 
 
-class _Template(string.Formatter):
+class _Fields(string.Formatter):
     """Python's format fields, and two more formats: ``:pct1`` a fraction in percent, ``:num3`` a number, to so many
-    digits; an unknown value is a dash in both, an interval has its bounds behind it. No value opens an HTML tag."""
+    digits; an unknown value is a dash in both, an interval has its bounds behind it."""
 
     def format_field(self, value: object, format_spec: str) -> str:
         if match := re.fullmatch(r"(pct|num)(\d)", format_spec):
@@ -112,6 +112,13 @@ class _Template(string.Formatter):
             if isinstance(value, Interval):
                 return with_interval(value, 100, digits) + " %" if kind == "pct" else with_interval(value, 1, digits)
             return {"pct": percent, "num": number}[kind](value, digits)
+        return super().format_field(value, format_spec)
+
+
+class _Template(_Fields):
+    """The same in Markdown: no value opens an HTML tag."""
+
+    def format_field(self, value: object, format_spec: str) -> str:
         return _TAG.sub("&lt;", super().format_field(value, format_spec))
 
 
@@ -159,6 +166,12 @@ def table(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None =
     if frame.empty:
         return say(f"*{caption}*: there is no record of it here.")
     show_markup(table_markup(frame, caption, classes))
+
+
+def rows(columns: Mapping[str, str], many: Iterable[Facts]) -> pd.DataFrame:
+    """Cells for :func:`table`: a row for each of several facts, a template of them for each column."""
+    fields = _Fields()
+    return pd.DataFrame({name: fields.vformat(cell, (), facts) for name, cell in columns.items()} for facts in many)
 
 
 @dataclass(frozen=True)

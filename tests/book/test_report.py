@@ -112,3 +112,11 @@ def test_configurations_inside_a_sentence_are_not_broken():
     for part in ("8-8-8-4", "8-8-8-8", "4 &gt; 8"):
         assert f'<span class="unbroken">{part}</span>' in text
     assert "1-2 &lt;b&gt;</td>" in text
+
+
+def test_rows_fill_a_template_for_each_column_and_clauses_are_joined():
+    many = [{"name": "a", "x": 0.5, "by": {8: 1}}, {"name": "b", "x": float("nan"), "by": {8: 2}}]
+    table = report.rows({"who": "{name}", "share": "{x:pct0}", "at 8": "{by[8]}"}, many)
+    assert table.to_numpy().tolist() == [["a", "50 %", "1"], ["b", report.UNKNOWN, "2"]]
+    assert report.listed("{name}: {x:num1}", many) == "a: 0.5; b: –"
+    assert report.rows({"who": "{name}"}, []).empty

@@ -24,7 +24,7 @@ from quidebook.evidence import consistency, readings, sensitivity
 from quidebook.evidence.conditions import NAMES, present
 from quidebook.evidence.readings import Reading
 from quidebook.evidence.scores import Measured
-from quidebook.report import UNKNOWN, number, percent, with_origin
+from quidebook.report import UNKNOWN, number, with_origin
 from quidebook.shared import claims, landscape, simplecnn, table2
 from quidebook.shared.landscape import Landscapes
 from quidebook.shared.table3 import LLAMA
@@ -32,8 +32,10 @@ from quidebook.shared.table3 import LLAMA
 C10, C100, R18, IN = "cifar10-simplecnn", "cifar100-simplecnn", "cifar10-resnet18", "imagenet-resnet18"
 SIMPLECNN = {"MNIST": (1, 28, 10), "CIFAR-10": (3, 32, 10), "CIFAR-100": (3, 32, 100)}  # channels, side, classes
 RESNET18_WEIGHTS, RESNET18_LAST = 11_678_912, 512_000  # of torchvision's ResNet-18: all layers, and the last one
-UNITS = {"ms per batch (the paper's)": 1.0, "ms per image": float(BATCH_SIZE), "s per batch": 1000.0}  # in ms
+UNITS = (1.0, float(BATCH_SIZE), 1000.0)  # ms per batch (the paper's), ms per image, s per batch: in the first
+STEADY = "never"
 EQUATION = "threshold_equation_4"
+LIKE_SEARCHED = (SEARCHED, (8, 8, 8, 2), (8, 8, 4, 8))
 STEP = 0.05  # what a round threshold is a multiple of
 DIGITS, ASSUMES = "the printed digits", "the printed digits and an assumption"
 
@@ -70,19 +72,40 @@ def say(finding: Finding, paper: str, computed: str, sure: str, settles: str, ou
 
 
 def ours(found: Sequence[Measured]) -> list[dict[str, object]]:
-    """What records of each condition have to say to the findings; ``spread_8`` is that of T at 8 bits over seeds."""
-    rows = []
-    for each in found:
-        reading = readings.of_measured(each)
-        scores, latencies = reading.gated_index(), reading.table["latency_ms"]
-        timed = each.table[each.table["bits"] == 8]["latency_ms"]
-        rows.append(
-            {"name": reading.facts["label"], "stated": reading.tolerance, "spread_8": timed.std() / timed.mean()}
-            | {"knees": _stretches(sensitivity.over_tolerance(reading))}
-            | {f"gated_{bits}": scores[bits] for bits in scores.index}
-            | {f"times_{bits}": latencies[bits] / latencies[32] for bits in latencies.index}
-        )
-    return rows
+    """:func:`described` of our records, and the ``spread`` of T at 8 bits over seeds as a share of its mean."""
+    timed = [each.table[each.table["bits"] == 8]["latency_ms"] for each in found]
+    return [
+        described(readings.of_measured(each)) | {"spread": times.std() / times.mean()}
+        for each, times in zip(found, timed, strict=True)
+    ]
+
+
+def described(reading: Reading) -> dict[str, object]:
+    """What the findings and their tables ask of a reading.
+
+    ``by_unit`` has the knee in each of :data:`UNITS`, ``crossing`` the threshold below which 4 bits lead 8; by width,
+    ``gated`` is I', ``times`` the latency over that at 32 bits, ``relative`` over that of the fastest.
+    """
+    widths, latencies = reading.table.index, reading.table["latency_ms"]
+    tolerances, constants = sensitivity.over_tolerance(reading), sensitivity.over_time_constant(reading)
+    return {
+        "label": reading.label,
+        "name": reading.facts["label"],
+        "assumes": reading.assumes or UNKNOWN,
+        "tolerance": reading.tolerance,
+        "by_tolerance": "; ".join(
+            f"{'none' if each.knee is None else f'{each.knee} bits'} from {each.low:.3f} to {each.high:.3f}"
+            for each in tolerances
+            if round(each.high, 3) > round(each.low, 3)
+        ),
+        "crossing": sensitivity.crossing_threshold(reading),
+        "by_unit": [metric.knee(widths, reading.gated_index(None, unit)) for unit in UNITS],
+        "turns": "; ".join(f"{a.knee} to {b.knee} bits at {a.high:.2f} ms" for a, b in pairwise(constants)) or STEADY,
+        "gated": reading.gated_index(),
+        "fastest": latencies.min(),
+        "times": latencies / latencies.get(32, np.nan),
+        "relative": (latencies / latencies.min()).reindex(paper.BITS),
+    }
 
 
 # --- what was measured -----------------------------------------------------------------------------------------------
@@ -123,30 +146,22 @@ def thresholds() -> dict[str, float]:
     }
 
 
-def thresholds_table() -> pd.DataFrame:
-    """One row a condition: full-precision accuracy, tolerance, Eq. 4, what the scores imply, what they fit."""
+def conditions() -> list[dict[str, object]]:
+    """The paper's conditions, with the thresholds that I' over I implies and the one that the scores fit."""
     known = paper.numbers().query("quantity == 'threshold' and origin == 'derived'")
     rows = []
     for name, facts in paper.conditions().iterrows():
         implied = known[known["condition"] == name]
         words = [f"{row['low']:.5f} to {row['high']:.5f} ({row['bits']} bits)" for _, row in implied.iterrows()]
-        rows.append(
-            {
-                "condition": facts["label"],
-                "P_FP": number(facts["full_precision_accuracy"], 4),
-                "δ": number(facts["tolerance"], 2),
-                "P_FP − δ": number(facts["full_precision_accuracy"] - facts["tolerance"], 4),
-                "Eq. 4": number(facts[EQUATION], 4),
-                "implied by I'/I": "; ".join(words) or UNKNOWN,
-                "fits": with_origin(number(facts["threshold_used"], 2), facts["threshold_origin"]),
-            }
-        )
-    return pd.DataFrame(rows)
+        fits = with_origin(number(facts["threshold_used"], 2), facts["threshold_origin"])
+        less = facts["full_precision_accuracy"] - facts["tolerance"]
+        rows.append(dict(facts) | {"less": less, "implied": "; ".join(words) or UNKNOWN, "fits": fits})
+    return rows
 
 
 def gate() -> dict[str, object]:
     """Where I' is zero among the networks that the paper calls collapsed, and where it lies above full precision."""
-    rows = _collapsed()
+    rows = collapsed()
     above = [row for row in rows if row["gated"] > max(row["full"])]
     return {
         "closed": sum(row["gated"] <= 0 for row in rows),
@@ -155,24 +170,9 @@ def gate() -> dict[str, object]:
     }
 
 
-def gate_table() -> pd.DataFrame:
-    """Each collapse at 4 bits: accuracies, scores, and the tolerance at which the gate would close."""
-    return pd.DataFrame(
-        {
-            "condition": row["name"],
-            "P at 32 bits": percent(row["reference"]),
-            "P at 4 bits": percent(row["accuracy"]),
-            "I' at 4 bits": number(row["gated"]),
-            "I' at 32 bits": " to ".join(map(number, row["full"])),
-            "δ used": number(row["tolerance"], 2),
-            "gate closes for δ up to": number(row["reference"] - row["accuracy"], 3),
-        }
-        for row in _collapsed()
-    )
-
-
-def _collapsed() -> list[dict]:
-    """The conditions whose 4-bit accuracy §4.2 and §4.3 call a collapse; ``full`` is I' at 32 bits, or its range."""
+def collapsed() -> list[dict[str, object]]:
+    """The conditions whose 4-bit accuracy §4.2 and §4.3 call a collapse; ``full`` is I' at 32 bits, or its range;
+    ``closes`` the tolerance up to which the gate would close."""
     table = paper.conditions()
     like_cifar10 = metric.gated_index(
         1.0, paper.number(f"{C100}.accuracy.32"), paper.number(f"{C10}.latency_ms.32"), table.at[C100, "threshold_used"]
@@ -182,17 +182,22 @@ def _collapsed() -> list[dict]:
         C100: [like_cifar10],
         R18: consistency.known(f"{R18}.gated_index.32"),
     }
-    return [
-        {
-            "name": readings.label(name),
-            "reference": paper.number(f"{name}.accuracy.32"),
-            "accuracy": paper.number(f"{name}.accuracy.4"),
-            "gated": paper.number(f"{name}.gated_index.4"),
-            "full": full.get(name, [np.nan]),
-            "tolerance": table.at[name, "tolerance"],
-        }
-        for name in (C10, C100, R18, IN)
-    ]
+    rows = []
+    for name in (C10, C100, R18, IN):
+        reference, accuracy = (paper.number(f"{name}.accuracy.{bits}") for bits in (32, 4))
+        rows.append(
+            {
+                "name": readings.label(name),
+                "reference": reference,
+                "accuracy": accuracy,
+                "gated": paper.number(f"{name}.gated_index.4"),
+                "full": full.get(name, [np.nan]),
+                "range": " to ".join(map(number, full.get(name, [np.nan]))),
+                "tolerance": table.at[name, "tolerance"],
+                "closes": reference - accuracy,
+            }
+        )
+    return rows
 
 
 # --- size and the search ---------------------------------------------------------------------------------------------
@@ -227,26 +232,25 @@ def size(truth: Landscapes | None = None) -> dict[str, object]:
     }
 
 
-def size_table() -> pd.DataFrame:
-    """Nominal and true compression of some assignments, on SimpleCNN's data sets and on ResNet-18."""
-    rows = [
-        _size_row(f"SimpleCNN / {name}", widths, widths, layer_sizes(*shape))
+def sizes() -> list[dict[str, object]]:
+    """Compression by layers and by weights of some widths on SimpleCNN's data sets, and of the searched ResNet-18."""
+    resnet = RESNET18_WEIGHTS - RESNET18_LAST, RESNET18_LAST  # the paper's last group is the last layer
+    named = [
+        (f"SimpleCNN / {name}", widths, widths, layer_sizes(*shape))
         for name, shape in SIMPLECNN.items()
-        for widths in (SEARCHED, (8, 8, 8, 2), (8, 8, 4, 8))
+        for widths in LIKE_SEARCHED
     ]
-    sizes = (RESNET18_WEIGHTS - RESNET18_LAST, RESNET18_LAST)  # the paper's last group is the last layer
-    return pd.DataFrame([*rows, _size_row("ResNet-18 / ImageNet-1K", table2.SEARCHED_IN, (8, 16), sizes)])
-
-
-def _size_row(network: str, named: Sequence[int], widths: Sequence[int], sizes: Sequence[int]) -> dict[str, str]:
-    odd = [n for width, n in zip(widths, sizes, strict=True) if width != 8]
-    return {
-        "network": network,
-        "widths": label(named),
-        "weights not at 8 bits": percent(sum(odd) / sum(sizes)),
-        "C, layers alike": number(metric.compression_ratio(named)),
-        "C, by weights": number(metric.compression_ratio(widths, sizes)),
-    }
+    named.append(("ResNet-18 / ImageNet-1K", table2.SEARCHED_IN, (8, 16), resnet))
+    return [
+        {
+            "network": network,
+            "widths": label(shown),
+            "odd": sum(n for width, n in zip(widths, weights, strict=True) if width != 8) / sum(weights),
+            "nominal": metric.compression_ratio(shown),
+            "by_size": metric.compression_ratio(widths, weights),
+        }
+        for network, shown, widths, weights in named
+    ]
 
 
 def layer_sizes(channels: int, side: int, classes: int, padding: int = 1) -> list[int]:
@@ -277,43 +281,17 @@ def units(found: Sequence[Measured]) -> dict[str, object]:
     """The knee of ResNet-18 with latency in other units, and where it moves; where else it does not."""
     resnet = readings.resnet18()
     gated, raw = sensitivity.over_time_constant(resnet), sensitivity.over_time_constant(resnet, gated=False)
-    unmoved = [
-        each.facts["label"] for each in readings.of_paper() if each.table["latency_ms"].nunique() > 1 and _steady(each)
-    ]
+    others = [described(each) for each in readings.of_paper() if each.table["latency_ms"].nunique() > 1]
     return {
-        "knee_ms": gated[0].knee,
-        "knee_s": gated[-1].knee,
+        "by_unit": described(resnet)["by_unit"],
         "turn": gated[0].high,
         "raw_ms": raw[0].knee,
         "raw_s": raw[-1].knee,
         "raw_turn": raw[0].high,
-        "by_unit": ", ".join(f"{bits} bits in {unit}" for unit, bits in _knees(resnet).items()),
-        "unmoved": _and(dict.fromkeys(unmoved)),
-        "steady": sum(_steady(readings.of_measured(each)) for each in found),
+        "unmoved": _and(dict.fromkeys(each["name"] for each in others if each["turns"] == STEADY)),
+        "steady": sum(each["turns"] == STEADY for each in ours(found)),
         "measured": len(found),
     }
-
-
-def units_table(found: Sequence[Measured]) -> pd.DataFrame:
-    """Knee in each unit, and the time constants at which it changes, for every reading."""
-    rows = []
-    for each in _all_readings(found):
-        stretches = sensitivity.over_time_constant(each)
-        turns = "; ".join(f"{a.knee} to {b.knee} bits at {a.high:.2f} ms" for a, b in pairwise(stretches))
-        rows.append(
-            {"condition": each.label}
-            | {unit: f"{bits} bits" for unit, bits in _knees(each).items()}
-            | {"changes": turns or "never", "assumes": each.assumes or UNKNOWN}
-        )
-    return pd.DataFrame(rows)
-
-
-def _knees(reading: Reading) -> dict[str, int | None]:
-    return {unit: metric.knee(reading.table.index, reading.gated_index(None, tau)) for unit, tau in UNITS.items()}
-
-
-def _steady(reading: Reading) -> bool:
-    return len(sensitivity.over_time_constant(reading)) == 1
 
 
 def tolerance() -> dict[str, object]:
@@ -330,32 +308,10 @@ def tolerance() -> dict[str, object]:
         "slow": slow.full_precision - sensitivity.crossing_threshold(slow),
         # At equal latency 4 bits reach 8 where the threshold is 2 P(4) - P(8).
         "equal": slow.full_precision - (2 * accuracy[4] - accuracy[8]),
-        "fast": _nan(sensitivity.crossing_threshold(fast)),
+        "fast": sensitivity.crossing_threshold(fast),
         "stated": slow.tolerance,
         "resnet": resnet.tolerance,
     }
-
-
-def tolerance_table(found: Sequence[Measured]) -> pd.DataFrame:
-    """For every reading, which knee holds over which tolerances."""
-    return pd.DataFrame(
-        {
-            "condition": each.label,
-            "δ stated": number(each.tolerance, 2),
-            "knee by δ": _stretches(sensitivity.over_tolerance(each)),
-            "4 bits lead below a threshold of": number(_nan(sensitivity.crossing_threshold(each))),
-            "assumes": each.assumes or UNKNOWN,
-        }
-        for each in _all_readings(found)
-    )
-
-
-def _stretches(stretches: Sequence[sensitivity.Stretch]) -> str:
-    return "; ".join(
-        f"{'none' if each.knee is None else f'{each.knee} bits'} from {each.low:.3f} to {each.high:.3f}"
-        for each in stretches
-        if round(each.high, 3) > round(each.low, 3)
-    )
 
 
 # --- latency ---------------------------------------------------------------------------------------------------------
@@ -373,19 +329,6 @@ def latency() -> dict[str, float]:
         "resnet_damped": paper.number(f"{R18}.latency_penalty_ratio.range"),
         "simplecnn_damped": paper.number(f"{C10}.latency_penalty_ratio.range"),
     }
-
-
-def latency_table(found: Sequence[Measured]) -> pd.DataFrame:
-    """Latency by width relative to the fastest, as stated and as measured."""
-    rows = []
-    for each in [readings.resnet18(), *map(readings.of_measured, found)]:
-        latencies = each.table["latency_ms"]
-        times = (latencies / latencies.min()).reindex(paper.BITS)
-        rows.append(
-            {"condition": each.label, "T of the fastest (ms)": number(latencies.min(), 2)}
-            | {f"{bits} bits": number(value, 2) for bits, value in times.items()}
-        )
-    return pd.DataFrame(rows)
 
 
 def noise() -> dict[str, float]:
@@ -419,13 +362,5 @@ def noise() -> dict[str, float]:
 # --- helpers ---------------------------------------------------------------------------------------------------------
 
 
-def _all_readings(found: Sequence[Measured]) -> list[Reading]:
-    return [*readings.of_paper(), *map(readings.of_measured, found)]
-
-
 def _and(names: Iterable[str]) -> str:
     return " and ".join(names)
-
-
-def _nan(value: float | None) -> float:
-    return np.nan if value is None else value

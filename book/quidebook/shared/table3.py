@@ -35,7 +35,8 @@ class Decoding:
     def name(self) -> str:
         """As printed."""
         unit = "percentage" if self.percentage else "fraction"
-        return f"P as a {unit}, C = {self.base}/b, T in {'s' if self.seconds else 'ms'}"
+        like = " (as in Table 1)" if self == DECODINGS[0] else ""
+        return f"P as a {unit}, C = {self.base}/b, T in {'s' if self.seconds else 'ms'}{like}"
 
     @property
     def latency_ms(self) -> float:
@@ -56,11 +57,6 @@ class Decoding:
     def possible(self) -> bool:
         """Whether the paper's GPU can read the weights that fast."""
         return self.bytes_per_second <= RTX_3090_BYTES_PER_S
-
-    @property
-    def row(self) -> dict[str, str]:
-        """The cell that heads its row of a table."""
-        return {"reading": self.name + (" (as in Table 1)" if self is DECODINGS[0] else "")}
 
     def latency_for(self, bits: int, accuracy: float, score: float) -> float:
         """Latency in ms at which ``bits`` with this accuracy, or margin above the threshold, have the score."""
@@ -139,7 +135,8 @@ def decodings_table() -> pd.DataFrame:
     for each in DECODINGS:
         shortest, longest = latency_at_4(each)
         at_16 = latency_at_16(each)
-        row = each.row | {
+        row = {
+            "reading": each.name,
             "T at 2 bits": _ms(each.latency_ms),
             "T at 4 bits": f"{_ms(shortest)} to {_ms(longest)}",
             "4 lead 8 if T at 8 is above": _ms(each.latency_at_8_ms),
@@ -149,20 +146,6 @@ def decodings_table() -> pd.DataFrame:
         row |= {f"knee, {growth}": f"{knee(each, growth)} bits" for growth in GROWTHS}
         rows.append(row | {"possible on an RTX 3090": "yes" if each.possible else "no"})
     return pd.DataFrame(rows)
-
-
-def units_table() -> pd.DataFrame:
-    """One row per reading: how fast it takes the weights to be read, and whether that can be."""
-    return pd.DataFrame(
-        each.row
-        | {
-            "T at 2 bits (ms per token)": f"{each.latency_ms:.3g}",
-            "weights read at (TB/s)": f"{each.bytes_per_second / 1e12:.3g}",
-            "possible on an RTX 3090": "yes" if each.possible else "no",
-            "4 bits lead if T at 8 bits is above (ms)": f"{each.latency_at_8_ms:.4g}",
-        }
-        for each in DECODINGS
-    )
 
 
 def knees() -> dict[str, object]:
