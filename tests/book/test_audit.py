@@ -6,12 +6,13 @@ import json
 import math
 
 import known_results
+import pandas as pd
 import pytest
 from quidebook import report, verdicts
 from quidebook.evidence import readings, sensitivity
 from quidebook.evidence.conditions import Condition
 from quidebook.pages import paper_audit as audit
-from quidebook.shared import claims, landscape, simplecnn, table2
+from quidebook.shared import landscape, simplecnn
 from quidebook.shared.table3 import LLAMA
 
 from quide import evaluate
@@ -212,14 +213,13 @@ def test_every_template_of_the_page_finds_its_facts(checkout, said, recorded, tm
 
 def test_without_records_nothing_is_confirmed(no_records):
     assert landscape.known() is None
-    assert isinstance(audit.confirmed(None), report.Absent)
+    assert isinstance(audit.confirmed(), report.Absent)
 
 
-def test_confirmed_claims_are_those_of_the_experiment(truth, monkeypatch):
+def test_confirmed_claims_are_those_of_the_experiment(monkeypatch):
     condition = Condition("simplecnn", "cifar10", "paper", known_results.condition(), "the command")
-    answers = [("a", verdicts.REPRODUCED, ""), ("b", verdicts.IN_PART, "")]
+    summary = pd.DataFrame({"claim": ["a", "b"], "verdict": [verdicts.REPRODUCED, verdicts.IN_PART]})
     monkeypatch.setattr(simplecnn, "conditions", lambda names: [condition])
-    monkeypatch.setattr(claims, "of_table1", lambda condition: answers)
-    assert audit.confirmed(None) == {"confirmed": 1, "claims": 2}
-    searched = table2.table(truth).set_index("network").at["the paper's GA", "verdict"]
-    assert audit.confirmed(truth) == {"confirmed": 1 + (searched == verdicts.REPRODUCED), "claims": 3}
+    monkeypatch.setattr(simplecnn, "recipe_results", lambda names: list(names))
+    monkeypatch.setattr(simplecnn, "summary_table", lambda found, grid: summary if grid == ["cifar10"] else None)
+    assert audit.confirmed() == {"confirmed": 1, "claims": 2}

@@ -25,7 +25,7 @@ from quidebook.evidence.conditions import NAMES, present
 from quidebook.evidence.readings import Reading
 from quidebook.evidence.scores import Measured
 from quidebook.report import UNKNOWN, number, with_origin
-from quidebook.shared import claims, landscape, simplecnn, table2
+from quidebook.shared import landscape, simplecnn, table2
 from quidebook.shared.landscape import Landscapes
 from quidebook.shared.table3 import LLAMA
 
@@ -111,16 +111,13 @@ def described(reading: Reading) -> dict[str, object]:
 # --- what was measured -----------------------------------------------------------------------------------------------
 
 
-def confirmed(truth: Landscapes | None) -> dict[str, int] | report.Absent:
+def confirmed() -> dict[str, int] | report.Absent:
     """How many claims about SimpleCNN there are that our own measurements answer, and how many they confirm."""
     found = present(simplecnn.conditions(NAMES))
-    answers = [verdict for each in found for _, verdict, _ in claims.of_table1(each)]
-    if not answers:
+    if not found:
         return report.Absent("SimpleCNN", "quide run exp1 --profile paper")
-    if truth is not None:
-        searched = table2.table(truth).set_index("widths").query('network == "the paper\'s GA"')
-        answers += searched["verdict"].tolist()
-    return {"confirmed": answers.count(verdicts.REPRODUCED), "claims": len(answers)}
+    answers = simplecnn.summary_table(found, simplecnn.recipe_results(each.dataset for each in found))["verdict"]
+    return {"confirmed": int((answers == verdicts.REPRODUCED).sum()), "claims": len(answers)}
 
 
 # --- thresholds and the gate -----------------------------------------------------------------------------------------
