@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from quidebook import report
 from quidebook.pages import exp2_imagenet
-from quidebook.pages.exp2_imagenet import Found
+from quidebook.shared import imagenet
+from quidebook.shared.imagenet import ImageNetRecords
+from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 from quide import metric, stats
 from quide.evaluate import label
@@ -70,36 +72,28 @@ def mixed(method: str) -> records.Record:
 
 
 @pytest.fixture
-def known() -> Found:
+def known() -> ImageNetRecords:
     kinds = accuracy(), quantizers(), mixed("genetic"), mixed("exhaustive")
-    return Found(*({"resnet50": each} for each in kinds))
+    return ImageNetRecords(*({"resnet50": each} for each in kinds))
 
 
-NOTHING = Found({}, {}, {}, {})
-TABLES = [exp2_imagenet.table1, exp2_imagenet.table2, exp2_imagenet.summary_table, exp2_imagenet.absent_table,
+NOTHING = ImageNetRecords({}, {}, {}, {})
+TABLES = [imagenet.table1, imagenet.table2, imagenet.summary_table, exp2_imagenet.absent_table,
           exp2_imagenet.quantizer_table]  # fmt: skip
-
-
-@pytest.fixture
-def spoken(monkeypatch) -> list[str]:
-    """The sentences displayed so far."""
-    sentences = []
-    monkeypatch.setattr(report, "say", sentences.append)
-    return sentences
 
 
 # --- Table 1 ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_papers_cells_are_the_papers(known):
-    table = exp2_imagenet.table1(known)
+    table = imagenet.table1(known)
     shown = table[table.network == "ResNet-50"].set_index("bits")
     assert shown["paper P (%)"].tolist() == ["69.76", "69.76 †", "69.36", "0.18", "0.10"]
     assert shown["paper, of 32 bits"][8] == report.percent(0.6936 / 0.6976)
 
 
 def test_our_cells_are_the_records(known):
-    shown = exp2_imagenet.table1(known).query("network == 'ResNet-50'").set_index("bits")
+    shown = imagenet.table1(known).query("network == 'ResNet-50'").set_index("bits")
     interval = stats.wilson_interval(905, 1000)
     assert shown["ours P (%)"][8] == report.with_interval(interval, 100)
     change = stats.paired_difference_interval(hits(0.91, 1000), hits(0.905, 1000))
@@ -107,35 +101,49 @@ def test_our_cells_are_the_records(known):
     assert shown["ours, of 32 bits"][8].startswith(f"{100 * 0.905 / 0.91:.2f} [")
 
 
-def test_what_is_compared_is_the_share_of_full_precision(known):
-    shown = exp2_imagenet.table1(known).query("network == 'ResNet-50'").set_index("bits").verdict
-    assert shown[32] == report.UNDECIDED  # another network's level says nothing
-    assert shown[8] == shown[4] == report.REPRODUCED
-    worse = Found({"resnet50": accuracy(**{"8": 0.7, "4": 0.5})}, {}, {}, {})
-    shown = exp2_imagenet.table1(worse).query("network == 'ResNet-50'").set_index("bits").verdict
-    assert shown[8] == shown[4] == report.NOT_REPRODUCED
+def test_what_is_compared_is_the_share_of_full_precision():
+    def verdicts(**shares) -> pd.Series:
+        known = ImageNetRecords({"resnet18": accuracy(model="resnet18", **shares)}, {}, {}, {})
+        return imagenet.table1(known).query("network == 'ResNet-18'").set_index("bits").verdict
+
+    shown = verdicts()
+    assert shown[32] == UNDECIDED  # on other images than the validation set's
+    assert shown[16] == shown[8] == REPRODUCED
+    assert shown[4] == shown[2] == UNDECIDED  # that both guess is no agreement
+    worse = verdicts(**{"8": 0.7, "4": 0.5})
+    assert worse[8] == worse[4] == NOT_REPRODUCED
 
 
-@pytest.mark.parametrize(("count", "level", "verdict"), [(1000, 0.6976, report.UNDECIDED),
-                                                         (50_000, 0.6976, report.REPRODUCED),
-                                                         (50_000, 0.60, report.NOT_REPRODUCED)])  # fmt: skip
+def test_another_network_supports_and_is_never_said_to_reproduce(known):
+    tables = [
+        imagenet.table1(known).query("network == 'ResNet-50'"), imagenet.table2(known), imagenet.summary_table(known)
+    ]  # fmt: skip
+    worse = {"16": 0.8, "8": 0.7, "4": 0.5, "2": 0.5, label(SEARCHED): 0.6}
+    worse = ImageNetRecords({"resnet50": accuracy(**worse)}, {}, {}, {})
+    assert {verdict for table in tables for verdict in table.verdict} == {SUPPORTS, UNDECIDED}
+    assert set(imagenet.summary_table(worse).verdict) == {UNDECIDED}
+
+
+@pytest.mark.parametrize(("count", "level", "verdict"), [(1000, 0.6976, UNDECIDED),
+                                                         (50_000, 0.6976, REPRODUCED),
+                                                         (50_000, 0.60, NOT_REPRODUCED)])  # fmt: skip
 def test_levels_are_compared_on_the_whole_validation_set_alone(count, level, verdict):
-    found = Found({"resnet18": accuracy(count, "resnet18", seen=0, **{"32": level})}, {}, {}, {})
-    shown = exp2_imagenet.table1(found).query("network == 'ResNet-18' and bits == 32")
+    found = ImageNetRecords({"resnet18": accuracy(count, "resnet18", seen=0, **{"32": level})}, {}, {}, {})
+    shown = imagenet.table1(found).query("network == 'ResNet-18' and bits == 32")
     assert shown.verdict.item() == verdict
 
 
 def test_too_few_images_decide_nothing():
-    few = Found({"resnet50": accuracy(64, seen=0)}, {}, {}, {})
-    shown = exp2_imagenet.table1(few).query("network == 'ResNet-50' and bits == 4")
-    assert shown.verdict.item() == report.UNDECIDED and "too few images" in shown.reason.item()
-    claims = exp2_imagenet.summary_table(few).set_index("claim").verdict
-    assert claims["16 bits lose nothing"] == report.IN_PART
+    few = ImageNetRecords({"resnet18": accuracy(64, "resnet18", seen=0, **{"8": 0.8})}, {}, {}, {})
+    shown = imagenet.table1(few).query("network == 'ResNet-18' and bits == 8")
+    assert shown.verdict.item() == UNDECIDED
+    claims = imagenet.summary_table(few).set_index("claim").verdict
+    assert claims["16 bits lose nothing"] == IN_PART
 
 
 def test_a_network_without_a_record_says_which_command_makes_it(known):
-    shown = exp2_imagenet.table1(known).query("network == 'ResNet-18'")
-    assert set(shown["ours P (%)"]) == {"no record"} and set(shown.verdict) == {report.UNDECIDED}
+    shown = imagenet.table1(known).query("network == 'ResNet-18'")
+    assert set(shown["ours P (%)"]) == {"no record"} and set(shown.verdict) == {UNDECIDED}
     assert all("quide run exp2_imagenet --profile paper" in reason for reason in shown.reason)
 
 
@@ -143,7 +151,7 @@ def test_a_network_without_a_record_says_which_command_makes_it(known):
 
 
 def test_table_2_holds_uniform_widths_and_scores_at_equal_latency(known):
-    table = exp2_imagenet.table2(known).set_index("method")
+    table = imagenet.table2(known).set_index("method")
     searched = table.loc["the paper's search"]
     assert (searched["paper P (%)"], searched["paper I'"], searched["C"]) == ("69.36", "0.350", "3.43")
     threshold = metric.accuracy_threshold(0.91, 0.60, 1000)
@@ -169,52 +177,53 @@ def test_explored_configurations_are_ranked_and_uniform_ones_always_shown(known)
 # --- sentences, figure, verdicts -------------------------------------------------------------------------------------
 
 
-def test_few_images_are_called_what_they_are(known, spoken):
-    exp2_imagenet.say_images(known)
-    (text,) = spoken
-    assert "1,000 images scored, 512 calibrated on, 512 of them among the images scored" in text
-    assert "91.00 %" in text and "almost surely images the network was trained on" in text
-    exp2_imagenet.say_images(Found({"resnet18": accuracy(50_000, "resnet18", seen=0)}, {}, {}, {}))
-    assert "trained on" not in spoken[1]
+def test_the_facts_on_images_are_the_record_s(known):
+    (facts,) = exp2_imagenet.images(known)
+    assert (facts["images"], facts["calibration"], facts["seen"], facts["seed"]) == (1000, 512, 512, 0)
+    assert facts["accuracy"] == 0.91 and not facts["whole"]
+    (facts,) = exp2_imagenet.images(ImageNetRecords({"resnet18": accuracy(50_000, "resnet18", seen=0)}, {}, {}, {}))
+    assert facts["whole"] and facts["seen"] == 0
 
 
-def test_images_without_ranges_are_told_apart(known, spoken):
+def test_images_without_ranges_are_told_apart(known):
     fresh = np.arange(1000) >= 512
     change = stats.paired_difference_interval(hits(0.91, 1000)[fresh], hits(0.905, 1000)[fresh])
-    exp2_imagenet.say_held_out(known)
-    expected = f"8 bits change accuracy by {report.with_interval(change, 100)} pp"
-    assert f"on the 488 images that no range was read from, {expected}" in spoken[0]
+    (facts,) = exp2_imagenet.held_out(known)
+    assert facts["fresh"] == 488
+    found = facts["change"]
+    assert [found.estimate, found.low, found.high] == [100 * one for one in (change.estimate, change.low, change.high)]
 
 
-def test_the_cost_of_the_whole_space_is_said(known, spoken):
-    exp2_imagenet.say_search(known)
-    assert "6 of 4,096 configurations" in spoken[0] and "313 plain forward passes" in spoken[0]
+def test_the_cost_of_the_whole_space_is_a_fact(known):
+    (facts,) = exp2_imagenet.searches(known)
+    assert (facts["evaluated"], facts["space"], facts["images"], facts["passes"]) == (6, 4096, 50, 313.0)
 
 
-def test_the_search_is_held_against_the_whole_space(known, spoken):
-    exp2_imagenet.say_every(known)
-    assert "all 6 configurations by a prefix tree, on 50 images" in spoken[0]
-    assert f"The paper's {label(SEARCHED)} is in place 3 by" in spoken[0] and "uniform 8 bits in place 2;" in spoken[0]
-    assert "what the search liked best, 8-8-8-8-4-4, in place 1." in spoken[0]
-    assert "Of the 2 configurations with 4 bits somewhere, and 2 bits nowhere, 1 stay" in spoken[0]
+def test_the_search_is_held_against_the_whole_space(known):
+    (facts,) = exp2_imagenet.whole_space(known)
+    assert (facts["configurations"], facts["images"]) == (6, 50)
+    assert (facts["widths"], facts["paper"], facts["uniform"]) == (label(SEARCHED), 3, 2)
+    assert (facts["best"], facts["liked"]) == ("8-8-8-8-4-4", 1)
+    assert (facts["narrow"], facts["working"]) == (2, 1)
 
 
 def test_verdicts_follow_the_numbers(known):
-    good = exp2_imagenet.summary_table(known).set_index("claim").verdict
-    bad = Found({"resnet50": accuracy(**{"16": 0.8, "8": 0.8, "4": 0.6, "2": 0.5, label(SEARCHED): 0.7})}, {}, {}, {})
-    bad = exp2_imagenet.summary_table(bad).set_index("claim").verdict
+    def verdicts(**shares) -> pd.Series:
+        found = ImageNetRecords({"resnet18": accuracy(model="resnet18", **shares)}, {}, {}, {})
+        return imagenet.summary_table(found).set_index("claim").verdict
+
+    good, bad = verdicts(), verdicts(**{"16": 0.8, "8": 0.8, "4": 0.6, "2": 0.5, label(SEARCHED): 0.7})
     for claim, verdict in bad.items():
-        assert verdict == report.NOT_REPRODUCED, claim
-        implied = claim.startswith("(implied)")
-        assert good[claim] == (report.NOT_REPRODUCED if implied else report.REPRODUCED), claim
-    question = exp2_imagenet.summary_table(known).set_index("claim").evidence
-    assert "the best (both) 65.9" in question["(not asked) 4 bits collapse with other quantizers too"]
+        assert verdict == NOT_REPRODUCED, claim
+        assert good[claim] == (NOT_REPRODUCED if claim.startswith("(implied)") else REPRODUCED), claim
+    question = imagenet.summary_table(known).set_index("claim").evidence
+    assert "(both) 65.9" in question["(not asked) 4 bits collapse with other quantizers too"]
 
 
 def test_the_figure_says_what_it_shows(known):
     figure, name, caption, alt = exp2_imagenet.figure_accuracy(known)
     assert name == "fig-exp2-imagenet" and len(caption) > 40 and figure.axes
-    assert "ResNet-50: 91.0 % at 32" in alt and "both, 4 bits: 60.0 %" in alt
+    assert "ResNet-50, ours: 91.0 at 32" in alt and "both: 90.0 at 8, 60.0 at 4" in alt
 
 
 # --- no records, or several ------------------------------------------------------------------------------------------
@@ -225,17 +234,11 @@ def test_tables_without_records_are_frames(table):
     assert isinstance(table(NOTHING), pd.DataFrame)
 
 
-def test_without_records_the_page_says_what_is_missing(spoken):
-    for sentence in (
-        exp2_imagenet.say_images,
-        exp2_imagenet.say_held_out,
-        exp2_imagenet.say_search,
-        exp2_imagenet.say_every,
-    ):
-        sentence(NOTHING)
-    assert len(spoken) == 3 and all("quide run exp2_imagenet --profile paper" in text for text in spoken)
-    assert "QUIDE_IMAGENET" in spoken[0]
-    assert exp2_imagenet.summary_table(NOTHING).verdict.tolist() == [report.UNDECIDED]
+def test_without_records_there_is_nothing_but_what_is_missing():
+    for facts in (exp2_imagenet.images, exp2_imagenet.held_out, exp2_imagenet.searches, exp2_imagenet.whole_space):
+        assert facts(NOTHING) == []
+    assert imagenet.RERUN in exp2_imagenet.NO_RECORD.command and "QUIDE_IMAGENET" in exp2_imagenet.NO_RECORD.command
+    assert imagenet.summary_table(NOTHING).verdict.tolist() == [UNDECIDED]
     assert len(exp2_imagenet.absent_table(NOTHING)) == 4
     figure, _, _, alt = exp2_imagenet.figure_accuracy(NOTHING)
     assert figure.axes and alt
@@ -245,7 +248,7 @@ def test_the_record_on_most_images_is_shown(tmp_path, monkeypatch):
     monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
     for count, seed in itertools.product((100, 900), (1, 0)):
         records.save(accuracy(count, seed=seed, seen=0))
-    found = exp2_imagenet.found()
+    found = imagenet.found()
     assert (found.accuracy["resnet50"].values["images"], found.accuracy["resnet50"].spec.seed) == (900, 0)
     assert found.used == [found.accuracy["resnet50"]]
 
@@ -255,7 +258,7 @@ def test_a_stale_record_is_shown_with_a_warning(tmp_path, monkeypatch):
     records.save(accuracy(100, seen=0))
     monkeypatch.setattr(imagenet_runs, "code", lambda kind: "0" * 16)
     with pytest.warns(records.StaleRecordWarning, match="stale"):
-        assert exp2_imagenet.found().accuracy
+        assert imagenet.found().accuracy
 
 
 @pytest.mark.parametrize("profile", ["smoke", "quick"])
@@ -266,7 +269,7 @@ def test_only_the_papers_profile_runs_anything(profile, monkeypatch):
     exp2_imagenet.run(["resnet50"], [0], None, 250, 64, 16, "paper")
 
 
-def test_a_network_that_cannot_be_had_does_not_stop_the_next(spoken, tmp_path, monkeypatch):
+def test_a_network_that_cannot_be_had_does_not_stop_the_next(said, tmp_path, monkeypatch):
     monkeypatch.setenv("QUIDE_IMAGENET", str(tmp_path))
 
     def offline(case):
@@ -274,4 +277,4 @@ def test_a_network_that_cannot_be_had_does_not_stop_the_next(spoken, tmp_path, m
 
     monkeypatch.setattr(imagenet_runs, "accuracy", offline)
     exp2_imagenet.run(pretrained.trained_on("imagenet"), [0, 1], None, 250, 64, 16, "paper")
-    assert spoken == ["ResNet-18 was not run: resnet18 is nowhere.", "ResNet-50 was not run: resnet50 is nowhere."]
+    assert said == ["ResNet-18 was not run: resnet18 is nowhere.", "ResNet-50 was not run: resnet50 is nowhere."]

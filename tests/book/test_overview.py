@@ -11,14 +11,14 @@ import pytest
 from known_results import condition, landscape
 from quidebook.evidence.conditions import NAMES, Condition
 from quidebook.pages import every_table_and_figure as overview
-from quidebook.pages import exp2_imagenet
 from quidebook.shared import language
+from quidebook.shared.imagenet import ImageNetRecords
 from quidebook.verdicts import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 from quide.experiments import paper
 from quide.experiments.mixed import Landscape
 
-NOTHING = exp2_imagenet.Found({}, {}, {}, {}), language.LanguageRecords([], [], [], {})
+NOTHING = ImageNetRecords({}, {}, {}, {}), language.LanguageRecords([], [], [], {})
 
 
 def known(measured=(), truth=None) -> overview.Known:

@@ -22,10 +22,10 @@ from quidebook import report
 from quidebook.evidence import readings, sensitivity
 from quidebook.evidence.conditions import NAMES, Condition, best_known, present
 from quidebook.evidence.scores import Measured
-from quidebook.pages import exp2_imagenet
 from quidebook.report import number, percent
-from quidebook.shared import components, landscape, language, residual, table1, table2
+from quidebook.shared import components, imagenet, landscape, language, residual, table1, table2
 from quidebook.shared.claims import lossless
+from quidebook.shared.imagenet import ImageNetRecords
 from quidebook.shared.landscape import Landscapes
 from quidebook.verdicts import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
@@ -78,7 +78,7 @@ class Known:
 
     conditions: list[Condition]
     beside: list[Condition]
-    imagenet: exp2_imagenet.Found
+    imagenet: ImageNetRecords
     language: language.LanguageRecords
     measured: list[Measured]
     truth: Landscapes | None
@@ -86,16 +86,14 @@ class Known:
     @cached_property
     def accuracies(self) -> pd.DataFrame:
         """Every accuracy of Table 1 with its verdict, of the paper's networks: condition, bits, verdict."""
-        images = exp2_imagenet.table1(self.imagenet).rename(columns={"network": "condition"})
-        images = images[images["condition"] == pretrained.network(exp2_imagenet.PAPERS).title]
+        images = imagenet.table1(self.imagenet).rename(columns={"network": "condition"})
+        images = images[images["condition"] == pretrained.network(imagenet.PAPERS).title]
         return pd.concat([table1.accuracy_table(self.conditions), images])[["condition", "bits", "verdict"]]
 
     @property
     def absent(self) -> list[str]:
         """Conditions of Table 1 that were not measured by the paper's protocol, as printed."""
-        names = {each.condition for each in self.measured} | (
-            {exp2_imagenet.CONDITION} if self.imagenet.used else set()
-        )
+        names = {each.condition for each in self.measured} | ({imagenet.CONDITION} if self.imagenet.used else set())
         listed = paper.table1()["condition"].unique()
         return [str(paper.conditions().at[name, "label"]) for name in listed if name not in names]
 
@@ -107,7 +105,7 @@ def known() -> Known:
     return Known(
         conditions,
         [each for each in residual.known() if each.published],
-        exp2_imagenet.found(),
+        imagenet.found(),
         language.found("paper"),
         readings.measured_conditions(),
         landscape.known(),
@@ -182,7 +180,7 @@ def _table1(found: Known) -> tuple[str, str]:
 
 
 def _table2(found: Known) -> tuple[str, str]:
-    images = exp2_imagenet.table2(found.imagenet)["verdict"]
+    images = imagenet.table2(found.imagenet)["verdict"]
     if found.truth is None:
         return judged(images), f"ImageNet: {_tally(images)}; CIFAR-10 has no record."
     rows, main = table2.table(found.truth), found.truth.main
