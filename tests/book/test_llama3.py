@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -388,7 +388,7 @@ def test_records_of_every_model_are_found_and_stale_ones_warned_of(tmp_path, mon
         records.save(each)
     found = language.found("smoke")
     assert [len(found.accuracy), len(found.next_token), len(found.cross)] == [1, 1, 1]
-    monkeypatch.setattr(llm_runs, "code", lambda kind: "0" * 16)
+    records.save(replace(tokens(FULL), code="0" * 16))
     with pytest.warns(records.StaleRecordWarning, match="stale"):
         language.found("smoke")
 

@@ -269,8 +269,7 @@ def score_table(known: LanguageRecords) -> pd.DataFrame:
             continue
         latency = record.values["decode"]["latencies"][llm_runs.title(recipe)]["median_ms"]
         compression, accuracy = metric.compression_ratio(recipe.bits), language.hits(asked).interval()
-        facts = paper.conditions().loc[table3.LLAMA]
-        threshold = metric.accuracy_threshold(base.values["accuracy"], facts["tolerance"], facts["num_classes"])
+        threshold = paper.threshold(table3.LLAMA, base.values["accuracy"])
         scores = [
             Interval(*(metric.gated_index(compression, end, latency, floor) for end in _ends(accuracy)))
             for floor in (0.0, threshold)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from quide.experiments import llm_runs, paper, records, runs
-from quide.experiments.llm_runs import ACCURACY, CROSS_SCHEMES, LATENCY, MEMORY, NEXT_TOKEN, PROFILE
+from quide.experiments import llm_runs, paper, select
+from quide.experiments.llm_runs import ACCURACY, CROSS, CROSS_SCHEMES, LATENCY, MEMORY, NEXT_TOKEN, PROFILE
 from quide.experiments.records import Record
 from quide.llm import checkpoints
 from quide.llm.methods import AWQ, BITSANDBYTES, NONE, ROUNDING, Recipe
@@ -74,21 +74,10 @@ def found(profile: str) -> LanguageRecords:
 
     A record that other code made is taken with a :class:`quide.experiments.records.StaleRecordWarning`.
     """
-    language = [list(_collected(kind)) for kind in (ACCURACY, NEXT_TOKEN, LATENCY)]
-    cross: dict[int, Record] = {}
-    for candidate in (PROFILE, profile):
-        seeds = {record.spec.seed for record in records.collect(llm_runs.CROSS, candidate, *CNN)}
-        known = {seed: llm_runs.cross(runs.Case(*CNN, seed, candidate)).known() for seed in sorted(seeds)}
-        if cross := {seed: record for seed, record in known.items() if record is not None}:
-            break
-    return LanguageRecords(*language, cross, list(_collected(MEMORY)))
-
-
-def _collected(kind: str) -> Iterator[Record]:
-    today = llm_runs.code(kind)
-    for record in records.collect(kind, PROFILE):
-        records.warn_if_stale(record, today)
-        yield record
+    language = [select.known(kind) for kind in (ACCURACY, NEXT_TOKEN, LATENCY)]
+    cross = select.known(CROSS, PROFILE, *CNN) or select.known(CROSS, profile, *CNN)
+    seeds = {record.spec.seed: record for record in sorted(cross, key=lambda record: record.spec.seed)}
+    return LanguageRecords(*language, seeds, select.known(MEMORY))
 
 
 # --- one record ------------------------------------------------------------------------------------------------------
