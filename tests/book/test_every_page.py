@@ -1,0 +1,67 @@
+"""Every page with records, without records, and with few and hostile ones: it renders, and says nothing unfinished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import notebook_outputs
+import pytest
+from matplotlib.figure import Figure
+from quidebook import build
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = [page for page in build.pages(ROOT) if page.suffix == ".ipynb"]
+FROM_RECORDS = [page for page in NOTEBOOKS if page.stem not in ("exercises", "metric_explained", "primer")]
+HOSTILE = "<img src=x onerror=alert(1)>"
+PARAMETERS = {"profile": "paper", "datasets": ["mnist", "cifar10"]}
+
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list]:
+    """Renders a notebook at the paper profile from the records there are, and runs nothing for it."""
+    for name in build.experiments(ROOT).values():
+        module = __import__(f"quidebook.pages.{name.stem}", fromlist=["run"])
+        monkeypatch.setattr(module, "run", lambda *arguments, **options: {})
+    monkeypatch.setattr(Figure, "savefig", lambda figure, target, **options: target.write(b"a picture"))
+    return lambda notebook: notebook_outputs.run(notebook, PARAMETERS)
+
+
+@pytest.fixture(scope="session")
+def few_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The committed records of seed 0 alone, every text in them that no key depends on an attack."""
+    folder = tmp_path_factory.mktemp("few")
+    for file in (ROOT / "data" / "results" / "paper").glob("*/*-s0-*.json"):
+        target = folder / "paper" / file.parent.name / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        content = json.loads(file.read_text())
+        if "reasons" in content["values"]:
+            content["values"] |= {"reasons": [HOSTILE], "noisy": True}
+        content["provenance"] |= {"cpu": HOSTILE, "git_commit": HOSTILE}
+        target.write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)
+def test_with_records(notebook: Path, executed_notebooks: Path) -> None:
+    outputs = notebook_outputs.of_executed(executed_notebooks / notebook.name)
+    assert outputs
+    assert list(notebook_outputs.faults(outputs)) == []
+
+
+@pytest.mark.parametrize("notebook", FROM_RECORDS, ids=lambda file: file.stem)
+def test_without_records(notebook: Path, rendered: Callable, no_records: None) -> None:
+    assert list(notebook_outputs.faults(rendered(notebook))) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", FROM_RECORDS, ids=lambda file: file.stem)
+def test_with_one_seed_and_texts_that_attack(
+    notebook: Path, rendered: Callable, few_records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUIDE_RESULTS", str(few_records))
+    outputs = rendered(notebook)
+    assert list(notebook_outputs.faults(outputs)) == []
+    assert "<img" not in notebook_outputs.markup(outputs)
