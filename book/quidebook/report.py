@@ -104,9 +104,11 @@ Facts = Mapping[str, object] | Absent
 
 class _Fields(string.Formatter):
     """Python's format fields, and two more formats: ``:pct1`` a fraction in percent, ``:num3`` a number, to so many
-    digits; an unknown value is a dash in both, an interval has its bounds behind it."""
+    digits; an unknown value is a dash in every format, an interval has its bounds behind it."""
 
     def format_field(self, value: object, format_spec: str) -> str:
+        if isinstance(value, float) and np.isnan(value):
+            return UNKNOWN
         if match := re.fullmatch(r"(pct|num)(\d)", format_spec):
             kind, digits = match[1], int(match[2])
             if isinstance(value, Interval):

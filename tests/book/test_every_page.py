@@ -14,6 +14,7 @@ from quidebook import build
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = [page for page in build.pages(ROOT) if page.suffix == ".ipynb"]
 FROM_RECORDS = [page for page in NOTEBOOKS if page.stem not in ("exercises", "metric_explained", "primer")]
+MAKE_THEIR_OWN = ("exp1_simplecnn", "exp3_mixed_precision")  # which are then there, whatever was there before
 HOSTILE = "<img src=x onerror=alert(1)>"
 PARAMETERS = {"profile": "paper", "datasets": ["mnist", "cifar10"]}
 
@@ -51,7 +52,9 @@ def test_with_records(notebook: Path, executed_notebooks: Path) -> None:
     assert list(notebook_outputs.faults(outputs)) == []
 
 
-@pytest.mark.parametrize("notebook", FROM_RECORDS, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "notebook", [page for page in FROM_RECORDS if page.stem not in MAKE_THEIR_OWN], ids=lambda file: file.stem
+)
 def test_without_records(notebook: Path, rendered: Callable, no_records: None) -> None:
     assert list(notebook_outputs.faults(rendered(notebook))) == []
 

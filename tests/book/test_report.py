@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from quidebook import report
@@ -45,6 +46,11 @@ def test_a_string_of_a_record_opens_no_tag_wherever_it_stands():
     text = report.worded("`{reason}` and {place[1]}: {reason!r}, $`$ {reason}", facts)
     assert not re.search("<[a-z]", text) and text.count("&lt;img") == 3
     assert report.worded("x", report.Absent("<b>", "quide run")).count("<b") == 0
+
+
+def test_an_unknown_number_is_a_dash_in_every_format():
+    facts = {"low": float("nan"), "high": np.float64("nan"), "known": 1.25}
+    assert report.worded("{low:+.1f} {high:pct2} {low:num1} {high} {known:+.1f}", facts) == "– – – – +1.2"
 
 
 def test_a_caption_holds_no_html(monkeypatch):
