@@ -59,9 +59,10 @@ def quide(workplace: Path, *arguments: str, **more: str) -> subprocess.Completed
         (["frobnicate"], "No such command 'frobnicate'"),
         (["run"], "Missing argument 'experiment'; see: quide run --help"),
         (["run", "exp9"], "experiment must be one of exp1, exp1_small, got 'exp9'"),
-        (["run", "exp1", "--seeds", "seven"], "--seeds"),
-        (["run", "exp1", "--seeds", "-1"], "seeds must be integers from 0 to 4294967295, got -1"),
-        (["run", "exp1", "--seeds", "7", "--seeds", "7"], "seeds must differ from one another, got 7, 7"),
+        (["run", "exp1", "--seeds", "seven"], "seeds must be whole numbers from 0 to 2147483647, such as 7 or 7,42"),
+        (["run", "exp1", "--seeds", "-1"], "from 0 to 2147483647, such as 7 or 7,42, got '-1'"),
+        (["run", "exp1", "--seeds", "3000000000"], "from 0 to 2147483647, such as 7 or 7,42, got '3000000000'"),
+        (["run", "exp1", "--seeds", "7", "7"], "seeds must differ from one another, got 7, 7"),
         (["run", "exp1", "--datasets", "imagenet"], "dataset must be one of mnist, cifar10, cifar100, got 'imagenet'"),
         (["run", "exp1", "--profile", "huge"], "profile must be one of smoke, quick, short, paper, got 'huge'"),
         (["run", "exp1", "--device", "abacus"], "device 'abacus' cannot be used on this machine; try cpu"),
@@ -116,7 +117,7 @@ def test_help_and_version_need_no_torch(workplace: Path) -> None:
 @pytest.mark.slow
 def test_a_run_passes_its_parameters_on_and_says_where_the_notebook_is(workplace: Path) -> None:
     target = workplace / "mine" / "seven.ipynb"
-    named = ["--seeds", "7", "--seeds", "42", "--datasets", "cifar10", "--profile", "smoke", "--output", str(target)]
+    named = ["--seeds", "7", "42", "--datasets", "cifar10", "--profile", "smoke", "--output", str(target)]
     done = quide(workplace, "run", "exp1", *named)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"The executed notebook: {target}"

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 # Each command imports what it needs, so that `quide --help` does not wait for torch.
 
 FAILED = 2  # exit code of everything that the user can put right
 INTERRUPTED = 130  # what shells expect of a program that ended on Ctrl-C
-SEED_LIMIT = 2**32
+SEVERAL = ("--seeds", "--datasets", "--models")  # options of `quide run` that take several values
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 data = typer.Typer(rich_markup_mode=None)
@@ -62,12 +63,30 @@ def about_data(context: typer.Context) -> None:
         print(context.get_help())
 
 
-@app.command()
+class _Spread(TyperCommand):
+    """Takes ``--seeds 7 8`` for ``--seeds 7 --seeds 8``: words after such an option are its own, but the experiment."""
+
+    def parse_args(self, context: typer.Context, words: list[str]) -> list[str]:
+        spread, option, named = [], None, False
+        for before, word in zip(["", *words], words, strict=False):
+            if word.startswith("--"):
+                option = next((name for name in SEVERAL if word.split("=")[0] == name), None)
+            elif before.startswith("--") and "=" not in before:
+                pass  # the value of an option
+            elif option and (named or (option == "--seeds" and word.isdigit())):
+                spread.append(option)
+            else:
+                named = True
+            spread.append(word)
+        return super().parse_args(context, spread)
+
+
+@app.command(cls=_Spread)
 def run(
     experiment: Annotated[str, typer.Argument(help="Such as exp1; notebooks/ holds one notebook an experiment.")],
-    seeds: Annotated[list[int] | None, typer.Option(help="A seed; repeat for more.", metavar="SEED")] = None,
-    datasets: Annotated[list[str] | None, typer.Option(help="A data set; repeat for more.", metavar="NAME")] = None,
-    models: Annotated[list[str] | None, typer.Option(help="A network; repeat for more.", metavar="NAME")] = None,
+    seeds: Annotated[list[str] | None, typer.Option(help="Seeds, such as 7 or 7,42.", metavar="SEEDS")] = None,
+    datasets: Annotated[list[str] | None, typer.Option(help="Data sets, such as mnist.", metavar="NAMES")] = None,
+    models: Annotated[list[str] | None, typer.Option(help="Networks, such as resnet20.", metavar="NAMES")] = None,
     profile: Annotated[
         str | None, typer.Option(help="smoke (seconds), quick (minutes), short (of ResNet-18) or paper (the protocol).")
     ] = None,
@@ -81,8 +100,7 @@ def run(
     from quidebook import build
 
     asked = {"seeds": seeds, "datasets": datasets, "models": models, "profile": profile, "device": device}
-    parameters = {name: value for name, value in asked.items() if value}
-    _check(parameters)
+    parameters = _checked({name: value for name, value in asked.items() if value})
     if output is not None and output.suffix != ".ipynb":
         raise ValueError(f"output must end in .ipynb, got {output}")
     print(f"The executed notebook: {build.run(experiment, parameters, output)}")
@@ -196,23 +214,19 @@ def _known(names: list[str] | None) -> list[str]:
     return [datasets.info(name).name for name in names or datasets.INFO]
 
 
-def _check(parameters: dict[str, Any]) -> None:
-    """Refuse unknown or repeated values before a kernel is started."""
-    from quide.experiments.records import PROFILES
+def _checked(parameters: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for, read, or refused before a kernel is started."""
+    from quide.experiments.parameters import read
+    from quide.experiments.profiles import profile
 
-    for name in ("seeds", "datasets", "models"):
-        values = parameters.get(name, [])
-        if len(set(values)) < len(values):
-            raise ValueError(f"{name} must differ from one another, got {', '.join(map(str, values))}")
-    for seed in parameters.get("seeds", []):
-        if not 0 <= seed < SEED_LIMIT:
-            raise ValueError(f"seeds must be integers from 0 to {SEED_LIMIT - 1}, got {seed}")
+    parameters = dict(zip(parameters, read(**parameters), strict=True))
     if "datasets" in parameters:
         _known(parameters["datasets"])
-    if (profile := parameters.get("profile", PROFILES[0])) not in PROFILES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
+    if "profile" in parameters:
+        profile(parameters["profile"])
     if "device" in parameters:
         _check_device(parameters["device"])
+    return parameters
 
 
 def _widths(bits: str) -> list[int]:

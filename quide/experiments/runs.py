@@ -23,6 +23,7 @@ from quide._check import whole
 from quide.data import datasets, embedded
 from quide.data.datasets import ImageSet
 from quide.experiments import provenance, records
+from quide.experiments.parameters import SEED_LIMIT
 from quide.experiments.profiles import Profile, profile
 from quide.experiments.provenance import code_digest
 from quide.models import networks, train
@@ -67,7 +68,7 @@ class Case:
             raise ValueError(
                 f"profile {self.profile} is for {', '.join(SLOW_TO_TRAIN)}, got model {self.model!r}; use profile paper"
             )
-        whole("seed", self.seed, 0, 2**31 - 1)
+        whole("seed", self.seed, 0, SEED_LIMIT - 1)
 
     @property
     def size(self) -> Profile:
