@@ -46,6 +46,11 @@ def on_another_network(verdict: str, reason: str) -> tuple[str, str]:
     return (SUPPORTS, reason) if verdict == REPRODUCED else (UNDECIDED, f"{reason}; another network than the paper's")
 
 
+def by_a_noisy_clock(reason: str) -> tuple[str, str]:
+    """Verdict and reason of what depends on latencies that are not to be trusted."""
+    return UNDECIDED, f"{reason}; the timing is noisy"
+
+
 def knee_verdict(stated: int, probability: Mapping[int | None, float]) -> tuple[str, str]:
     """Verdict and reason for a knee: the stated width against the bootstrap probabilities of each being the knee."""
     ours = max(probability, key=probability.get)

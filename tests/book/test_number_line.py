@@ -9,21 +9,21 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from quidebook.shared import number_line
-from quidebook.shared.number_line import CONTROLS, Setting
+from quidebook.shared.number_line import CONTROLS, LinePosition
 
 from quide import ptq
 
 CHOICES = [
-    Setting(),
-    Setting(kind="symmetric"),
-    Setting(bits=2, value=-1.45),
-    Setting(low=0.0, high=2.5, bits=4, value=0.85),
-    Setting(low=-3.7, high=0.1, bits=5, value=4.4),
-    Setting(kind="symmetric", bits=6, low=-0.3, high=1.9, value=-1.05),
+    LinePosition(),
+    LinePosition(kind="symmetric"),
+    LinePosition(bits=2, value=-1.45),
+    LinePosition(low=0.0, high=2.5, bits=4, value=0.85),
+    LinePosition(low=-3.7, high=0.1, bits=5, value=4.4),
+    LinePosition(kind="symmetric", bits=6, low=-0.3, high=1.9, value=-1.05),
 ]
 
 
-def told(choice: Setting) -> list[float]:
+def told(choice: LinePosition) -> list[float]:
     """The numbers of the sentence: levels, first, last, step, zero point, value, integer, stored, error."""
     return [float(found) for found in re.findall(r"[-+]?\d+(?:\.\d+)?", number_line.sentence(choice))]
 
@@ -44,7 +44,7 @@ def test_the_sentence_tells_what_the_quantizer_does(choice):
 
 
 def test_clipping_is_named_where_it_happens():
-    inside, edge, outside = (Setting(bits=2, low=0.0, high=3.0, value=value) for value in (1.2, 3.45, 3.55))
+    inside, edge, outside = (LinePosition(bits=2, low=0.0, high=3.0, value=value) for value in (1.2, 3.45, 3.55))
     assert [told(choice)[7] for choice in (inside, edge, outside)] == [1, 3, 3]
     assert ["from clipping" in number_line.sentence(choice) for choice in (inside, edge, outside)] == [
         False,
@@ -54,12 +54,12 @@ def test_clipping_is_named_where_it_happens():
 
 
 def test_without_javascript_there_is_the_sentence_and_no_dead_control():
-    text = number_line.markup(Setting())
-    assert html.escape(number_line.sentence(Setting())) in text
+    text = number_line.markup(LinePosition())
+    assert html.escape(number_line.sentence(LinePosition())) in text
     assert re.search(r"<form [^>]*hidden>", text)
     for name, (label, low, high, _) in CONTROLS.items():
         assert f'<label for="number-line-{name}">{label}</label>' in text
-        assert low <= asdict(Setting())[name] <= high
+        assert low <= asdict(LinePosition())[name] <= high
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +81,10 @@ def test_controls_move_the_picture_by_keyboard(opened):
 
     page, complaints = opened
     line = page.locator(".number-line")
-    assert line.locator("svg :is(.level, .zero)").count() == 2 ** Setting().bits
+    assert line.locator("svg :is(.level, .zero)").count() == 2 ** LinePosition().bits
     line.locator("input[name=bits]").focus()
     page.keyboard.press("ArrowRight")
-    moved = replace(Setting(), bits=Setting().bits + 1)
+    moved = replace(LinePosition(), bits=LinePosition().bits + 1)
     assert line.locator("svg :is(.level, .zero)").count() == 2**moved.bits
     expect(line.locator(".number-line-sentence")).to_have_text(number_line.sentence(moved))
     assert line.locator("[role=img]").get_attribute("aria-label") == number_line.sentence(moved)

@@ -34,17 +34,17 @@ RERUN = "quide run exp1 --profile paper"
 
 
 def agreement(rankings: pd.DataFrame) -> report.Facts:
-    """How many orders of Table 4 can be ``compared``, are ``reproduced`` or ``in_part``; for I' how many have the same
-    ``first`` place, of ``gated``."""
-    compared = rankings[rankings["verdict"] != UNDECIDED]
-    if compared.empty:
+    """How many of ``ours`` beside an order of the paper's are ``reproduced``, ``in_part`` or ``unjudged``; and in how
+    many by I' (``gated``) the first place is the paper's (``first``), however they were timed."""
+    both = rankings[(rankings["ours"] != "no record") & (rankings["paper"] != UNKNOWN)]
+    if both.empty:
         return report.Absent("an order to compare the paper's with", RERUN)
-    gated = compared[compared["score"] == "I'"]["verdict"]
+    gated = both[both["score"] == "I'"]
+    counts = {"reproduced": REPRODUCED, "in_part": IN_PART, "unjudged": UNDECIDED}
     return {
-        "compared": len(compared),
-        "reproduced": int((compared["verdict"] == REPRODUCED).sum()),
-        "in_part": int((compared["verdict"] == IN_PART).sum()),
-        "first": int(gated.isin([REPRODUCED, IN_PART]).sum()),
+        "ours": len(both),
+        **{name: int((both["verdict"] == verdict).sum()) for name, verdict in counts.items()},
+        "first": sum(one.split(" ")[0] == other.split(" ")[0] for one, other in gated[["paper", "ours"]].to_numpy()),
         "gated": len(gated),
     }
 

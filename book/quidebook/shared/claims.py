@@ -27,7 +27,7 @@ def judge(
         ours, full = condition.shortened
         return UNDECIDED, f"{reason}; trained for {ours} epochs, the paper for {full}"
     if timed and condition.measured.noisy:
-        return UNDECIDED, f"{reason}; the timing is noisy"
+        return verdicts.by_a_noisy_clock(reason)
     if condition.published:
         return verdicts.on_another_network(UNDECIDED if level else verdict, reason)
     return verdict, reason

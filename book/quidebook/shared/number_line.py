@@ -19,7 +19,7 @@ CONTROLS = {  # sliders: label, ends and step
 
 
 @dataclass(frozen=True)
-class Setting:
+class LinePosition:
     """Where the controls are: a grid's kind, width and range, and a value to store. The range holds zero."""
 
     kind: str = "affine"
@@ -31,10 +31,10 @@ class Setting:
 
 def show() -> None:
     """Display the number line; without JavaScript it is a sentence about the starting position."""
-    report.show_markup(markup(Setting()))
+    report.show_markup(markup(LinePosition()))
 
 
-def markup(setting: Setting) -> str:
+def markup(setting: LinePosition) -> str:
     """The HTML that :func:`show` displays."""
     sliders = "".join(
         f'<div><label for="number-line-{name}">{label}</label> <output for="number-line-{name}"></output>'
@@ -56,7 +56,7 @@ def markup(setting: Setting) -> str:
 </div>"""
 
 
-def sentence(setting: Setting) -> str:
+def sentence(setting: LinePosition) -> str:
     """What the quantizer does to the value, in words, as the script has them."""
     import torch
 
