@@ -56,12 +56,54 @@ def test_halves_report_on_images_the_choice_did_not_see(truth):
     assert (first.chosen_accuracy, first.other_accuracy) == (one.accuracy[place], other.accuracy[place])
 
 
+def test_flattery_is_the_mean_over_splits(truth):
+    halves = exp3.halves(truth, splits=6)
+    for row, (counting, part) in zip(exp3.flattery(halves), halves.groupby("counting", sort=False), strict=True):
+        assert row["counting"] == counting
+        assert row["mean"] == pytest.approx(100 * (row["chosen_accuracy"] - row["other_accuracy"]))
+        assert row["low"] <= row["mean"] <= row["high"] and row["regret"] == part.regret.mean()
+
+
 def test_shares_of_resampled_test_sets_add_up_and_favour_the_optimum(land):
     accuracy, reference = landscape.redrawn(land, repeats=300)
     assert accuracy.shape == (300, 256) and np.abs(accuracy.mean(0) - land.accuracy).max() < 0.01
     shares = landscape.optimum_shares(land, accuracy, reference)
     assert sum(shares.values()) == pytest.approx(1)
     assert shares[land.best] == max(shares.values())
+
+
+def test_marks_are_those_of_the_outcomes(truth):
+    outcomes = exp3.searches(truth, seeds=4)
+    rows = {(row["counting"], row["method"]): row for row in exp3.marks(outcomes)}
+    assert len(rows) == 8
+    drawn = outcomes[(outcomes.counting == landscape.NOMINAL) & (outcomes.method == exp3.DRAWN)]
+    row = rows[landscape.NOMINAL, exp3.DRAWN]
+    assert (row["hits"], row["searches"], row["seeds"]) == (drawn.hit.sum(), 4, 4)
+    assert (row["mean"], row["worst"], row["to_best"]) == (
+        drawn.regret.mean(),
+        drawn.regret.max(),
+        drawn.to_best.median(),
+    )
+    assert rows[landscape.BY_SIZE, "exhaustive"]["finds"] == "yes"
+
+
+def test_every_figure_says_what_it_shows(truth):
+    size = len(landscape.countings(truth.main))
+    for figure, alt in (exp3.figure_frontier(truth), exp3.figure_scores(truth), exp3.figure_progress(truth, seeds=3)):
+        assert len(alt) > 60 and "nan" not in alt and len(figure.axes) in (1, size)
+    frontier, alt = exp3.figure_frontier(truth)
+    for axis, (name, land) in zip(frontier.axes, landscape.countings(truth.main), strict=True):
+        drawn = next(line for line in axis.lines if line.get_label() == "frontier").get_xydata()
+        assert f"C {name}: {len(drawn)} of 256 configurations, {len(np.unique(drawn, axis=0))} different points" in alt
+        assert len(drawn) == landscape.frontier(land).sum()
+
+
+def test_the_best_are_ranked_and_the_ones_of_note_are_among_them(truth):
+    rows = exp3.top(truth, most=3)
+    nominal = [row for row in rows if row["counting"] == landscape.NOMINAL]
+    best = sorted(truth.main.fitness.values(), reverse=True)
+    assert [row["score"] for row in nominal[:3]] == best[:3] and nominal[0]["share"] == 1
+    assert {"8-8-8-4", "8-8-8-8"} <= {row["widths"] for row in nominal}
 
 
 def test_what_the_search_asks_for_is_told_from_what_the_paper_states(truth):
@@ -101,14 +143,6 @@ def fitted(land):
     return replace(land, latency_ms=mixed.additive_latency(land.configurations, land.measured_ms))
 
 
-def test_every_figure_says_what_it_shows(truth):
-    for figure, name, caption, alt in (
-        exp3.figure_frontier(truth), exp3.figure_scores(truth), exp3.figure_progress(truth, seeds=3)
-    ):  # fmt: skip
-        assert name.startswith("fig-exp3-") and len(caption) > 40 and len(alt) > 60
-        assert figure.axes
-
-
 @pytest.mark.parametrize(
     ("answers", "verdict"),
     [
@@ -134,10 +168,16 @@ def test_verdicts_follow_the_numbers(truth):
 # --- records ---------------------------------------------------------------------------------------------------------
 
 
-def test_this_run_is_told_seed_by_seed(truth):
-    shown = exp3.this_run_table(truth.landscapes).optimum.tolist()
-    best = [land.best for each in truth.landscapes.values() for _, land in landscape.countings(each)]
-    assert shown == [evaluate.label(configuration) for configuration in best]
+def test_checkpoints_are_told_seed_by_seed_and_latency_by_latency(truth):
+    rows = exp3.checkpoints(truth)
+    assert len(rows) == 2 * 3 * 2
+    for row in rows:
+        land = truth.landscapes[row["seed"]]
+        if row["latencies"] == "equal":
+            land = land.equal_latency()
+        land = land.size_weighted() if row["counting"] == landscape.BY_SIZE else land
+        assert row["best"] == evaluate.label(land.best) and row["place"] == land.place(SEARCHED)
+        assert 0 <= row["stays"] <= 1 and row["images"] == len(land.reference)
 
 
 def test_the_paper_profile_comes_before_any_other():

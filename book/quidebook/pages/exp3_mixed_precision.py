@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from scipy.stats import f as fisher
 from tqdm import tqdm
 
@@ -15,13 +16,13 @@ from quide.experiments import mixed, runs
 from quide.experiments.mixed import CHOICES, Landscape
 from quide.experiments.recipes import SEARCHED
 from quidebook import report, verdicts
-from quidebook.report import number, percent
+from quidebook.report import percent
 from quidebook.shared import landscape, table2
 from quidebook.shared.landscape import Landscapes, accuracy, countings, frontier, named, rank, uniform
 
 SPLITS = 200  # random halves of the test set
 SEARCHER, DRAWN = "genetic (Algorithm 1)", "random, as many"
-PAPER_SEARCH, EIGHT = label(SEARCHED), label(uniform(8))
+PAPER_SEARCH = label(SEARCHED)
 
 
 def run(seeds: Sequence[int], profile: str, device: str = "cpu") -> dict[int, Landscape]:
@@ -54,8 +55,9 @@ def overview(truth: Landscapes) -> dict[str, object]:
     }
 
 
-def figure_frontier(truth: Landscapes) -> tuple:
-    """Figure 3: accuracy against compression of every configuration, with the frontier and what the GA saw."""
+def figure_frontier(truth: Landscapes) -> tuple[Figure, str]:
+    """Figure 3 and its alternative text: accuracy against compression of every configuration, with the frontier and
+    what the GA saw."""
     main = truth.main
     seen = set(truth.explored.evaluated)
     mask = np.array([each in seen for each in main.configurations])
@@ -87,15 +89,10 @@ def figure_frontier(truth: Landscapes) -> tuple:
     axes[0].set_ylabel("test accuracy (%)")
     axes[0].legend(fontsize=7, loc="lower left")
     axes[1].legend(*[part[-1:] for part in axes[1].get_legend_handles_labels()], fontsize=7, loc="lower left")
-    caption = (
-        f"The paper's Figure 3, with every configuration of SimpleCNN on CIFAR-10 (seed {truth.seed}): accuracy "
-        "against compression, counted as the paper does (left) and by size (right). Dotted: the accuracy threshold."
-    )
-    alt = f"Scatter plots. {'; '.join(words)}. The genetic search evaluated {mask.sum()} configurations."
-    return figure, "fig-exp3-frontier", caption, alt
+    return figure, f"Scatter plots. {'; '.join(words)}. The genetic search evaluated {mask.sum()} configurations."
 
 
-def figure_scores(truth: Landscapes) -> tuple:
+def figure_scores(truth: Landscapes) -> tuple[Figure, str]:
     """Figure 4: I' against ACP and ALS."""
     main = truth.main
     parts = {
@@ -116,11 +113,7 @@ def figure_scores(truth: Landscapes) -> tuple:
         top = main.configurations[int(np.argmax(values))]
         words.append(f"highest {name.split()[0]}: {named(main, top)}, I' {main.fitness[top]:.3f}")
     axes[0].legend(fontsize=8)
-    caption = (
-        "The paper's Figure 4: I' of every configuration against its two parts, ACP (which ignores latency) and ALS "
-        "(which ignores compression)."
-    )
-    return figure, "fig-exp3-scores", caption, f"Scatter plots. {'; '.join(words)}."
+    return figure, f"Scatter plots. {'; '.join(words)}."
 
 
 # --- is the search any good? -----------------------------------------------------------------------------------------
@@ -158,27 +151,22 @@ def searches(truth: Landscapes, seeds: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def search_table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Hit rate, evaluations and regret of each method."""
-    rows = []
-    for (counting, method), part in outcomes.groupby(["counting", "method"], sort=False):
-        hits = report.with_interval(stats.wilson_interval(int(part.hit.sum()), len(part)), 100, 0) + " %"
-        rows.append(
-            {
-                "search": method,
-                "C": counting,
-                "seeds": len(part) if len(part) > 1 else "none needed",
-                "finds the optimum": hits if len(part) > 1 else "yes" if part.hit.all() else "no",
-                "evaluations (median)": f"{part.evaluations.median():.0f}",
-                "until its best (median)": f"{part.to_best.median():.0f}",
-                "regret, mean": percent(part.regret.mean()),
-                "regret, worst": percent(part.regret.max()),
-            }
-        )
-    return pd.DataFrame(rows)
+def marks(outcomes: pd.DataFrame) -> list[dict[str, object]]:
+    """Of each method by way to count C: share of its searches that find the optimum, evaluations, regret."""
+    columns = {
+        "searches": ("seed", "size"), "hits": ("hit", "sum"), "evaluations": ("evaluations", "median"),
+        "to_best": ("to_best", "median"), "mean": ("regret", "mean"), "worst": ("regret", "max"),
+    }  # fmt: skip
+    rows = outcomes.groupby(["counting", "method"], sort=False).agg(**columns).reset_index().to_dict("records")
+    for row in rows:
+        several = row["searches"] > 1
+        share = report.with_interval(stats.wilson_interval(row["hits"], row["searches"]), 100, 0)
+        row["finds"] = f"{share} %" if several else "yes" if row["hits"] else "no"
+        row["seeds"] = row["searches"] if several else "none needed"
+    return rows
 
 
-def figure_progress(truth: Landscapes, seeds: int) -> tuple:
+def figure_progress(truth: Landscapes, seeds: int) -> tuple[Figure, str]:
     """Best I' so far against evaluations, median and range over seeds, GA and random search."""
     land = truth.main
     space = land.fitness.__getitem__, len(land.num_weights), CHOICES
@@ -197,8 +185,7 @@ def figure_progress(truth: Landscapes, seeds: int) -> tuple:
         words.append(f"{name}: median {median[min(49, length - 1)]:.1f} % of the optimum after 50 evaluations")
     axis.set(xlabel="distinct configurations evaluated", ylabel="best I' so far (% of the optimum)", ylim=(80, 100.5))
     axis.legend(loc="lower right")
-    caption = f"Search progress over {seeds} seeds: median, and band from the 10th to the 90th percentile."
-    return figure, "fig-exp3-progress", caption, f"Line plot. {'; '.join(words)}."
+    return figure, f"Line plot. {'; '.join(words)}."
 
 
 def frontiers(truth: Landscapes, seeds: int = 5) -> list[dict[str, object]]:
@@ -245,25 +232,25 @@ def size(truth: Landscapes) -> dict[str, float]:
     }
 
 
-def top_table(truth: Landscapes, most: int = 5) -> pd.DataFrame:
+def top(truth: Landscapes, most: int = 5) -> list[dict[str, object]]:
     """The best configurations by I' under each way to count C, and the paper's and uniform 8 wherever they stand."""
     rows = []
     for name, land in countings(truth.main):
         best = np.argsort(-land.gated_index, kind="stable")[:most].tolist()
-        shown = dict.fromkeys([*best, land.index_of(SEARCHED), land.index_of(uniform(8))])
-        rows += [
-            {
-                "widths": label(land.configurations[index]),
-                "C counted": name,
-                "rank": rank(land, land.configurations[index]),
-                "C": number(land.compression[index], 2),
-                "P": percent(land.accuracy[index]),
-                "I'": number(land.gated_index[index], 3),
-                "of the best": percent(land.gated_index[index] / land.gated_index.max(), 1),
-            }
-            for index in shown
-        ]
-    return pd.DataFrame(rows)
+        for index in dict.fromkeys([*best, land.index_of(SEARCHED), land.index_of(uniform(8))]):
+            widths, score = land.configurations[index], land.gated_index[index]
+            rows.append(
+                {
+                    "counting": name,
+                    "widths": label(widths),
+                    "rank": rank(land, widths),
+                    "compression": land.compression[index],
+                    "accuracy": land.accuracy[index],
+                    "score": score,
+                    "share": score / land.gated_index.max(),
+                }
+            )
+    return rows
 
 
 def latency(truth: Landscapes) -> dict[str, object]:
@@ -287,8 +274,9 @@ def latency(truth: Landscapes) -> dict[str, object]:
     }
 
 
-def seeds_table(truth: Landscapes) -> pd.DataFrame:
-    """The optimum of each checkpoint, by either count of C and by three ways to fix the latencies."""
+def checkpoints(truth: Landscapes) -> list[dict[str, object]]:
+    """:func:`standings` on each checkpoint, by three ways to fix the latencies; ``stays`` is the share of resampled
+    test sets on which the optimum is the same."""
     rows = []
     for seed, land in truth.landscapes.items():
         drawn = landscape.redrawn(land)
@@ -297,20 +285,27 @@ def seeds_table(truth: Landscapes) -> pd.DataFrame:
             ("each measured once", land.measured_latency()),
             ("equal", land.equal_latency()),
         ):
-            rows += [
-                {
-                    "checkpoint": f"seed {seed}",
-                    "T": latencies,
-                    "C": name,
-                    "optimum": label(counted.best),
-                    "P": percent(accuracy(counted, counted.best)),
-                    "stays the optimum": percent(landscape.optimum_shares(counted, *drawn).get(counted.best, 0.0), 0),
-                    f"rank of {PAPER_SEARCH}": counted.place(SEARCHED),
-                    f"rank of {EIGHT}": counted.place(uniform(8)),
-                }
-                for name, counted in countings(variant)
-            ]
-    return pd.DataFrame(rows)
+            for row, (_, counted) in zip(standings(variant), countings(variant), strict=True):
+                shares = landscape.optimum_shares(counted, *drawn)
+                rows.append(row | {"seed": seed, "latencies": latencies, "stays": shares.get(counted.best, 0.0)})
+    return rows
+
+
+def standings(land: Landscape) -> list[dict[str, object]]:
+    """The optimum by either count of C, and where the paper's topology and uniform 8 bits stand."""
+    return [
+        {
+            "counting": name,
+            "images": len(land.reference),
+            "best": label(counted.best),
+            "accuracy": accuracy(land, counted.best),
+            "searched": accuracy(land, SEARCHED),
+            "place": counted.place(SEARCHED),
+            "place_8": counted.place(uniform(8)),
+            "rank": rank(counted, SEARCHED),
+        }
+        for name, counted in countings(land)
+    ]
 
 
 # --- selection on test -----------------------------------------------------------------------------------------------
@@ -343,25 +338,19 @@ def halves(truth: Landscapes, splits: int = SPLITS, seed: int = 0) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def halves_table(splits: pd.DataFrame) -> pd.DataFrame:
-    """How much searching on the images one reports on flatters."""
+def flattery(splits: pd.DataFrame) -> list[dict[str, object]]:
+    """How much searching on the images one reports on flatters, by way to count C; ``low`` and ``high`` bound 95 % of
+    the splits, all three in percentage points."""
     rows = []
     for counting, part in splits.groupby("counting", sort=False):
-        flattery = 100 * (part.chosen_accuracy - part.other_accuracy)
-        low, high = flattery.quantile([0.025, 0.975])
+        points = 100 * (part.chosen_accuracy - part.other_accuracy)
+        low, high = points.quantile([0.025, 0.975])
         chosen = part.best.value_counts(normalize=True).head(3)
-        rows.append(
-            {
-                "C": counting,
-                "chosen (share of splits)": ", ".join(f"{name} ({share:.0%})" for name, share in chosen.items()),
-                "P on its half": percent(part.chosen_accuracy.mean()),
-                "P on the other": percent(part.other_accuracy.mean()),
-                "flattered by (pp, 95 % of splits)": f"{flattery.mean():+.2f} [{low:+.2f}, {high:+.2f}]",
-                "I' flattered by": percent((part.chosen_index / part.other_index - 1).mean()),
-                "I' missed on the other half": percent(part.regret.mean()),
-            }
-        )
-    return pd.DataFrame(rows)
+        row = {"counting": counting, "mean": points.mean(), "low": low, "high": high}
+        row |= part[["chosen_accuracy", "other_accuracy", "regret"]].mean()
+        row["chosen"] = ", ".join(f"{name} ({share:.0%})" for name, share in chosen.items())
+        rows.append(row | {"index": (part.chosen_index / part.other_index - 1).mean()})
+    return rows
 
 
 # --- the end of the page ---------------------------------------------------------------------------------------------
@@ -414,23 +403,6 @@ def _over_checkpoints(
 
 def _beats_uniform_8(land: Landscape) -> bool:
     return land.fitness[SEARCHED] > land.fitness[uniform(8)]
-
-
-def this_run_table(landscapes: Mapping[int, Landscape]) -> pd.DataFrame:
-    """What this rendering ran: the optimum of each seed, and the paper's topology."""
-    return pd.DataFrame(
-        {
-            "seed": str(seed),
-            "C": name,
-            "images": len(land.reference),
-            "optimum": label(counted.best),
-            "P of the optimum": percent(accuracy(counted, counted.best)),
-            f"P of {PAPER_SEARCH}": percent(accuracy(counted, SEARCHED)),
-            f"rank of {PAPER_SEARCH}": rank(counted, SEARCHED),
-        }
-        for seed, land in landscapes.items()
-        for name, counted in countings(land)
-    )
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
