@@ -34,9 +34,15 @@ def best(
     return None
 
 
-def known(kind: str, profile: str = "paper", model: str | None = None, dataset: str | None = None) -> list[Record]:
+def known(
+    kind: str,
+    profile: str = "paper",
+    model: str | None = None,
+    dataset: str | None = None,
+    where: Callable[[Record], bool] = lambda record: True,
+) -> list[Record]:
     """All records that match, in the order of :func:`quide.experiments.records.collect`; warns as :func:`best`."""
-    return [_said(record) for record in records.collect(kind, profile, model, dataset)]
+    return [_said(record) for record in records.collect(kind, profile, model, dataset) if where(record)]
 
 
 def _said(record: Record) -> Record:

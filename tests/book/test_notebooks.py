@@ -1,4 +1,4 @@
-"""Every notebook of the book as it was executed for it at the smoke profile; a few are executed again and show the same."""
+"""Every notebook as it was executed for the book at the smoke profile; a few are executed again and show the same."""
 
 from __future__ import annotations
 

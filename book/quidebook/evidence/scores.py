@@ -7,10 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from quide import evaluate, metric, stats
-from quide.evaluate import PAPER_BITS
-from quide.experiments import paper, records, runs
+from quide import metric, stats
+from quide.experiments import paper, records, runs, select
+from quide.experiments.records import Record
+from quide.ptq.scheme import PAPER
 from quide.stats import unpack_bits
+
+# The choices behind a sweep; a record that has more of them was made in another way.
+SWEEP = {"scheme", "bits", "selection", "calibration_size", "training_seed", "test_images"}
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Measured:
     Attributes:
         condition: its name in :func:`quide.experiments.paper.conditions`, or that of the one it stands beside.
         table: one row a (seed, bits): compression, accuracy, latency_ms, index, gated_index.
-        correct: bool ``(seeds, bits, images)``, the widths in the order of :data:`quide.evaluate.PAPER_BITS`.
+        correct: bool ``(seeds, bits, images)``, the widths in the order of :data:`quide.experiments.paper.BITS`.
         threshold: of Eq. 4, from the mean full-precision accuracy and the paper's tolerance.
         device: where the latencies were taken; ``noisy`` says why not to trust them (empty when there is no reason).
         aa_ratios: of each seed's timing run.
@@ -34,7 +38,7 @@ class Measured:
     device: str
     noisy: tuple[str, ...]
     aa_ratios: tuple[float, ...]
-    records: list[records.Record]
+    records: list[Record]
 
     @property
     def seeds(self) -> list[int]:
@@ -44,13 +48,13 @@ class Measured:
     @property
     def latencies(self) -> np.ndarray:
         """``(seeds, bits)`` in milliseconds."""
-        return self.table.pivot(index="seed", columns="bits", values="latency_ms")[list(PAPER_BITS)].to_numpy()
+        return self.table.pivot(index="seed", columns="bits", values="latency_ms")[list(paper.BITS)].to_numpy()
 
     def knee(self) -> stats.KneeBootstrap:
         """Probability of each width being the knee of I', over test images and seeds."""
         facts = paper.conditions().loc[self.condition]
         return stats.bootstrap_knee(
-            self.correct, self.latencies, PAPER_BITS,
+            self.correct, self.latencies, paper.BITS,
             tolerance=float(facts["tolerance"]), num_classes=int(facts["num_classes"]),
         )  # fmt: skip
 
@@ -81,41 +85,35 @@ def measured(model: str, dataset: str, profile: str) -> Measured | None:
     Nothing is computed. Latencies come from the one device that covers most seeds. The timing of a published network
     does for all its seeds, since they change no weight.
     """
-    timed = _latency_records(model, dataset, profile)
-    known = {}
-    for seed in sorted({record.spec.seed for record in records.collect("accuracy", profile, model, dataset)}):
-        case = runs.Case(model, dataset, seed, profile)
-        if case.published and timed:
-            timed.setdefault(seed, timed[min(timed)])
-        record = runs.accuracy(case).known()
-        if record is not None and seed in timed:
-            known[seed] = record
+    timed = _timings(model, dataset, profile)
+    swept = {record.spec.seed: record for record in select.known("accuracy", profile, model, dataset, _is_sweep)}
+    if (model, dataset) in runs.PUBLISHED and timed:
+        timed = dict.fromkeys(swept, timed[min(timed)]) | timed
+    known = {seed: record for seed, record in sorted(swept.items()) if seed in timed}
     if not known:
         return None
     condition = (runs.CONDITION | runs.BESIDE)[model, dataset]
-    facts = paper.conditions().loc[condition]
-    names = [evaluate.label(bits) for bits in PAPER_BITS]
     full_precision = float(np.mean([record.values["accuracy"]["32"] for record in known.values()]))
-    threshold = metric.accuracy_threshold(full_precision, float(facts["tolerance"]), int(facts["num_classes"]))
+    threshold = paper.threshold(condition, full_precision)
     table = pd.DataFrame(
         {
             "seed": seed,
             "bits": bits,
             "compression": metric.compression_ratio(bits),
-            "accuracy": record.values["accuracy"][name],
-            "latency_ms": timed[seed].values["latencies"][name]["median_ms"],
+            "accuracy": record.values["accuracy"][str(bits)],
+            "latency_ms": timed[seed].values["latencies"][str(bits)]["median_ms"],
         }
         for seed, record in known.items()
-        for bits, name in zip(PAPER_BITS, names, strict=True)
+        for bits in paper.BITS
     )
     table["index"] = metric.intelligence_index(table.compression, table.accuracy, table.latency_ms)
     table["gated_index"] = metric.gated_index(table.compression, table.accuracy, table.latency_ms, threshold)
-    correct = np.stack([[unpack_bits(record.values["correct"][name]) for name in names] for record in known.values()])
+    hits = [[unpack_bits(record.values["correct"][str(bits)]) for bits in paper.BITS] for record in known.values()]
     used = list({record.spec.key: record for record in (timed[seed] for seed in known)}.values())
     return Measured(
         condition,
         table,
-        correct,
+        np.stack(hits),
         float(threshold),
         device_name(used[0]),
         tuple(sorted({reason for record in used for reason in record.values["reasons"]})),
@@ -124,16 +122,23 @@ def measured(model: str, dataset: str, profile: str) -> Measured | None:
     )
 
 
-def device_name(record: records.Record) -> str:
+def _is_sweep(record: Record) -> bool:
+    """Whether it is the accuracy of the best epoch at the paper's widths by the paper's scheme."""
+    details = record.spec.details
+    asked = tuple(details["bits"]) == paper.BITS and details["selection"] == "best"
+    return asked and details["scheme"] == records.described(PAPER) and details.keys() == SWEEP
+
+
+def device_name(record: Record) -> str:
     """The device a latency record was taken on, in words."""
     environment = record.spec.details["environment"]
     threads = f", {environment['threads']} threads" if environment["device"] == "cpu" else ""
     return f"{environment['device_name']}{threads}, torch {environment['torch']}"
 
 
-def _latency_records(model: str, dataset: str, profile: str) -> dict[int, records.Record]:
+def _timings(model: str, dataset: str, profile: str) -> dict[int, Record]:
     """Latency records by seed, of the one device that has most seeds (the first by name among equals)."""
-    by_device: dict[str, dict[int, records.Record]] = {}
+    by_device: dict[str, dict[int, Record]] = {}
     for record in records.collect("latency", profile, model, dataset):
         by_device.setdefault(device_name(record), {})[record.spec.seed] = record
     return max((by_device[name] for name in sorted(by_device)), key=len, default={})
