@@ -21,6 +21,7 @@ FLOORS = {
     "quide.models": 1.5,
     "quide.models.train": 2.5,  # takes images, and evaluates after each epoch
     "quide.evaluate": 2,
+    "quide.diagnosis": 2.2,
     "quide.deploy": 2,
     "quide.llm": 2,
     "quide.experiments": 3,

@@ -1,0 +1,126 @@
+"""How far weights and activations reach, and what a grid leaves of them, by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from quide.data.datasets import BATCH
+from quide.ptq import graph as graphs
+from quide.ptq.grid import Grid
+from quide.ptq.prepared import META, Prepared, weight_grid
+from quide.ptq.scheme import FULL_PRECISION
+
+OF_GRIDS = ("scale", "scale_ratio", "zero_point", "zero_point_due", "clipped", "clipped_calibration")
+
+
+def grids_of(network: nn.Module) -> dict[str, Grid]:
+    """The grid that rounds each layer's activations in a quantized network."""
+    found = {}
+    for layer, name in network.meta[META].quantizers.items():
+        part = network.get_submodule(name)
+        found[layer] = Grid(part.scale, part.zero_point, part.low, part.high)
+    return found
+
+
+def by_layer(
+    prepared: Prepared, widths: Sequence, grids: dict[str, Grid], calibration: torch.Tensor, images: torch.Tensor
+) -> pd.DataFrame:
+    """The columns of :class:`quide.diagnosis.Diagnosis` that tell a layer's ranges."""
+    nodes = graphs.site_nodes(prepared.graph, prepared.layers, prepared.scheme)
+    seen, tested = ({layer: _Seen(grids.get(layer)) for layer in nodes} for _ in range(2))
+    for shown, by in ((calibration, seen), (images, tested)):
+        at = {node.name: [by[layer] for layer, other in nodes.items() if other is node] for node in nodes.values()}
+        with torch.inference_mode():
+            for batch in shown.split(BATCH):
+                _Channels(prepared.graph, at).run(batch)
+    rows = []
+    for layer, width in zip(prepared.layers, widths, strict=True):
+        row = {"layer": layer} | _weights(prepared, layer, getattr(width, "weights", width))
+        row["batch_norm"], row["batch_norm_factor"] = _batch_norm(prepared, layer)
+        if layer in nodes:
+            statistics = prepared.statistics[nodes[layer].name]
+            row["activation_channel"], row["activation_outlier"] = _furthest(seen[layer].reach)
+            row |= {"activation_minimum": statistics.minimum, "activation_maximum": statistics.maximum}
+        if layer in grids:
+            due = prepared.activation_grid(nodes[layer].name, getattr(width, "activations", width))
+            row |= {"scale": float(grids[layer].scale), "scale_ratio": float(grids[layer].scale / due.scale)}
+            row |= {"zero_point": grids[layer].zero_point, "zero_point_due": due.zero_point}
+            row |= {"clipped": tested[layer].clipped, "clipped_calibration": seen[layer].clipped}
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.reindex(columns=[*table.columns, *(name for name in OF_GRIDS if name not in table)])
+
+
+def _weights(prepared: Prepared, layer: str, bits: int) -> dict[str, Any]:
+    weight = prepared.graph.get_submodule(layer).weight
+    channel, ratio = _furthest(weight.abs().flatten(1).amax(1))
+    zeroed = 0.0
+    if bits != FULL_PRECISION:
+        scale = weight_grid(weight, bits, prepared.scheme).scale
+        zeroed = float(((weight != 0) & (weight.abs() < scale / 2)).float().mean())
+    return {"weight_channel": channel, "weight_outlier": ratio, "weights_zeroed": zeroed}
+
+
+def _furthest(reach: torch.Tensor) -> tuple[int, float]:
+    """The channel that reaches furthest, and how many times the median channel's reach that is."""
+    middle = float(reach.median())
+    return int(reach.argmax()), float(reach.max()) / middle if middle else 1.0
+
+
+def _batch_norm(prepared: Prepared, layer: str) -> tuple[str | None, float]:
+    """The batch norm between a layer and the next, which was not folded; and the largest factor it multiplies by."""
+    waiting, met = graphs.calls(prepared.graph, layer), set()
+    while waiting:
+        for user in waiting.pop(0).users:
+            part = prepared.graph.get_submodule(user.target) if user.op == "call_module" else None
+            if isinstance(part, _BatchNorm):
+                gain = torch.ones(part.num_features) if part.weight is None else part.weight.abs()
+                return user.target, float((gain / (part.running_var + part.eps).sqrt()).max())
+            if user not in met and (part is None or user.target not in prepared.layers):
+                met.add(user)
+                waiting.append(user)
+    return None, float("nan")
+
+
+@dataclass
+class _Seen:
+    """What passes a site: how far each channel reaches, and how much lies beyond the grid by more than half a step."""
+
+    grid: Grid | None
+    reach: torch.Tensor | None = None
+    beyond: int = 0
+    count: int = 0
+
+    @property
+    def clipped(self) -> float:
+        return self.beyond / self.count
+
+    def see(self, values: torch.Tensor) -> None:
+        channels = values.transpose(0, 1).flatten(1) if values.ndim > 1 else values[None]
+        reach = channels.abs().amax(1)
+        self.reach = reach if self.reach is None else torch.maximum(self.reach, reach)
+        self.count += values.numel()
+        if self.grid is not None:
+            steps = values / self.grid.scale + self.grid.zero_point
+            self.beyond += int(((steps < self.grid.low - 0.5) | (steps > self.grid.high + 0.5)).sum())
+
+
+class _Channels(fx.Interpreter):
+    """Runs a traced network and shows the sites' values to what is remembered of them."""
+
+    def __init__(self, model: fx.GraphModule, seen: dict[str, list[_Seen]]):
+        super().__init__(model)
+        self.seen = seen
+
+    def run_node(self, node: fx.Node) -> Any:
+        value = super().run_node(node)
+        for seen in self.seen.get(node.name, ()):
+            seen.see(value)
+        return value
