@@ -1,4 +1,4 @@
-"""The command line: ``quide run | sweep | data | book``."""
+"""The command line: ``quide run | sweep | debug | data | book``."""
 
 from __future__ import annotations
 
@@ -154,6 +154,39 @@ def sweep(
     if picture is not None:
         plot.draw(found, picture)
         print(f"Written: {picture}")
+
+
+@app.command()
+def debug(
+    model: Annotated[str, typer.Argument(help="What builds it, as for sweep.")],
+    data: Annotated[Path, typer.Option(help="Arrays images, labels and calibration, as for sweep.", metavar="PATH")],
+    weights: Annotated[Path | None, typer.Option(help="Its weights, as for sweep.", metavar="FILE")] = None,
+    bits: Annotated[int, typer.Option(help="The width to look into.", metavar="BITS")] = 4,
+    quantized: Annotated[
+        Path | None, typer.Option(help="A file of quide.save, to look into that network instead.", metavar="FILE")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    output: Annotated[Path | None, typer.Option(help="Also write a .json or .html file.", metavar="FILE")] = None,
+) -> None:
+    """Find out where a network of yours loses accuracy, and why: layer by layer, weights and activations apart.
+
+    MODEL is called without arguments and returns a torch.nn.Module. To import it is to run it: name your own code.
+    """
+    import quide
+    from quide.cli import debugging, probe
+
+    if output is not None:
+        debugging.check(output)
+    _check_device(device)
+    network, held = probe.read_network(model, weights).to(device), probe.read_data(data).to(device)
+    loaded = quide.load(network, quantized) if quantized is not None else None
+    found = quide.diagnose(
+        network, held.images, held.labels, held.calibration, bits, quantized=loaded, progress=True
+    )  # fmt: skip
+    print(debugging.as_text(found))
+    if output is not None:
+        debugging.save(found, output)
+        print(f"Written: {output}")
 
 
 @app.command(name="book")

@@ -128,7 +128,8 @@ class Diagnosis:
             calibration images, and their range; its grid's ``scale`` and ``zero_point`` and the zero point that the
             range asks for (``zero_point_due``); the share of activations beyond the grid, of the test images
             (``clipped``) and of the calibration images (``clipped_calibration``); the share of weights that are rounded
-            to zero; the batch norm that was not folded, and the largest factor it multiplies by.
+            to zero; the batch norm that was not folded, the channel it multiplies by the largest factor, and how many
+            times the median factor that is.
         per_channel: whether each channel's weights have a scale of their own.
     """
 
@@ -162,9 +163,12 @@ class Diagnosis:
         return ("everywhere", None) if worst["drop_low"] <= 0 else (self._of_layer(worst), worst)
 
     def _of_layer(self, row: dict[str, Any]) -> str:
+        norm = isinstance(row["batch_norm"], str)
+        if norm and row["batch_norm_spread"] >= OUTLIER:  # which folding would have evened out
+            return "batch norm"
         if row["weight_outlier"] >= OUTLIER and row["weights_drop_low"] > 0 and not self.per_channel:
             return "outlier weights"
-        if isinstance(row["batch_norm"], str):
+        if norm:
             return "batch norm"
         if row["activations_drop"] > row["weights_drop"]:
             if row["clipped"] >= CLIPPED:
@@ -193,6 +197,28 @@ class Diagnosis:
             "cause": {"kind": kind, "layer": row["layer"] if row else None},
             "diagnosis": self.sentence,
         }
+
+
+def plot(table: pd.DataFrame) -> Any:
+    """:func:`sensitivity` as a matplotlib figure: what each layer costs, worst first, weights and activations apart.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("matplotlib is missing; install it with: pip install 'quide[book]'") from error
+    rows = table.sort_values("drop")
+    figure = Figure(figsize=(7, 1 + 0.25 * len(rows)), layout="constrained")
+    axis, places = figure.subplots(), range(len(rows))
+    errors = 100 * abs(rows[["drop_low", "drop_high"]].sub(rows["drop"], axis=0).T.to_numpy())
+    axis.barh(places, 100 * rows["drop"], xerr=errors, color="#0072B2", alpha=0.5, label="both [95 %]")
+    axis.plot(100 * rows.weights_drop, places, "s", color="#D55E00", label="weights alone")
+    axis.plot(100 * rows.activations_drop, places, "o", color="#009E73", label="activations alone")
+    axis.set(yticks=places, yticklabels=rows.layer, xlabel="accuracy lost (percentage points)")
+    axis.legend()
+    return figure
 
 
 # --- networks and their accuracy -------------------------------------------------------------------------------------

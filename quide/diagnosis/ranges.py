@@ -17,7 +17,19 @@ from quide.ptq.grid import Grid
 from quide.ptq.prepared import META, Prepared, weight_grid
 from quide.ptq.scheme import FULL_PRECISION
 
-OF_GRIDS = ("scale", "scale_ratio", "zero_point", "zero_point_due", "clipped", "clipped_calibration")
+OPTIONAL = (  # columns that some networks have no value for
+    "batch_norm_channel", "batch_norm_spread", "activation_channel", "activation_outlier", "scale", "scale_ratio",
+    "zero_point", "zero_point_due", "clipped", "clipped_calibration",
+)  # fmt: skip
+    "batch_norm_channel",
+    "batch_norm_spread",
+    "scale",
+    "scale_ratio",
+    "zero_point",
+    "zero_point_due",
+    "clipped",
+    "clipped_calibration",
+)
 
 
 def grids_of(network: nn.Module) -> dict[str, Grid]:
@@ -43,7 +55,7 @@ def by_layer(
     rows = []
     for layer, width in zip(prepared.layers, widths, strict=True):
         row = {"layer": layer} | _weights(prepared, layer, getattr(width, "weights", width))
-        row["batch_norm"], row["batch_norm_factor"] = _batch_norm(prepared, layer)
+        row |= _batch_norm(prepared, layer)
         if layer in nodes:
             statistics = prepared.statistics[nodes[layer].name]
             row["activation_channel"], row["activation_outlier"] = _furthest(seen[layer].reach)
@@ -55,7 +67,7 @@ def by_layer(
             row |= {"clipped": tested[layer].clipped, "clipped_calibration": seen[layer].clipped}
         rows.append(row)
     table = pd.DataFrame(rows)
-    return table.reindex(columns=[*table.columns, *(name for name in OF_GRIDS if name not in table)])
+    return table.reindex(columns=[*table.columns, *(name for name in OPTIONAL if name not in table)])
 
 
 def _weights(prepared: Prepared, layer: str, bits: int) -> dict[str, Any]:
@@ -74,19 +86,20 @@ def _furthest(reach: torch.Tensor) -> tuple[int, float]:
     return int(reach.argmax()), float(reach.max()) / middle if middle else 1.0
 
 
-def _batch_norm(prepared: Prepared, layer: str) -> tuple[str | None, float]:
-    """The batch norm between a layer and the next, which was not folded; and the largest factor it multiplies by."""
+def _batch_norm(prepared: Prepared, layer: str) -> dict[str, Any]:
+    """The batch norm between a layer and the next, which was not folded; and how its factors differ by channel."""
     waiting, met = graphs.calls(prepared.graph, layer), set()
     while waiting:
         for user in waiting.pop(0).users:
             part = prepared.graph.get_submodule(user.target) if user.op == "call_module" else None
             if isinstance(part, _BatchNorm):
                 gain = torch.ones(part.num_features) if part.weight is None else part.weight.abs()
-                return user.target, float((gain / (part.running_var + part.eps).sqrt()).max())
+                channel, spread = _furthest(gain / (part.running_var + part.eps).sqrt())
+                return {"batch_norm": user.target, "batch_norm_channel": channel, "batch_norm_spread": spread}
             if user not in met and (part is None or user.target not in prepared.layers):
                 met.add(user)
                 waiting.append(user)
-    return None, float("nan")
+    return {"batch_norm": None}
 
 
 @dataclass

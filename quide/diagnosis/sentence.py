@@ -74,8 +74,9 @@ def _outlier_activations(found: Diagnosis, row: dict[str, Any]) -> Iterator[str]
 
 def _not_folded(found: Diagnosis, row: dict[str, Any]) -> Iterator[str]:
     yield from _layer_loss(found, row)
-    yield f"the batch norm {row['batch_norm']} after it is not folded"
-    yield f"and multiplies what rounding changed by up to {row['batch_norm_factor']:.3g}."
+    yield f"the batch norm {row['batch_norm']} after it is not folded,"
+    yield f"and multiplies channel {row['batch_norm_channel']:.0f} and its rounding errors"
+    yield f"by {row['batch_norm_spread']:.3g} times the median factor."
 
 
 def _too_clipped(found: Diagnosis, row: dict[str, Any]) -> Iterator[str]:
