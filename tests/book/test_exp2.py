@@ -259,7 +259,7 @@ def test_the_places_where_the_scores_part_are_told_from_the_others():
 def test_both_networks_are_drawn_side_by_side():
     save("short", 0)
     save_published()
-    figure, _, _, alt = exp2.figure_overhead(residual.known())
+    figure, alt = exp2.figure_overhead(residual.known())
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["ResNet-18", "ResNet-20"]
     assert "ResNet-18: 16" in alt and "ResNet-20: 16" in alt
 
@@ -362,15 +362,12 @@ def test_no_width_is_preferred_where_both_score_zero():
     assert residual.preferred({8: 0.0, 4: 0.0}) == "neither"
 
 
-def test_every_figure_has_caption_and_alt_text_with_numbers():
+def test_what_is_seen_of_every_figure_is_said_in_numbers():
     save("short", 0)
     condition = residual.best_known()
     made = [
         table1.figure_components([condition]), table1.figure_index([condition]), table1.figure_knee([condition]),
         exp2.figure_overhead([condition]),
     ]  # fmt: skip
-    assert len({name for _, name, _, _ in made}) == len(made)
-    for _, name, caption, alt in made:
-        assert name.startswith("fig-exp2-") and len(caption) > 40 and any(character.isdigit() for character in alt)
-    assert "ResNet-18" in made[0][2] and "SimpleCNN" not in made[0][2]
-    assert runs.COMMUTED_8 not in made[3][3]
+    assert all(any(character.isdigit() for character in alt) for _, alt in made)
+    assert runs.COMMUTED_8 not in made[3][1]

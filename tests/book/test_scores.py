@@ -93,15 +93,13 @@ def test_every_table_of_the_page_has_a_row_for_each_condition_and_no_nan(known):
     assert "(quide.PAPER)" in " ".join(tables["closest"].recipe)
 
 
-def test_every_figure_has_caption_and_alt_text_with_numbers(known, capsys):
+def test_what_is_seen_of_every_figure_is_said_in_numbers(known):
     found, grid = simplecnn.conditions(["cifar10"]), simplecnn.recipe_results(["cifar10"])
     made = [
         table1.figure_components(found), table1.figure_index(found), table1.figure_knee(found), exp1.figure_sites(grid),
         exp1.figure_recipes(grid),
     ]  # fmt: skip
-    assert len({name for _, name, _, _ in made}) == len(made)
-    for _, name, caption, alt in made:
-        assert name.startswith("fig-exp1-") and len(caption) > 40 and any(character.isdigit() for character in alt)
+    assert all(any(character.isdigit() for character in alt) for _, alt in made)
 
 
 def test_verdicts_follow_their_stated_limits():

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from quide import metric, stats
@@ -161,8 +162,8 @@ def site_table(grid: pd.DataFrame) -> Iterator[dict]:
         yield row | {name: number(100 * stated(dataset, name), 2) for name in configurations}
 
 
-def figure_sites(grid: pd.DataFrame) -> tuple:
-    """Accuracy at 4 bits by site, one point a seed."""
+def figure_sites(grid: pd.DataFrame) -> tuple[Figure, str]:
+    """A figure and what is seen: accuracy at 4 bits by site, one point a seed."""
     four = _at_sites(grid, "4")
     datasets = list(dict.fromkeys(four.dataset))
     figure, axes = report.panels(max(len(datasets), 1), width=7, height=2.8)
@@ -177,8 +178,7 @@ def figure_sites(grid: pd.DataFrame) -> tuple:
         axis.set(title=NAMES[dataset], ylabel="4-bit accuracy (%)", xlim=(-0.5, 2.5))
     spans = (100 * four.groupby(["dataset", "site"], sort=False).accuracy.agg(["min", "max"])).iterrows()
     words = [f"{NAMES[dataset]}, {SITES[site]}: {low:.1f} to {high:.1f} %" for (dataset, site), (low, high) in spans]
-    caption = "Accuracy at 4 bits by where activations are rounded, one point a seed. Nothing else differs."
-    return figure, "fig-exp1-sites", caption, f"Dot plots. {'; '.join(words)}."
+    return figure, f"Dot plots. {'; '.join(words)}."
 
 
 def moved(grid: pd.DataFrame) -> list[dict[str, object]]:
@@ -201,8 +201,11 @@ def moved(grid: pd.DataFrame) -> list[dict[str, object]]:
     return facts
 
 
-def figure_recipes(grid: pd.DataFrame) -> tuple:
-    """Every recipe as a point: uniform 4-bit accuracy against the paper's searched topology; ``grid`` of CIFAR-10."""
+def figure_recipes(grid: pd.DataFrame) -> tuple[Figure, str]:
+    """Every recipe as a point, and what is seen: uniform 4-bit accuracy against the paper's searched topology.
+
+    ``grid`` is that of CIFAR-10.
+    """
     ranked, name = _ranked(grid), label(SEARCHED)
     figure, (axis,) = report.panels(width=7, height=4)
     for site, (marker, colour) in SITE_MARKERS.items():
@@ -212,16 +215,12 @@ def figure_recipes(grid: pd.DataFrame) -> tuple:
     axis.plot(*theirs, "*", color="black", markersize=16, label="the paper")
     axis.set(xlabel="accuracy at 4-4-4-4 (%)", ylabel=f"accuracy at {name} (%)")
     axis.legend(loc="lower right")
-    caption = (
-        "CIFAR-10: each recipe's accuracy at uniform 4 bits and at the paper's searched topology 8-8-8-4, mean over "
-        "seeds. Marker by activation site; the star is what the paper states."
-    )
     nearest = ranked.iloc[0]
     alt = (
         f"Scatter of {len(ranked)} recipes. The paper's point is at {theirs[0]:.1f} and {theirs[1]:.1f} %. "
         f"The nearest recipe, {nearest.recipe}, lies at {100 * nearest['4']:.1f} and {100 * nearest[name]:.1f} %."
     )
-    return figure, "fig-exp1-recipes", caption, alt
+    return figure, alt
 
 
 @tabled

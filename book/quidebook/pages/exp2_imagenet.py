@@ -6,16 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from quide import metric, stats
 from quide.data import imagenet
 from quide.evaluate import PAPER_BITS, label
-from quide.experiments import imagenet_runs, records
-from quide.experiments.imagenet_runs import LOW_BITS, PROFILE, SCHEMES, SEARCHED, UNTIMED
+from quide.experiments import imagenet_runs, paper, records
+from quide.experiments.imagenet_runs import CONDITION, LOW_BITS, PROFILE, SCHEMES, SEARCHED, UNTIMED
 from quide.stats import Hits, Interval
 from quidebook import report
 from quidebook.report import UNKNOWN, Absent, number, tabled
-from quidebook.shared.imagenet import PAPERS, PUBLISHED_IMAGES, RERUN, ImageNetRecords, change, hits, kept, threshold
+from quidebook.shared.imagenet import PAPERS, PUBLISHED_IMAGES, RERUN, ImageNetRecords, change, hits, kept
 from quidebook.shared.imagenet import stated as stated_rows
 from quidebook.shared.imagenet import title as titled
 
@@ -105,8 +106,8 @@ def held_out(known: ImageNetRecords) -> list[dict[str, object]]:
     return facts
 
 
-def figure_accuracy(known: ImageNetRecords) -> tuple:
-    """Accuracy against bits: ours, the paper's, and other quantizers at 8 and 4 bits."""
+def figure_accuracy(known: ImageNetRecords) -> tuple[Figure, str]:
+    """A figure and what is seen: accuracy against bits: ours, the paper's, and other quantizers at 8 and 4 bits."""
     figure, (left, right) = report.panels(2, width=7.4, height=3.4, sharey=True)
     stated, words = 100 * stated_rows().accuracy, []
     hollow = {"color": report.ORANGE, "markerfacecolor": "none", "markersize": 8, "label": "ResNet-18, the paper"}
@@ -127,13 +128,8 @@ def figure_accuracy(known: ImageNetRecords) -> tuple:
         right.text(0.5, 50, "no record", ha="center")
     report.bit_axis(right, LOW_BITS)
     right.set(title="by quantizer", xlim=(-0.5, len(LOW_BITS) - 0.5))
-    caption = (
-        "ImageNet-1K: accuracy by width with our reading of the paper's quantizer (left), and by quantizer at 8 and 4 "
-        "bits on fewer images (right). Filled: ours, with 95 % Wilson intervals. Hollow: the paper, another network on "
-        "other images."
-    )
     alt = "; ".join([*words, f"ResNet-18, the paper: {report.points(stated, 1)}"])
-    return figure, "fig-exp2-imagenet", caption, f"Plots by bit-width, in %. {alt}."
+    return figure, f"Plots by bit-width, in %. {alt}."
 
 
 @tabled
@@ -164,7 +160,7 @@ def scores(record: records.Record) -> pd.DataFrame:
     and place: 1 for the best; those with equal scores share the first of their places."""
     values = record.values
     compression = [metric.compression_ratio(_widths(name)) for name in values["configurations"]]
-    limit = threshold(values["full_precision_accuracy"])
+    limit = paper.threshold(CONDITION, values["full_precision_accuracy"])
     score = metric.gated_index(compression, values["accuracy"], UNTIMED, limit)
     frame = pd.DataFrame({"accuracy": values["accuracy"], "score": score}, index=values["configurations"])
     frame["place"] = frame.score.rank(method="min", ascending=False).astype(int)

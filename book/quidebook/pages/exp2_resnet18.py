@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from quide.experiments import deployed, profiles, records, runs
 from quidebook import report
@@ -127,19 +128,13 @@ def latency_table(found: Sequence[Condition]) -> pd.DataFrame:
     return table1.latency_table(found).replace(SHOWN)
 
 
-def figure_overhead(found: Sequence[Condition]) -> tuple:
-    """Latency, relative to full precision, of everything that computes in float32 and rounds in between."""
+def figure_overhead(found: Sequence[Condition]) -> tuple[Figure, str]:
+    """A figure and what is seen: latency, over full precision's, of all that computes in float32 and rounds."""
     names, measured = (runs.INTEGER_16, *ROUNDED, runs.COMMUTED_8), present(found)
     figure, (axis,) = report.panels(width=7, height=2.8)
     ratios = {c.network: [table1.ratios(c, name) for name in names] for c in measured}
-    alt = table1.draw_ratios(axis, ratios, [SHOWN.get(name, name) for name in names], "32 bits")
     axis.set_ylabel("bits")
-    devices = "; ".join(dict.fromkeys(condition.measured.device for condition in measured))
-    caption = (
-        f"Simulated quantization: latency relative to the same network without (dashed), median and 10th to 90th "
-        f"percentile ({devices})."
-    )
-    return figure, "fig-exp2-overhead", caption, alt
+    return figure, table1.draw_ratios(axis, ratios, [SHOWN.get(name, name) for name in names], "32 bits")
 
 
 def slowdown(condition: Condition) -> Facts:

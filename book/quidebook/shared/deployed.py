@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from matplotlib.figure import Figure
+
 from quide import metric
-from quide.experiments import deployed, records, runs
+from quide.experiments import deployed, records, select
 from quide.experiments.deployed import CONFIGURATIONS, INTEGER, RUNTIME, SIMULATED, TORCH
 from quide.stats import Hits
 from quidebook import report
@@ -19,13 +21,10 @@ def measured(found: Sequence[Condition]) -> dict[str, records.Record]:
     """The record of each condition's network, by the network's name; of several the one with most passes."""
     known = {}
     for condition in found:
-        profile = "paper" if condition.measured is None else condition.profile
-        collected = records.collect(deployed.KIND, profile, condition.model, condition.dataset)
-        if collected:
-            best = max(collected, key=lambda record: record.spec.details["passes"])
-            records.warn_if_stale(best, deployed.run(runs.Case(best.spec.model, best.spec.dataset, 0, profile)).code)
-            known[condition.network] = best
-    return known
+        profiles = ["paper" if condition.measured is None else condition.profile]
+        case = {"model": condition.model, "dataset": condition.dataset, "profiles": profiles}
+        known[condition.network] = select.best(deployed.KIND, lambda record: record.spec.details["passes"], **case)
+    return {network: record for network, record in known.items() if record is not None}
 
 
 def absent(command: str) -> Absent:
@@ -60,20 +59,20 @@ def table(found: Sequence[Condition]) -> Iterator[dict]:
             }
 
 
-def figure(found: Sequence[Condition]) -> tuple:
-    """Latency of 8 bits, simulated and in integers, over 32 bits."""
+def figure(found: Sequence[Condition]) -> tuple[Figure, str]:
+    """A figure and what is seen: latency of 8 bits, simulated and in integers, over 32 bits."""
     drawn, (axis,) = report.panels(width=7, height=2.6)
     known = measured(found)
     ratios = {
         network: [table1.ratio(record, name, TORCH) for name in CONFIGURATIONS] for network, record in known.items()
     }
-    alt = table1.draw_ratios(axis, ratios, CONFIGURATIONS, "32 bits in PyTorch")
-    environment = next(iter(known.values())).spec.details["environment"]
-    caption = (
-        "Real 8-bit arithmetic beside simulated: latency relative to 32 bits in PyTorch (dashed), median and 10th to "
-        f"90th percentile ({environment['device_name']}, {environment['threads']} threads)."
-    )
-    return drawn, f"fig-{found[0].page}-arithmetic", caption, alt
+    return drawn, table1.draw_ratios(axis, ratios, CONFIGURATIONS, "32 bits in PyTorch")
+
+
+def machine(found: Sequence[Condition]) -> str:
+    """What it was timed on, in words."""
+    environment = next(iter(measured(found).values())).spec.details["environment"]
+    return f"{environment['device_name']}, {environment['threads']} threads"
 
 
 def facts(found: Sequence[Condition]) -> list[dict[str, object]]:

@@ -10,14 +10,13 @@ import pandas as pd
 
 from quide import metric
 from quide.evaluate import PAPER_BITS, label
-from quide.experiments import imagenet_runs, paper, records
+from quide.experiments import paper, records, select
 from quide.experiments.imagenet_runs import (
     ACCURACY,
     CONDITION,
     DATASET,
     LOW_BITS,
     MIXED,
-    PROFILE,
     QUANTIZERS,
     SCHEMES,
     SEARCHED,
@@ -61,17 +60,21 @@ class ImageNetRecords:
 def found() -> ImageNetRecords:
     """What records hold. A record that other code made is taken with a :class:`StaleRecordWarning`."""
     wanted = ((ACCURACY, None), (QUANTIZERS, None), (MIXED, "genetic"), (MIXED, "exhaustive"))
-    return ImageNetRecords(*(dict(_best(kind, method)) for kind, method in wanted))
+    return ImageNetRecords(*(_best(kind, method) for kind, method in wanted))
 
 
-def _best(kind: str, method: str | None) -> Iterator[tuple[str, records.Record]]:
-    today = imagenet_runs.code(kind)
-    for model in pretrained.trained_on(DATASET):
-        collected = records.collect(kind, PROFILE, model, DATASET)
-        if known := [record for record in collected if record.spec.details.get("method") == method]:
-            best = max(known, key=lambda record: (record.values["images"], -record.spec.seed))
-            records.warn_if_stale(best, today)
-            yield model, best
+def _best(kind: str, method: str | None) -> dict[str, records.Record]:
+    best = {
+        model: select.best(
+            kind,
+            lambda record: (record.values["images"], -record.spec.seed),
+            model=model,
+            dataset=DATASET,
+            where=lambda record: record.spec.details.get("method") == method,
+        )
+        for model in pretrained.trained_on(DATASET)
+    }
+    return {model: record for model, record in best.items() if record is not None}
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
@@ -102,16 +105,10 @@ def kept(record: records.Record, name: str) -> Interval:
     return hits(record, name).kept(hits(record, "32"))
 
 
-def threshold(full_precision: float) -> float:
-    """Eq. 4 with the paper's tolerance for ImageNet."""
-    facts = paper.conditions().loc[CONDITION]
-    return metric.accuracy_threshold(full_precision, float(facts["tolerance"]), int(facts["num_classes"]))
-
-
 def relative_score(record: records.Record, name: str, widths: Widths) -> float:
     """I' over that of uniform 8 bits, at equal latency; NaN where that is zero."""
     accuracy = record.values["accuracy"]
-    limit = threshold(accuracy["32"])
+    limit = paper.threshold(CONDITION, accuracy["32"])
     ours, reference = (
         metric.gated_index(metric.compression_ratio(bits), accuracy[key], UNTIMED, limit)
         for bits, key in ((widths, name), (8, "8"))

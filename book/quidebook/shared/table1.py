@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from quide import metric
@@ -122,8 +123,8 @@ def latency_table(found: Sequence[Condition]) -> Iterator[dict]:
         yield row | {"relative to 32 bits": f"{np.mean(aa):.3f} ({min(aa):.3f} to {max(aa):.3f})"}
 
 
-def figure_components(found: Sequence[Condition]) -> tuple:
-    """Figure 2: accuracy and latency by width, ours with seeds' range, the paper's where it states them."""
+def figure_components(found: Sequence[Condition]) -> tuple[Figure, str]:
+    """Figure 2 and what is seen: accuracy and latency by width, ours with seeds' range, the paper's where known."""
     figure, axes = report.panels(2, len(found), width=7, height=2.6 * len(found))
     words = []
     for condition, left, right in zip(found, axes[::2], axes[1::2], strict=True):
@@ -135,11 +136,7 @@ def figure_components(found: Sequence[Condition]) -> tuple:
         right.yaxis.set_major_formatter("{x:g}")
         right.yaxis.set_minor_formatter(NullFormatter())
         left.legend()
-    caption = (
-        f"The paper's Figure 2 for {_networks(found)}: accuracy and latency by bit-width. Filled: ours, mean and "
-        f"standard deviation over seeds ({_devices(found)}). Hollow: stated or implied by the paper (RTX 3090)."
-    )
-    return figure, f"fig-{found[0].page}-components", caption, f"Line plots by bit-width. {'. '.join(words)}."
+    return figure, f"Line plots by bit-width. {'. '.join(words)}."
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------
@@ -174,8 +171,8 @@ def ranking_table(found: Sequence[Condition]) -> Iterator[dict]:
                 yield row | judged(claims.order(condition, order, mine, scope))
 
 
-def figure_index(found: Sequence[Condition]) -> tuple:
-    """Figure 1: I and I' by width, ours and the paper's."""
+def figure_index(found: Sequence[Condition]) -> tuple[Figure, str]:
+    """Figure 1 and what is seen: I and I' by width, ours and the paper's."""
     figure, axes = report.panels(2, len(found), width=7, height=2.7 * len(found))
     words = []
     for axis, (condition, (quantity, sign)) in zip(axes, ((c, score) for c in found for score in SCORES), strict=True):
@@ -183,19 +180,14 @@ def figure_index(found: Sequence[Condition]) -> tuple:
         axis.set(title=f"{condition.name}: {sign}", ylabel=sign, ylim=(0, None))
         if quantity == "index":
             axis.legend()
-    caption = (
-        f"The paper's Figure 1 for {_networks(found)}: the index I (left) and the gated index I' (right) by bit-width. "
-        f"Filled: ours, mean and standard deviation over seeds ({_devices(found)}). Hollow: stated or implied by the "
-        "paper. The two differ in height because their latencies do."
-    )
-    return figure, f"fig-{found[0].page}-index", caption, f"Line plots by bit-width. {'. '.join(words)}."
+    return figure, f"Line plots by bit-width. {'. '.join(words)}."
 
 
 # --- the knee --------------------------------------------------------------------------------------------------------
 
 
-def figure_knee(found: Sequence[Condition]) -> tuple:
-    """Stacked bars: probability of each width being the knee."""
+def figure_knee(found: Sequence[Condition]) -> tuple[Figure, str]:
+    """Stacked bars and what is seen: probability of each width being the knee."""
     shown = present(found)
     figure, (axis,) = report.panels(width=7, height=0.9 + 0.55 * max(len(shown), 1))
     for place, condition in enumerate(shown):
@@ -211,8 +203,7 @@ def figure_knee(found: Sequence[Condition]) -> tuple:
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     words = [f"{c.name}: {', '.join(f'{bits}-bit {s:.2f}' for bits, s in _knee_shares(c).items())}" for c in shown]
-    caption = "Probability that each bit-width is the knee of I', over resampled test images and seeds."
-    return figure, f"fig-{found[0].page}-knee", caption, f"Stacked bars. {'; '.join(words)}."
+    return figure, f"Stacked bars. {'; '.join(words)}."
 
 
 def _knee_shares(condition: Condition) -> dict[int, float]:
@@ -272,9 +263,6 @@ def _lines(axis: plt.Axes, condition: Condition, quantity: str, title: str, digi
     return f"{condition.name}, {title}: {words}; the paper's {theirs}"
 
 
-def _networks(found: Sequence[Condition]) -> str:
-    return " and ".join(dict.fromkeys(condition.network for condition in found))
-
-
-def _devices(found: Sequence[Condition]) -> str:
+def devices(found: Sequence[Condition]) -> str:
+    """What the latencies were taken on, in words."""
     return "; ".join(sorted({condition.measured.device for condition in present(found)})) or NO_RECORD
