@@ -21,15 +21,6 @@ OPTIONAL = (  # columns that some networks have no value for
     "batch_norm_channel", "batch_norm_spread", "activation_channel", "activation_outlier", "scale", "scale_ratio",
     "zero_point", "zero_point_due", "clipped", "clipped_calibration",
 )  # fmt: skip
-    "batch_norm_channel",
-    "batch_norm_spread",
-    "scale",
-    "scale_ratio",
-    "zero_point",
-    "zero_point_due",
-    "clipped",
-    "clipped_calibration",
-)
 
 
 def grids_of(network: nn.Module) -> dict[str, Grid]:
