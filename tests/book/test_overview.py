@@ -7,14 +7,17 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from known_results import condition, landscape
 from quidebook.evidence.conditions import NAMES, Condition
 from quidebook.pages import every_table_and_figure as overview
-from quidebook.shared import language
+from quidebook.shared import imagenet, language
+from quidebook.shared import landscape as shared
 from quidebook.shared.imagenet import ImageNetRecords
 from quidebook.verdicts import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
+from quide import metric
 from quide.experiments import paper
 from quide.experiments.mixed import Landscape
 
@@ -125,3 +128,33 @@ def test_the_algorithm_is_judged_by_how_often_it_finds_the_best():
     hits = int(re.search(r"with (\d+) of 25 seeds", evidence)[1])
     assert verdict == (REPRODUCED if hits > 12 else NOT_REPRODUCED)
     assert "all 256 configurations" in evidence
+
+
+def test_a_record_of_another_network_does_not_count_as_the_papers_condition(checkout, monkeypatch):
+    monkeypatch.setenv("QUIDE_RESULTS", str(checkout / "data" / "results"))
+    found = imagenet.found()
+    assert found.used and imagenet.PAPERS not in found.accuracy
+    assert "ResNet-18 / ImageNet-1K" in replace(known(), imagenet=found).absent
+    as_the_papers = replace(found, accuracy={imagenet.PAPERS: next(iter(found.accuracy.values()))})
+    assert "ResNet-18 / ImageNet-1K" not in replace(known(), imagenet=as_the_papers).absent
+
+
+def test_a_search_that_wins_on_some_test_sets_alone_reproduces_in_part():
+    truth = landscape()
+    share = shared.share_above(truth.main, (8, 8, 8, 8), (8, 8, 8, 4))
+    assert 0 <= share <= 1
+    accuracies, reference = shared.redrawn(truth.main)
+    eight, mixed = (truth.main.index_of(widths) for widths in ((8, 8, 8, 8), (8, 8, 8, 4)))
+    scores = [
+        metric.gated_index(
+            truth.main.compression[place], accuracies[:, place], truth.main.latency_ms[place],
+            np.maximum(reference - truth.main.tolerance, 1 / truth.main.num_classes),
+        )
+        for place in (eight, mixed)
+    ]  # fmt: skip
+    assert share == np.mean(scores[0] > scores[1])
+
+
+def test_the_area_is_judged_on_the_papers_own_network_too():
+    verdict, evidence = overview.JUDGES["Figure 7"](known([condition()]))
+    assert verdict == IN_PART and "in 5 of 6 cases" in evidence, "three orders of the axes, two networks"

@@ -148,3 +148,12 @@ def optimum_shares(land: Landscape, accuracies: np.ndarray, reference: np.ndarra
     score = metric.gated_index(land.compression, accuracies, land.latency_ms, threshold[:, None])
     winners, times = np.unique(score.argmax(1), return_counts=True)
     return {land.configurations[i]: count / len(score) for i, count in zip(winners, times.tolist(), strict=True)}
+
+
+def share_above(land: Landscape, one: Configuration, other: Configuration) -> float:
+    """On how many (a share) of the test sets of :func:`redrawn` one configuration has a higher I' than another."""
+    accuracies, reference = redrawn(land)
+    threshold = metric.accuracy_threshold(reference, land.tolerance, land.num_classes)[:, None]
+    both = [land.index_of(one), land.index_of(other)]
+    scores = metric.gated_index(land.compression[both], accuracies[:, both], land.latency_ms[both], threshold)
+    return float((scores[:, 0] > scores[:, 1]).mean())
