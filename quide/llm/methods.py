@@ -1,4 +1,4 @@
-"""The methods that quantize a language model, each at the widths it has: the tools that the paper names, and others.
+"""The methods that quantize a language model, each at the widths it has: those that the paper names, and rounding.
 
 bitsandbytes has 8 and 4 bits, AWQ by llm-compressor 4, 3 and 2 (by autoawq 4 alone), and plain rounding, which is the
 reference for all, any.

@@ -332,7 +332,7 @@ def test_of_random_weights_latency_and_memory_alone_are_measured(asked, tmp_path
     assert asked[1:] == wanted and asked[0][0] == "cross"
 
 
-def test_the_papers_own_tool_quantizes_the_model_where_it_is_asked_for(asked, spoken, tmp_path, monkeypatch):
+def test_autoawq_quantizes_the_model_where_it_is_asked_for(asked, spoken, tmp_path, monkeypatch):
     source, made = (
         checkpoints.Checkpoint(*each, "0" * 64)
         for each in (("tiny", tmp_path, "gguf"), ("tiny-awq", tmp_path, "autoawq"))
