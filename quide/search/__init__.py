@@ -17,13 +17,6 @@ from quide.search.pareto import Frontier, nsga2, pareto_front
 from quide.search.scoring import Configuration, SearchResult
 
 __all__ = [
-    "Configuration",
-    "Frontier",
-    "SearchResult",
-    "exhaustive",
-    "genetic",
-    "greedy",
-    "nsga2",
-    "pareto_front",
+    "Configuration", "Frontier", "SearchResult", "exhaustive", "genetic", "greedy", "nsga2", "pareto_front",
     "random_search",
-]
+]  # fmt: skip

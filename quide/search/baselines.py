@@ -100,7 +100,7 @@ def greedy(
 def _in_batches(
     fitness: Callable, configurations: Iterator[Configuration], size: int, executor: Executor | None, progress: bool
 ) -> SearchResult:
-    """Evaluate a known list of configurations, one history row a batch."""
+    """One history row a batch."""
     with Scorer(fitness, finite, size, executor, progress) as scorer:
         while batch := list(itertools.islice(configurations, BATCH)):
             scorer.round(batch)

@@ -8,15 +8,7 @@ from concurrent.futures import Executor
 import numpy as np
 
 from quide._check import whole
-from quide.search.scoring import (
-    Configuration,
-    Scorer,
-    SearchResult,
-    generator,
-    non_negative,
-    random_configuration,
-    space,
-)
+from quide.search.scoring import Configuration, Scorer, SearchResult, generator, non_negative, space, uniform
 
 
 def genetic(
@@ -35,23 +27,19 @@ def genetic(
 ) -> SearchResult:
     """Genetic search: Algorithm 1 (Appendix B), with the paper's settings (§3.3) as defaults.
 
-    A random population; in each generation score it, sort it from best to worst, keep the ``elite`` best and fill up
-    with children: two parents by roulette over the whole population (chance proportional to fitness), uniform
-    crossover, and with probability ``mutation`` a random mutation.
+    Each generation is scored and sorted from best to worst; its ``elite`` best stay, and children fill it up: two
+    parents by roulette (chance proportional to fitness), uniform crossover, with probability ``mutation`` a mutation.
+    At most ``population + generations * (population - elite)`` distinct configurations are evaluated.
 
     What the paper leaves open is settled thus:
 
     - *All fitness zero*: the roulette is undefined; parents are then drawn uniformly.
     - *Parents*: drawn independently, so that one configuration can be both.
-    - *Width of a mutation*: ``mutation_width`` layers, drawn without replacement, each set to another choice than it
-      has, all equally likely.
+    - *A mutation* sets ``mutation_width`` layers, drawn without replacement, each to another choice, equally likely.
     - *The last children*: the algorithm returns the best of a population most of which it never scored. They are
       scored here, as one more round of the history. ``best`` is the best configuration ever scored; with ``elite`` of
       at least 1 no later round loses it, and it is as fit as ``best_of_final_population``.
     - *Ties*: the order in the population stands, elite before children. Copies of one configuration may fill the elite.
-
-    At most ``population + generations * (population - elite)`` distinct configurations are evaluated, however large the
-    space.
 
     Args:
         fitness: maps a tuple of ``num_layers`` widths to a finite number of at least 0, always the same for one tuple.
@@ -62,7 +50,6 @@ def genetic(
         mutation: probability that a child is mutated.
         elite: configurations kept unchanged from one generation to the next.
         seed: decides every random draw.
-        mutation_width: layers that one mutation changes.
         executor: evaluates a generation's unseen configurations in parallel; ``None`` evaluates them here, in turn.
         progress: show a bar of the evaluations done, out of the most there can be.
 
@@ -77,7 +64,7 @@ def genetic(
     if not 0 <= mutation <= 1:
         raise ValueError(f"mutation must be a probability between 0 and 1, got {mutation}")
     rng = generator(seed)
-    members = [random_configuration(rng, num_layers, choices) for _ in range(population)]
+    members = [uniform(rng, num_layers, choices) for _ in range(population)]
     most = min(population + generations * (population - elite), len(choices) ** num_layers)
     with Scorer(fitness, non_negative, most, executor, progress) as scorer:
         for _ in range(generations):
@@ -105,13 +92,9 @@ def _spin(wheel: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray
 
 
 def _child(
-    members: list[Configuration],
-    wheel: np.ndarray,
-    rng: np.random.Generator,
-    choices: Sequence[int],
-    mutation: float,
-    mutation_width: int,
-) -> Configuration:
+    members: list[Configuration], wheel: np.ndarray, rng: np.random.Generator, choices: Sequence[int],
+    mutation: float, mutation_width: int,
+) -> Configuration:  # fmt: skip
     """Lines 15 to 19 of Algorithm 1."""
     first, second = (members[index] for index in _spin(wheel, rng, 2))
     child = _crossover(first, second, rng)

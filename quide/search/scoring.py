@@ -65,14 +65,7 @@ class Scorer:
     evaluated until then, as ``evaluated``.
     """
 
-    def __init__(
-        self,
-        fitness: Callable,
-        check: Callable[[Configuration, Any], Any],
-        most: int | None,
-        executor: Executor | None,
-        progress: bool,
-    ):
+    def __init__(self, fitness: Callable, check: Callable, most: int | None, executor: Executor | None, progress: bool):
         self.fitness, self.check, self.executor = fitness, check, executor
         self.bar = tqdm(total=most, unit="configuration", disable=not progress)
         self.values: dict[Configuration, Any] = {}
@@ -91,27 +84,20 @@ class Scorer:
         """The checked values of the configurations, in their order."""
         self.calls += len(configurations)
         unseen = [each for each in dict.fromkeys(configurations) if each not in self.values]
-        if self.executor is None:
-            for each in unseen:
-                self._keep(each, partial(self.fitness, each))
-        else:
+        if self.executor is not None:
             self._side_by_side(unseen)
+        for each in unseen if self.executor is None else ():
+            self._keep(each, partial(self.fitness, each))
         return [self.values[each] for each in configurations]
 
     def round(self, members: list[Configuration]) -> list[float]:
         """The same, as a row of the history."""
         scores = self(members)
         best = max(scores)
-        row = {
-            "round": len(self.history) + 1,
-            "best": best,
-            "mean": _mean(scores),
-            "best_configuration": members[scores.index(best)],
-            "distinct": len(set(members)),
-            "best_so_far": max(best, self.history[-1]["best_so_far"]) if self.history else best,
-            "evaluations": len(self.values),
-        }
-        self.history.append(row)
+        row = {"round": len(self.history) + 1, "best": best, "mean": _mean(scores)}
+        row |= {"best_configuration": members[scores.index(best)], "distinct": len(set(members))}
+        row["best_so_far"] = max(best, self.history[-1]["best_so_far"]) if self.history else best
+        self.history.append(row | {"evaluations": len(self.values)})
         return scores
 
     def result(self, final: Configuration | None = None) -> SearchResult:
@@ -131,24 +117,23 @@ class Scorer:
                 if not future.cancel() and future.done() and not future.exception() and each not in self.values:
                     with contextlib.suppress(ValueError, TypeError):  # of the check: one error is enough
                         self._keep(each, future.result)
-            if isinstance(error, BrokenExecutor):
-                lost = [each for each in unseen if each not in self.values]
-                died = type(error)(
-                    "a worker of the executor died (killed, or out of memory); use fewer workers, and let fitness look "
-                    f"first into this error's `evaluated`, which keeps the {len(self.values)} values there are"
-                )
-                named = ", ".join(map(str, lost[:LOST]))
-                died.add_note(f"while evaluating one of {named}{' ...' if len(lost) > LOST else ''}")
-                raise died from error
-            raise
+            if not isinstance(error, BrokenExecutor):
+                raise
+            died = type(error)(
+                "a worker of the executor died (killed, or out of memory); use fewer workers, and let fitness look "
+                f"first into this error's `evaluated`, which keeps the {len(self.values)} values there are"
+            )
+            lost = [each for each in unseen if each not in self.values]
+            named = ", ".join(map(str, lost[:LOST]))
+            died.add_note(f"while evaluating one of {named}{' ...' if len(lost) > LOST else ''}")
+            raise died from error
 
     def _keep(self, configuration: Configuration, result: Callable[[], Any]) -> None:
         try:
             value = result()
-        except BrokenExecutor:
-            raise  # a worker's end, which any configuration may have brought about
         except Exception as error:
-            error.add_note(f"while evaluating configuration {configuration}")
+            if not isinstance(error, BrokenExecutor):  # a worker's end, which any configuration may have brought about
+                error.add_note(f"while evaluating configuration {configuration}")
             raise
         self.values[configuration] = self.check(configuration, value)
         self.bar.update()
@@ -187,7 +172,7 @@ def vector(configuration: Configuration, values: Any) -> tuple[float, ...]:
     return tuple(values.tolist())
 
 
-def random_configuration(rng: np.random.Generator, num_layers: int, choices: Sequence[int]) -> Configuration:
+def uniform(rng: np.random.Generator, num_layers: int, choices: Sequence[int]) -> Configuration:
     return tuple(choices[index] for index in rng.integers(len(choices), size=num_layers))
 
 
@@ -201,7 +186,7 @@ def distinct_configurations(
         return [everything[index] for index in rng.permutation(size)[:count]]
     drawn: dict[Configuration, None] = {}
     while len(drawn) < count:
-        drawn.setdefault(random_configuration(rng, num_layers, choices))
+        drawn.setdefault(uniform(rng, num_layers, choices))
     return list(drawn)
 
 

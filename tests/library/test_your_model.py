@@ -34,13 +34,13 @@ def listings(checkout: Path, tmp_path: Path, monkeypatch) -> list[tuple[str, str
 def test_every_listing_runs_beside_the_files_of_the_others(listings, tmp_path, capsys):
     runpy.run_path("make_files.py")
     programs = [text for language, text in listings if language == "python" and not NAME.match(text)]
-    assert len(programs) == 5
+    assert len(programs) == 7
     for number, text in enumerate(programs):
         (tmp_path / f"listing_{number}.py").write_text(text)
         runpy.run_path(f"listing_{number}.py")
     said = capsys.readouterr().out
     assert "best width: " in said and "P(knee)" in said and "8 bits, in integers: " in said
-    assert (tmp_path / "smaller.pt2").exists()
+    assert (tmp_path / "smaller.pt2").exists() and (tmp_path / "eight.safetensors").exists()
 
 
 def test_the_command_runs_as_printed(listings, capsys):
