@@ -23,6 +23,7 @@ _HOME = {
     "save": "ptq.save",
     "Scheme": "ptq.scheme",
     "PAPER": "ptq.scheme",
+    "Width": "ptq.width",
     "measure_latency": "latency",
     "sweep": "evaluate",
     "arithmetic_intensity": "intensity",

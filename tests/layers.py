@@ -9,6 +9,7 @@ from pathlib import Path
 FLOORS = {
     "quide": 9,  # the names of the package itself, which are imported on first use
     "quide._lazy": 0,
+    "quide._denormals": 0,
     "quide._paths": 0,
     "quide._check": -1,
     "quide.metric": 0,

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from numbers import Integral
 
+import numpy as np
 import pandas as pd
 import torch
-from torch import nn
-from tqdm import tqdm
+from torch import fx, nn
 
-from quide import latency, metric
-from quide.data.datasets import BATCH, ImageSet, check_images
+from quide import _denormals, latency, metric
+from quide.data.datasets import BATCH, ImageSet
+from quide.evaluate import inputs, knees
+from quide.evaluate.inputs import Images
 from quide.evaluate.prefix_tree import exhaustive  # noqa: F401 - one of this module's public names
 from quide.ptq.layers import quantizable_layers
-from quide.ptq.prepared import Prepared, layer_widths, prepare
+from quide.ptq.prepared import Prepared, prepare
 from quide.ptq.scheme import FULL_PRECISION, PAPER, Scheme
+from quide.ptq.width import Bits, checked, layer_widths
 from quide.stats import pack_bits
 
 PAPER_BITS = (32, 16, 8, 4, 2)
+FULL = f"{FULL_PRECISION} bits"  # the network itself, whatever its configurations are called
+
+Score = Callable[[torch.Tensor, torch.Tensor], float]
 
 
 @torch.inference_mode()
 def predict(model: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Predicted classes, int64 ``(n,)``, of batches of network input."""
+    """Predicted classes, int64 ``(n,)``, of batches of network input, which are left as they were."""
     model.eval()
-    return torch.cat([model(images).argmax(1) for images in batches])
+    copied = not isinstance(model, fx.GraphModule)  # which overwrites nothing, see quide.ptq.prepare
+    return torch.cat([model(images.clone() if copied else images).argmax(1) for images in batches])
 
 
 def correct(model: nn.Module, images: ImageSet, batch: int = BATCH) -> torch.Tensor:
@@ -34,84 +41,150 @@ def correct(model: nn.Module, images: ImageSet, batch: int = BATCH) -> torch.Ten
     return predict(model, images.batches(batch)) == images.labels
 
 
+@_denormals.flushed()
 def sweep(
     model: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    calibration: torch.Tensor,
-    bits: Sequence[int | Sequence[int]] = PAPER_BITS,
+    images: Images,
+    labels: torch.Tensor | None,
+    calibration: torch.Tensor | Iterable,
+    bits: Sequence[Bits | Sequence[Bits]] = PAPER_BITS,
     *,
     scheme: Scheme = PAPER,
     tolerance: float = 0.05,
     num_classes: int | None = None,
     size_weighted: bool = False,
+    keep: Mapping[str, Bits] | None = None,
+    score: Score | None = None,
+    batch_size: int = latency.BATCH_SIZE,
     warmup: int = latency.WARMUP,
     passes: int = latency.PASSES,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Score a network at several bit-widths: compression, accuracy, latency, I and I' (Eq. 1 to 4).
 
+    Denormal numbers are rounded to zero meanwhile, and 2-D convolutions on a CPU run in channels-last layout; model
+    and images are left as they were.
+
     Args:
-        model: as :func:`quide.quantize` takes it.
-        images, labels: normalized test images ``(n, ...)`` and their classes ``(n,)``.
-        calibration: normalized images for the activation ranges; take them from training data.
+        model, keep: as :func:`quide.quantize` takes them.
+        images, labels: normalized test images ``(n, ...)`` and their classes ``(n,)``; or batches of both, such as a
+            DataLoader, and None. Batches are gone through once, and brought to the network's device.
+        calibration: normalized images for the activation ranges; take them from training data. Of batches, with labels
+            or without, the first 512 images are taken.
         bits: widths to score; an entry is one width for all layers, or one width a layer.
         scheme: the PTQ recipe.
         tolerance: accuracy (fraction) you are prepared to lose, the delta of Eq. 4.
         num_classes: K of Eq. 4; by default the number of outputs of the network.
         size_weighted: count compression by the number of weights instead of by layer.
-        warmup, passes: of the timing protocol (§3.3), on batches of the first 64 images.
+        score: what is counted instead of accuracy: of all outputs and all labels, on the CPU, a fraction in [0, 1].
+            The threshold then has no floor, unless ``num_classes`` gives one.
+        batch_size: images that are timed together, the first ones of the set.
+        warmup, passes: of the timing protocol (§3.3).
         progress: show how far it is.
 
     Returns:
-        One row a width, in the order given: ``bits``, ``compression``, ``accuracy`` (fraction), ``latency_ms`` (a batch
-        of 64, simulated quantization), ``index``, ``gated_index``. ``attrs`` holds the ``threshold``, the ``knee``
-        (None when every I' is zero), the ``timings``, whose ``noisy`` says whether to trust the latencies, and
-        ``correct``: by label, which images were right (:func:`quide.stats.unpack_bits`), for intervals.
+        One row a width, in the order given: ``bits``, ``compression`` (of weights), ``accuracy`` (fraction),
+        ``latency_ms`` (a batch, simulated quantization), ``index``, ``gated_index``. ``attrs`` holds
+
+        - ``threshold``, and ``knee``: the width with the highest I', None when every I' is zero or full precision is
+          not clearly better than guessing; ``reservations``, in words, are what speaks against it;
+        - ``timings``, whose ``noisy`` says whether to trust the latencies, and ``batch_size``, of what was timed;
+        - ``correct``: by label, which images were right (:func:`quide.stats.unpack_bits`); not with ``score``;
+        - ``activation_compression``, by label; ``left_float``, weights that are not quantized, by name; ``unfolded``,
+          batch norms that are not folded; ``unused``, layers that do not run in evaluation;
+        - ``layout`` and ``denormal_weights``, the number of weights that were set to zero.
 
     Raises:
-        ValueError: as :func:`quide.quantize`; images and labels of different number, or none.
+        ValueError: as :func:`quide.quantize`; images and labels of different number, or none; labels that are not
+            classes of the network, or a network without a score a class.
     """
-    check_images(images, labels)
-    prepared = prepare(model, calibration, scheme)
+    if score is None or not isinstance(images, torch.Tensor):
+        inputs.check_given(images, labels)
+    prepared = prepare(model, inputs.calibration_images(calibration), scheme, keep=keep, fastest_layout=True)
     bits = _configurations(bits, prepared.layers)
-    reference = predict(prepared.at(FULL_PRECISION), _batches(images, FULL_PRECISION, progress))
-    classes = _num_outputs(prepared, images) if num_classes is None else num_classes
-    threshold = metric.accuracy_threshold(_share(reference == labels), tolerance, classes)
-    classified = [
-        reference if width == FULL_PRECISION else predict(prepared.at(width), _batches(images, width, progress))
-        for width in bits
-    ]
-    hits = [predicted == labels for predicted in classified]
-    batch = images[: latency.BATCH_SIZE]
+    networks = {FULL: prepared.full_precision()} | {label(width): prepared.at(width) for width in bits}
+    scored = _score(prepared, networks, images, labels, score, batch_size, progress)
+    classes = num_classes if num_classes is not None else scored.classes
+    threshold = (
+        metric.accuracy_threshold(scored.accuracy[FULL], tolerance, classes)
+        if classes is not None
+        else max(scored.accuracy[FULL] - tolerance, 0.0)
+    )
     timings = latency.measure_interleaved(
-        {label(width): partial(prepared.at(width, commute=False), batch) for width in bits},
+        {label(width): partial(prepared.at(width, commute=False), scored.first) for width in bits},
         warmup, passes, progress=progress,
     )  # fmt: skip
-    sizes = num_weights(model) if size_weighted else None
     table = pd.DataFrame(
         {
-            "bits": bits,
-            "compression": [metric.compression_ratio(width, sizes) for width in bits],
-            "accuracy": [_share(hit) for hit in hits],
+            "bits": pd.Series(bits, dtype=None if all(isinstance(width, int) for width in bits) else object),
+            "compression": [prepared.compression(width, size_weighted) for width in bits],
+            "accuracy": [scored.accuracy[label(width)] for width in bits],
             "latency_ms": [timings.latencies[label(width)].median_ms for width in bits],
         }
     )
     table["index"] = metric.intelligence_index(table.compression, table.accuracy, table.latency_ms)
     table["gated_index"] = metric.gated_index(table.compression, table.accuracy, table.latency_ms, threshold)
-    best = table.gated_index.argmax()
+    knee, reservations = knees.recommended(table, threshold, scored.hits.get(FULL), scored.labels, classes, timings)
     table.attrs = {
         "threshold": threshold,
-        "knee": table.bits[best] if table.gated_index[best] > 0 else None,
+        "knee": knee,
+        "reservations": reservations,
         "timings": timings,
-        "correct": {label(width): pack_bits(hit.cpu().numpy()) for width, hit in zip(bits, hits, strict=True)},
+        "batch_size": len(scored.first),
+        "correct": {label(width): pack_bits(scored.hits[label(width)]) for width in bits if scored.hits},
+        "activation_compression": {label(width): prepared.compression(width, side="activations") for width in bits},
+        "left_float": prepared.left_float,
+        "unfolded": prepared.unfolded,
+        "unused": prepared.unused,
+        "layout": prepared.layout,
+        "denormal_weights": prepared.cleaned,
     }
     return table
 
 
-def label(bits: int | Sequence[int]) -> str:
-    """How a configuration is written: ``"8"`` for a uniform width, ``"8-8-8-4"`` for one width a layer."""
-    return str(bits) if isinstance(bits, Integral) else "-".join(map(str, bits))
+@dataclass
+class _Scored:
+    """Accuracy of each network by its label, the hits that it is the share of, and what was seen on the way."""
+
+    accuracy: dict[str, float]
+    hits: dict[str, np.ndarray]
+    labels: np.ndarray | None
+    classes: int | None
+    first: torch.Tensor
+
+
+@torch.inference_mode()
+def _score(
+    prepared: Prepared, networks: dict[str, nn.Module], images: Images, labels: torch.Tensor | None,
+    score: Score | None, batch_size: int, progress: bool,
+) -> _Scored:  # fmt: skip
+    """All networks on each batch in turn, so that an iterable is gone through once."""
+    kept: dict[str, list[torch.Tensor]] = {name: [] for name in networks}
+    truths, first, classes = [], None, None
+    for batch, truth in inputs.batches(images, labels, prepared, progress, scored=score is not None):
+        if first is None or len(first) < batch_size:
+            first = batch if first is None else torch.cat([first, batch])
+        for name, network in networks.items():
+            outputs = network(batch)
+            if score is None:
+                classes = inputs.check_outputs(outputs, truth)
+            kept[name].append(outputs.cpu() if score else (outputs.argmax(1) == truth).cpu())
+        truths.append(truth.cpu())
+    if first is None:
+        raise ValueError("images and labels must be of the same number, at least one; got none")
+    found = {name: torch.cat(parts) for name, parts in kept.items()}
+    truth = torch.cat(truths)
+    if score is not None:
+        accuracy = {name: float(score(outputs, truth)) for name, outputs in found.items()}
+        return _Scored(accuracy, {}, None, None, first[:batch_size])
+    hits = {name: right.numpy() for name, right in found.items()}
+    accuracy = {name: int(right.sum()) / len(right) for name, right in hits.items()}
+    return _Scored(accuracy, hits, truth.numpy(), classes, first[:batch_size])
+
+
+def label(bits: Bits | Sequence[Bits]) -> str:
+    """How a configuration is written: ``"8"`` for a uniform width, ``"8-8-8-4"`` for one width a layer, ``"w4a8"``."""
+    return "-".join(map(str, bits)) if isinstance(bits, Iterable) else str(bits)
 
 
 def num_weights(model: nn.Module) -> list[int]:
@@ -119,25 +192,9 @@ def num_weights(model: nn.Module) -> list[int]:
     return [model.get_submodule(layer).weight.numel() for layer in quantizable_layers(model)]
 
 
-def _batches(images: torch.Tensor, bits: int | Sequence[int], progress: bool) -> Iterable[torch.Tensor]:
-    return tqdm(images.split(BATCH), desc=f"{label(bits)} bits", unit="batch", leave=False, disable=not progress)
-
-
-def _share(hits: torch.Tensor) -> float:
-    return int(hits.sum()) / len(hits)
-
-
-def _num_outputs(prepared: Prepared, images: torch.Tensor) -> int:
-    with torch.inference_mode():
-        return prepared.at(FULL_PRECISION)(images[:1]).shape[1]
-
-
-def _configurations(bits: Iterable[int | Sequence[int]], layers: Sequence[str]) -> list[int | tuple[int, ...]]:
+def _configurations(bits: Iterable[Bits | Sequence[Bits]], layers: Sequence[str]) -> list[Bits | tuple[Bits, ...]]:
     """Checked before anything is computed: a wrong last width must not cost the time of the ones before it."""
-    entries = [] if isinstance(bits, Integral) else list(bits)
+    entries = list(bits) if isinstance(bits, Iterable) else []
     if not entries:
         raise ValueError(f"bits must list one or more configurations, such as (32, 8), got {bits!r}")
-    checked = [layer_widths(entry, layers) for entry in entries]
-    return [
-        widths[0] if isinstance(entry, Integral) else widths for entry, widths in zip(entries, checked, strict=True)
-    ]
+    return [layer_widths(entry, layers) if isinstance(entry, Iterable) else checked(entry) for entry in entries]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from quide import _paths
+from quide import _denormals, _paths
 from quide.data.datasets import ImageSet, normalize
 from quide.evaluate import correct
 
@@ -66,22 +63,7 @@ class Fit:
     mixed_precision: bool = False
 
 
-@contextlib.contextmanager
-def _denormals_flushed() -> Iterator[None]:
-    """Round denormal numbers to zero on this thread, and on those that torch starts meanwhile, as the CPU can.
-
-    Weight decay drives the weights of dead units into the denormal range, where a CPU can be many times slower; how
-    much that is for a step of this training, the benchmarks measure. The caller's own arithmetic is put back after.
-    """
-    flushed_before = sys.float_info.min / 2 == 0  # torch sets the mode but does not tell it
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(flushed_before)
-
-
-@_denormals_flushed()
+@_denormals.flushed()
 def fit(
     model: nn.Module,
     train: ImageSet,

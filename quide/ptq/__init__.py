@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from quide._lazy import attributes
 from quide.ptq.scheme import FULL_PRECISION, HALF_PRECISION, PAPER, RANGES, Scheme
+from quide.ptq.width import Width, layer_widths
 
 if TYPE_CHECKING:
     from quide.ptq.grid import (
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
         symmetric_grid,
     )
     from quide.ptq.layers import quantizable_layers, stages
-    from quide.ptq.prepared import Prepared, layer_widths, prepare, quantize, quantized_weight
+    from quide.ptq.prepared import Prepared, prepare, quantize, quantized_weight
 
 __all__ = [
     "FULL_PRECISION", "HALF_PRECISION", "PAPER", "RANGES", "FakeQuantize", "Grid", "HalfPrecision", "Prepared",
-    "Scheme", "affine_grid", "fake_quantize", "layer_widths", "prepare", "quantizable_layers", "quantize",
+    "Scheme", "Width", "affine_grid", "fake_quantize", "layer_widths", "prepare", "quantizable_layers", "quantize",
     "quantized_weight", "stages", "symmetric_grid",
 ]  # fmt: skip
 __getattr__ = attributes(
     __name__,
     grid=["FakeQuantize", "Grid", "HalfPrecision", "affine_grid", "fake_quantize", "symmetric_grid"],
     layers=["quantizable_layers", "stages"],
-    prepared=["Prepared", "layer_widths", "prepare", "quantize", "quantized_weight"],
+    prepared=["Prepared", "prepare", "quantize", "quantized_weight"],
 )

@@ -4,48 +4,149 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
-from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from quide.ptq import check, trial
+from quide.ptq.fold import is_hooked
 from quide.ptq.grid import FakeQuantize
+from quide.ptq.layers import is_quantizable, quantizable_layers
 from quide.ptq.ranges import Statistics
 from quide.ptq.scheme import Scheme
 
 CALIBRATION_BATCH = 128
 
 
-def trace(model: nn.Module, fold_batch_norm: bool) -> fx.GraphModule:
-    model = copy.deepcopy(model).eval().requires_grad_(False)
+class _Tracer(fx.Tracer):
+    """Leaves layers and batch norms whole, subclasses of them too."""
+
+    def is_leaf_module(self, part: nn.Module, name: str) -> bool:
+        """Whether a module is one node, rather than what its forward is made of."""
+        return is_quantizable(part) or isinstance(part, _BatchNorm) or super().is_leaf_module(part, name)
+
+
+def trace(model: nn.Module) -> fx.GraphModule:
+    """A copy of a network in evaluation mode as a graph that takes the images alone."""
+    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    if check.inputs_beside_images(copied):
+        _take_images_alone(copied)
     try:
-        if fold_batch_norm and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
-            model = fuse(model, inplace=True)
-        return model if isinstance(model, fx.GraphModule) else fx.symbolic_trace(model)
+        return fx.GraphModule(copied, _Tracer().trace(copied), type(model).__name__)
     except Exception as error:  # tracing runs the model's own code, which can fail in any way
+        doubt = check.names_in_doubt(model, quantizable_layers(model))
         raise ValueError(
-            f"model {type(model).__name__} cannot be traced by torch.fx ({error}); "
+            f"model {type(model).__name__} cannot be traced by torch.fx ({brief(error)}){doubt}; "
             "move data-dependent control flow out of forward, or pass the traceable part"
         ) from error
+
+
+def _take_images_alone(model: nn.Module) -> None:
+    """Leave the optional inputs at their defaults: to torch.fx, an input is one that is given."""
+    kind = type(model)
+    model.__class__ = type(kind.__name__, (kind,), {"forward": lambda self, images: kind.forward(self, images)})
+
+
+def brief(error: Exception) -> str:
+    """The first line of an error, or its kind."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def own_images(model: fx.GraphModule, tried: trial.Trial) -> bool:
+    """Let a network that overwrites its input overwrite a copy; whether it did."""
+    (images,) = (node for node in model.graph.nodes if node.op == "placeholder")
+    storage = tried.places[images.name][0]
+    overwritten = [source for sources in tried.overwritten.values() for source in sources]
+    if not any(source.name in tried.places and tried.places[source.name][0] == storage for source in overwritten):
+        return False
+    with model.graph.inserting_after(images):
+        copied = model.graph.call_method("clone", (images,))
+    images.replace_all_uses_with(copied, delete_user_cb=lambda user: user is not copied)
+    model.recompile()
+    return True
+
+
+def thread_overwrites(model: fx.GraphModule, tried: trial.Trial) -> Order:
+    """Let what reads a tensor after a change in place read the result of the change, and say what else the order of
+    the program means."""
+    order = {node: place for place, node in enumerate(model.graph.nodes)}
+    before: dict[str, list[str]] = {}
+    entangled = False
+    for name, sources in tried.overwritten.items():
+        writer = next(node for node in order if node.name == name)
+        places = {tried.places[source.name] for source in sources}
+        earlier = [
+            node for node in order
+            if order[node] < order[writer] and tried.places.get(node.name, (None,))[0] in {place[0] for place in places}
+        ]  # fmt: skip
+        before[name] = [user.name for node in earlier for user in node.users if order[user] < order[writer]]
+        for node in earlier:
+            later = [user for user in node.users if order[user] > order[writer]]
+            if tried.places[node.name] == tried.places.get(name):
+                for user in later:
+                    user.replace_input_with(node, writer)
+            else:
+                entangled |= bool(later)
+    model.recompile()
+    return Order(before, entangled)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the order of a program means besides the data that its nodes hand on.
+
+    ``before`` says which nodes have to run before one that overwrites what they read; ``entangled``, that a tensor is
+    read in one shape after it was changed in another.
+    """
+
+    before: dict[str, list[str]]
+    entangled: bool
+
+
+def channels_last(model: fx.GraphModule) -> bool:
+    """Bring a network to the layout in which a CPU convolves fastest; whether it was in another."""
+    weights = [part.weight for part in model.modules() if isinstance(part, nn.Conv2d)]
+    if all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights):
+        return False
+    model.to(memory_format=torch.channels_last)
+    for node in model.graph.nodes:
+        if node.op == "call_method" and node.target == "view":
+            node.target = "reshape"  # a view of the other layout need not exist
+    model.recompile()
+    return True
+
+
+def last_layers(model: fx.GraphModule, layers: Sequence[str]) -> frozenset[str]:
+    """The layers that no other one comes after, whose outputs are the logits."""
+    followed: set[fx.Node] = set()
+    last = set()
+    for node in reversed(model.graph.nodes):
+        layer = node.op == "call_module" and node.target in layers
+        if layer and node not in followed:
+            last.add(node.target)
+        if layer or node in followed:
+            followed.update(node.all_input_nodes)
+    return frozenset(last)
 
 
 def calls(model: fx.GraphModule, layer: str) -> list[fx.Node]:
     return [node for node in model.graph.nodes if node.op == "call_module" and node.target == layer]
 
 
-def site_nodes(model: fx.GraphModule, layers: Sequence[str], scheme: Scheme) -> dict[str, fx.Node]:
-    """The node whose output is rounded for each layer; a layer that is never called, or called twice, is refused."""
+def site_nodes(
+    model: fx.GraphModule, layers: Sequence[str], scheme: Scheme, logits: frozenset[str]
+) -> dict[str, fx.Node]:
+    """The node whose output is rounded for each layer; ``logits`` names those whose output is not."""
     sites = {}
     for layer in layers:
-        found = calls(model, layer)
-        if len(found) != 1:
-            raise ValueError(f"layer {layer} is called {len(found)} times in the model; each layer must be called once")
-        node = found[0]
+        (node,) = calls(model, layer)
         if scheme.activation_site == "input":
             sites[layer] = node.all_input_nodes[0]
             continue
-        if not scheme.quantize_logits and any(user.op == "output" for user in node.users):
+        if layer in logits:
             continue
         follower = next(iter(node.users), None)
         if scheme.activation_site == "relu" and len(node.users) == 1 and _is_relu(model, follower):
@@ -67,7 +168,7 @@ def observe(
     return statistics
 
 
-class _Watcher(fx.Interpreter):
+class _Watcher(trial.Quiet):
     """Runs a traced network and shows the watched nodes' outputs to their statistics."""
 
     def __init__(self, model: fx.GraphModule, statistics: dict[str, Statistics], step: str):
@@ -81,9 +182,14 @@ class _Watcher(fx.Interpreter):
         return value
 
 
+def _is_plain(part: nn.Module, kind: type) -> bool:
+    """Of that very class, and without functions of the user's that run with it."""
+    return type(part) is kind and not is_hooked(part)
+
+
 def _is_relu(model: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
-        return isinstance(model.get_submodule(node.target), nn.ReLU)
+        return _is_plain(model.get_submodule(node.target), nn.ReLU)
     if node.op == "call_method":
         return node.target in ("relu", "relu_")
     return node.op == "call_function" and node.target in (F.relu, torch.relu, torch.relu_)
@@ -92,8 +198,8 @@ def _is_relu(model: fx.GraphModule, node: fx.Node) -> bool:
 def _is_max_pool(model: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         pool = model.get_submodule(node.target)
-        return isinstance(pool, nn.MaxPool2d) and not pool.return_indices
-    return node.op == "call_function" and node.target in (F.max_pool2d, torch.max_pool2d)
+        return _is_plain(pool, nn.MaxPool2d) and not pool.return_indices
+    return node.op == "call_function" and node.target in (F.max_pool2d, torch.max_pool2d) and len(node.args) > 0
 
 
 def commute(model: fx.GraphModule) -> None:
@@ -104,10 +210,12 @@ def commute(model: fx.GraphModule) -> None:
             _move_past_max_pool(model, node)
             # A tensor read by nobody else may be overwritten, unless it is the caller's own or a view of it.
             source = node.args[0]
-            made_here = source.op == "call_module" and isinstance(
-                model.get_submodule(source.target), (nn.Conv2d, nn.Linear, nn.MaxPool2d)
-            )
+            made_here = source.op == "call_module" and _makes_its_output(model.get_submodule(source.target))
             model.get_submodule(node.target).inplace = made_here and len(source.users) == 1
+
+
+def _makes_its_output(part: nn.Module) -> bool:
+    return isinstance(part, (nn.Conv2d, nn.Linear, nn.MaxPool2d)) and not is_hooked(part)
 
 
 def _merge_relu(model: fx.GraphModule, node: fx.Node) -> None:

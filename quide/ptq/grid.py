@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+HALVES = (torch.float16, torch.bfloat16)
 _ROUNDINGS = {
     "half_even": torch.Tensor.round_,
     # Not floor(x + 0.5): that sum is itself rounded, and the largest float below one half would come out as 1.
@@ -86,6 +87,8 @@ class FakeQuantize(nn.Module):
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         low = self.zero_point if self.relu else self.low
         grid = Grid(self.scale, self.zero_point, low, self.high)
+        if values.dtype in HALVES:  # which do not hold the ends of every grid
+            return fake_quantize(values.float(), grid, self.rounding).to(values.dtype)
         return fake_quantize(values, grid, self.rounding, self.inplace and not values.requires_grad)
 
     def extra_repr(self) -> str:

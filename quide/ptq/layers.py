@@ -5,9 +5,17 @@ from __future__ import annotations
 from torch import nn
 
 
+def is_quantizable(part: nn.Module) -> bool:
+    """Whether a module is a layer to quantize: a 2-D convolution or a linear layer."""
+    return isinstance(part, (nn.Conv2d, nn.Linear))
+
+
 def quantizable_layers(model: nn.Module) -> list[str]:
-    """Names of the conv and linear layers, in the order the model registers them (§3.3: all of them are quantized)."""
-    return [name for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    """Names of the conv and linear layers, in the order the model registers them (§3.3: all of them are quantized).
+
+    A network may not run them all in evaluation; those are left out (``layers`` of :class:`quide.ptq.Prepared`).
+    """
+    return [name for name, layer in model.named_modules() if is_quantizable(layer)]
 
 
 def stages(model: nn.Module) -> dict[str, list[str]]:

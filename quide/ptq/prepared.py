@@ -7,87 +7,183 @@ float32 ("fake quantization"), so accuracy is that of the integer network while 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import torch
 from torch import fx, nn
 
-from quide._check import wholes
+from quide.ptq import check, fold, trial
 from quide.ptq import graph as graphs
-from quide.ptq.grid import FakeQuantize, Grid, HalfPrecision, affine_grid, fake_quantize, symmetric_grid
-from quide.ptq.layers import quantizable_layers
+from quide.ptq.grid import HALVES, FakeQuantize, Grid, HalfPrecision, affine_grid, fake_quantize, symmetric_grid
+from quide.ptq.layers import is_quantizable, quantizable_layers
 from quide.ptq.ranges import Statistics, weight_range
 from quide.ptq.scheme import FULL_PRECISION, HALF_PRECISION, PAPER, Scheme
+from quide.ptq.width import Bits, Kept, both, layer_widths
 
 META = "quide"
 
 
 def quantize(
-    model: nn.Module, bits: int | Sequence[int], calibration: torch.Tensor, scheme: Scheme = PAPER
+    model: nn.Module,
+    bits: Bits | Sequence[Bits],
+    calibration: torch.Tensor,
+    scheme: Scheme = PAPER,
+    *,
+    keep: Mapping[str, Bits] | None = None,
 ) -> nn.Module:
     """Post-training quantize a network; the given model is left as it was.
 
     Args:
-        model: any network of conv, linear and batch-norm modules that ``torch.fx`` can trace.
-        bits: one width for all layers, or one for each of :func:`quide.ptq.quantizable_layers`, each in 1..32;
-            32 leaves a layer and its activations untouched.
+        model: any network of conv, linear and batch-norm modules that ``torch.fx`` can trace. Inputs of ``forward``
+            that have defaults are left at them.
+        bits: one width for all layers, or one for each of :func:`quide.ptq.quantizable_layers` that runs in evaluation
+            and that ``keep`` does not name. A width is a whole number in 1..32, or a :class:`quide.Width`; 32 leaves a
+            layer and its activations untouched.
         calibration: normalized images ``(n, ...)`` that the activation ranges are read from (512 in §3.3).
         scheme: the recipe.
+        keep: widths of layers by name or pattern, such as ``{"fc": 32, "layer4.*": 8}``; the first that fits counts.
+            32 also agrees to leave in float what cannot be quantized: an LSTM, an embedding, a parameter that
+            ``forward`` multiplies by.
 
     Returns:
         A network in evaluation mode with the same input and output; print its ``code`` to see where values are rounded.
+        On a CPU its 2-D convolutions are in channels-last layout, the faster one, unless all is left at 32 bits.
 
     Raises:
         ValueError: bits outside 1..32 or of the wrong number, a calibration set that is empty or not finite, a model
-            with nothing to quantize or that cannot be traced.
+            with nothing to quantize, with weights that would stay in float, or that cannot be traced.
     """
-    return prepare(model, calibration, scheme).at(bits)
+    rounded = not isinstance(bits, Integral) or bits != FULL_PRECISION
+    return prepare(model, calibration, scheme, keep=keep, fastest_layout=rounded).at(bits)
 
 
-def prepare(model: nn.Module, calibration: torch.Tensor, scheme: Scheme = PAPER) -> Prepared:
-    """Everything about :func:`quantize` that does not depend on the widths, done once for a whole sweep."""
-    layers = quantizable_layers(model)
-    _check_layers(model, layers)
-    if not isinstance(calibration, torch.Tensor) or calibration.ndim < 2 or len(calibration) == 0:
-        raise ValueError("calibration must be a tensor of one or more images (n, ...), got an empty or different one")
-    if not calibration.is_floating_point():
-        raise ValueError(f"calibration holds {calibration.dtype} values; normalize the images to floating point first")
-    if not bool(torch.isfinite(calibration).all()):
-        raise ValueError("calibration holds NaN or infinite values; check the normalization of the images")
-    traced = graphs.trace(model, scheme.fold_batch_norm)
-    sites = {node.name: node for node in graphs.site_nodes(traced, layers, scheme).values()}
+def prepare(
+    model: nn.Module,
+    calibration: torch.Tensor,
+    scheme: Scheme = PAPER,
+    *,
+    keep: Mapping[str, Bits] | None = None,
+    fastest_layout: bool = False,
+) -> Prepared:
+    """Everything about :func:`quantize` that does not depend on the widths, done once for a whole sweep.
+
+    ``fastest_layout`` brings 2-D convolutions on a CPU to channels-last; without it the layout is the model's own.
+    """
+    check.check_model(model)
+    check.check_calibration(model, calibration)
+    if is_quantizable(model):
+        model = nn.Sequential(model)
+    kept, kind = Kept(keep), type(model).__name__
+    fast = fastest_layout and calibration.ndim == 4 and calibration.device.type == "cpu"
+    try:
+        taken = _taken_apart(model, kind, calibration, scheme, kept, fast)
+    except ValueError:
+        if not fast:
+            raise
+        taken = _taken_apart(model, kind, calibration, scheme, kept, False)  # it may depend on the layout
+    traced, order, left, unfolded, cleaned = taken
+    registered = quantizable_layers(traced)
+    layers, fixed = _free_and_fixed(model, traced, registered, kept)
+    kept.check_used([*registered, *left])
+    logits = frozenset() if scheme.quantize_logits else graphs.last_layers(traced, registered)
+    sites = {node.name: node for node in graphs.site_nodes(traced, registered, scheme, logits).values()}
     statistics = graphs.observe(traced, sites, calibration, scheme)
-    return Prepared(traced, layers, scheme, statistics)
+    unused = [layer for layer in quantizable_layers(model) if layer not in registered]
+    return Prepared(
+        traced, layers, scheme, statistics, fixed, left, logits, order, unfolded, cleaned, unused,
+        dict(keep or {}), fastest_layout, tuple(calibration.shape[1:]),
+    )  # fmt: skip
 
 
-def _check_layers(model: nn.Module, layers: Sequence[str]) -> None:
-    """Refuse what would be left in float without a word."""
-    kind = type(model).__name__
-    for name, part in model.named_modules():
-        if isinstance(part, nn.modules.conv._ConvNd) and name not in layers:
-            raise ValueError(f"layer {name} of model {kind} is a {type(part).__name__}, which cannot be quantized here")
-    if not layers:
+def _taken_apart(
+    model: nn.Module, kind: str, calibration: torch.Tensor, scheme: Scheme, kept: Kept, fast: bool
+) -> tuple[fx.GraphModule, graphs.Order, dict[str, int], list[str], int]:
+    """The model as a graph that computes the same: with batch norms folded, in the fastest layout."""
+    traced = graphs.trace(model)
+    left = check.check_modules(traced, kind, kept)
+    tried = _tried(traced, kind, calibration)
+    left |= check.check_functions(traced, kind, tried, kept)
+    if graphs.own_images(traced, tried):
+        tried = _tried(traced, kind, calibration)
+    folded = fold.fold(traced, tried.ranks) if scheme.fold_batch_norm else []
+    if fast:
+        graphs.channels_last(traced)
+    cleaned = _clean(traced)
+    tried = _tried(traced, kind, calibration)
+    order = graphs.thread_overwrites(traced, tried)
+    theirs, again = (_outputs(model, calibration) for _ in range(2))
+    check.check_agreement(model, _tried(traced, kind, calibration).outputs, theirs, again)
+    norms = [name for name, part in model.named_modules() if getattr(part, "running_var", None) is not None]
+    return traced, order, left, [name for name in norms if name not in folded], cleaned
+
+
+def _tried(traced: fx.GraphModule, kind: str, calibration: torch.Tensor) -> trial.Trial:
+    try:
+        return trial.run(traced, calibration)
+    except Exception as error:  # the model's own code
+        shape = tuple(calibration[: trial.IMAGES].shape)
+        raise ValueError(
+            f"model {kind} does not take a batch of shape {shape} ({graphs.brief(error)}); give calibration "
+            "images as the model takes them, and let it take batches of any size"
+        ) from error
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, calibration: torch.Tensor) -> object:
+    return copy.deepcopy(model).eval()(calibration[: trial.IMAGES].detach().clone())
+
+
+@torch.no_grad()
+def _clean(traced: fx.GraphModule) -> int:
+    """Set denormal weights to zero, with which a CPU can be many times slower; how many there were."""
+    cleaned = 0
+    for value in [*traced.parameters(), *traced.buffers()]:
+        if value.is_floating_point():
+            denormal = (value != 0) & (value.abs() < torch.finfo(value.dtype).tiny)
+            if count := int(denormal.sum()):
+                value[denormal] = 0
+                cleaned += count
+    return cleaned
+
+
+def _free_and_fixed(
+    model: nn.Module, traced: fx.GraphModule, registered: Sequence[str], kept: Kept
+) -> tuple[list[str], dict[str, Bits]]:
+    """Layers that are to be given widths, in the order the model registers them, and the widths of the others."""
+    kind, known = type(model).__name__, quantizable_layers(model)
+    if not known:
         raise ValueError(f"model {kind} has no convolution or Linear layer to quantize")
+    layers = [layer for layer in known if layer in registered]
     for layer in layers:
-        if "weight" not in model.get_submodule(layer)._parameters:
+        if (times := len(graphs.calls(traced, layer))) != 1:
             raise ValueError(
-                f"layer {layer} of model {kind} computes its weight anew each time (weight norm, pruning, ...); "
-                "make it a plain parameter first, e.g. with torch.nn.utils.parametrize.remove_parametrizations"
+                f"layer {layer} is called {times} times in the model; each layer must be called once: "
+                "give each call a layer of its own, which may share the weight"
             )
+    if not layers:
+        raise ValueError(f"model {kind} calls none of its layers in evaluation: {', '.join(known)}")
+    fixed = {layer: width for layer in layers if (width := kept.width(layer)) is not None}
+    return [layer for layer in layers if layer not in fixed], fixed
 
 
 @dataclass(frozen=True)
 class Quantization:
     """How a network was quantized: in :data:`META` of its ``meta``.
 
-    ``weight_scales`` and ``quantizers``, the name of the module that rounds its activations, are by layer.
+    ``image`` is the shape of one image, ``weight_scales`` and ``quantizers``, the name of the module that rounds its
+    activations, are by layer; the rest is what :func:`prepare` and :meth:`Prepared.at` were asked for.
     """
 
     layers: tuple[str, ...]
-    bits: tuple
+    bits: tuple[Bits, ...]
     scheme: Scheme
     commute: bool
+    keep: dict[str, Bits]
+    fastest_layout: bool
+    image: tuple[int, ...]
     weight_scales: dict[str, torch.Tensor] = field(default_factory=dict)
     quantizers: dict[str, str] = field(default_factory=dict)
 
@@ -96,37 +192,94 @@ class Quantization:
 class Prepared:
     """A traced network with its activation statistics, ready to be quantized at any widths.
 
-    ``statistics`` is keyed by the name of the graph node whose output is quantized.
+    Attributes:
+        layers: names of the layers that take part in ``bits``.
+        statistics: by the name of the graph node whose output is quantized.
+        fixed: widths of the layers that ``keep`` names.
+        left_float: what is not quantized, and its number of weights.
+        logits: layers whose outputs are not rounded, as they are the network's.
+        order: what the program's order means besides its data.
+        unfolded: names of batch norms that are still computed, or not run in evaluation.
+        cleaned: number of denormal weights that were set to zero.
+        unused: layers that do not run in evaluation.
+        keep, fastest_layout, image: what :func:`prepare` was given, and the shape of an image.
     """
 
     graph: fx.GraphModule
     layers: list[str]
     scheme: Scheme
     statistics: dict[str, Statistics]
+    fixed: dict[str, Bits] = field(default_factory=dict)
+    left_float: dict[str, int] = field(default_factory=dict)
+    logits: frozenset[str] = frozenset()
+    order: graphs.Order = graphs.Order({}, False)
+    unfolded: list[str] = field(default_factory=list)
+    cleaned: int = 0
+    unused: list[str] = field(default_factory=list)
+    keep: dict[str, Bits] = field(default_factory=dict)
+    fastest_layout: bool = False
+    image: tuple[int, ...] = ()
 
-    def at(self, bits: int | Sequence[int], commute: bool = True) -> nn.Module:
+    def at(self, bits: Bits | Sequence[Bits], commute: bool = True) -> nn.Module:
         """The network at these widths; see :func:`quantize`.
 
         ``commute`` moves quantizers past max-pooling and merges them with the ReLU. A quantizer is monotone and maps
         zero to zero, so this changes no result; it does a quarter of the work after a 2x2 pooling.
         """
-        widths = layer_widths(bits, self.layers)
+        widths = self.widths(bits)
         model = copy.deepcopy(self.graph)
-        model.meta[META] = Quantization(tuple(self.layers), widths, self.scheme, commute)
-        if set(widths) == {HALF_PRECISION} and self.scheme.sixteen_bit == "float16":
+        model.meta[META] = how = Quantization(
+            tuple(self.layers), layer_widths(bits, self.layers), self.scheme, commute,
+            self.keep, self.fastest_layout, self.image,
+        )  # fmt: skip
+        if set(widths.values()) == {HALF_PRECISION} and self.scheme.sixteen_bit == "float16":
             return HalfPrecision(model)
-        nodes = graphs.site_nodes(model, self.layers, self.scheme)
-        for layer, width in zip(self.layers, widths, strict=True):
-            if width == FULL_PRECISION:
-                continue
-            model.meta[META].weight_scales[layer] = _quantize_weight(model.get_submodule(layer), width, self.scheme)
-            if layer in nodes:
-                self._insert(model, nodes[layer], layer, width)
+        nodes = graphs.site_nodes(model, list(widths), self.scheme, self.logits)
+        for layer, width in widths.items():
+            if both(width).weights != FULL_PRECISION:
+                how.weight_scales[layer] = _quantize_weight(
+                    model.get_submodule(layer), both(width).weights, self.scheme
+                )
+            if both(width).activations != FULL_PRECISION and layer in nodes:
+                self._insert(model, nodes[layer], layer, both(width).activations)
         if commute:
             graphs.commute(model)
         model.graph.lint()
         model.recompile()
         return model
+
+    def full_precision(self) -> nn.Module:
+        """The network with nothing rounded, whatever ``keep`` says."""
+        return copy.deepcopy(self.graph)
+
+    @property
+    def layout(self) -> str:
+        """``"channels_last"`` where all 2-D convolutions are in that layout, else ``"given"``."""
+        weights = [part.weight for part in self.graph.modules() if isinstance(part, nn.Conv2d)]
+        last = [weight.is_contiguous(memory_format=torch.channels_last) for weight in weights]
+        return "channels_last" if weights and all(last) else "given"
+
+    def widths(self, bits: Bits | Sequence[Bits]) -> dict[str, Bits]:
+        """The width of every layer, those that ``keep`` names last."""
+        return dict(zip(self.layers, layer_widths(bits, self.layers), strict=True)) | self.fixed
+
+    def compression(self, bits: Bits | Sequence[Bits], size_weighted: bool = False, side: str = "weights") -> float:
+        """Compression against 32 bits: of storage, or of activations (``side="activations"``).
+
+        What is left in float counts as layers of 32 bits, and with ``size_weighted`` by its number of weights.
+        """
+        widths = self.widths(bits)
+        layers = [(getattr(both(width), side), self._size(layer)) for layer, width in widths.items()]
+        floats = [(FULL_PRECISION, size) for size in self.left_float.values()]
+        each, sizes = zip(*layers, *floats, strict=True)
+        return (
+            FULL_PRECISION * sum(sizes) / sum(map(operator.mul, each, sizes))
+            if size_weighted
+            else (FULL_PRECISION * len(each) / sum(each))
+        )
+
+    def _size(self, layer: str) -> int:
+        return self.graph.get_submodule(layer).weight.numel()
 
     def activation_grid(self, site: str, bits: int) -> Grid:
         """The grid of a site at a width."""
@@ -138,7 +291,7 @@ class Prepared:
         return affine_grid(minimum, maximum, bits)
 
     def _insert(self, model: fx.GraphModule, site: fx.Node, layer: str, width: int) -> None:
-        name = f"{layer}_quantizer"  # beside the layer, so that no two layers' quantizers can share a name
+        name = _free_name(model, f"{layer}_quantizer")  # beside the layer, so that no two layers can share it
         model.meta[META].quantizers[layer] = name
         model.add_submodule(name, FakeQuantize(self.activation_grid(site.name, width), self.scheme.rounding))
         if self.scheme.activation_site == "input":
@@ -152,19 +305,18 @@ class Prepared:
         site.replace_all_uses_with(quantizer, delete_user_cb=lambda user: user is not quantizer)
 
 
-def layer_widths(bits: int | Sequence[int], layers: Sequence[str]) -> tuple[int, ...]:
-    """One checked width for each layer."""
-    widths = tuple(bits) if isinstance(bits, Iterable) else (bits,) * len(layers)
-    if len(widths) != len(layers):
-        raise ValueError(f"bits names {len(widths)} layers, the model has {len(layers)}: {', '.join(layers)}")
-    return tuple(wholes("bits", widths, 1, FULL_PRECISION))
+def _free_name(model: nn.Module, name: str) -> str:
+    owner, _, last = name.rpartition(".")
+    while hasattr(model.get_submodule(owner), last):
+        last += "_"
+    return f"{owner}.{last}" if owner else last
 
 
 def quantized_weight(weight: torch.Tensor, bits: int, scheme: Scheme = PAPER) -> torch.Tensor:
     """The weight tensor ``(out, ...)`` rounded by the scheme; the same tensor at 32 bits."""
     if bits == FULL_PRECISION:
         return weight
-    return fake_quantize(weight, weight_grid(weight, bits, scheme), scheme.rounding)
+    return _rounded(weight, weight_grid(weight, bits, scheme), scheme)
 
 
 def weight_grid(weight: torch.Tensor, bits: int, scheme: Scheme = PAPER) -> Grid:
@@ -173,10 +325,17 @@ def weight_grid(weight: torch.Tensor, bits: int, scheme: Scheme = PAPER) -> Grid
     return symmetric_grid(minimum, maximum, bits, restricted=scheme.weight_levels == "restricted")
 
 
+def _rounded(weight: torch.Tensor, grid: Grid, scheme: Scheme) -> torch.Tensor:
+    """Halves through float32: they do not hold every step of a grid."""
+    if weight.dtype in HALVES:
+        return fake_quantize(weight.float(), grid, scheme.rounding).to(weight.dtype)
+    return fake_quantize(weight, grid, scheme.rounding)
+
+
 def _quantize_weight(layer: nn.Module, bits: int, scheme: Scheme) -> torch.Tensor:
     """The scale that the weight was rounded with."""
     weight = layer.weight.detach()
     grid = weight_grid(weight, bits, scheme)
     # A new parameter: another layer may share the old one, at another width.
-    layer.weight = nn.Parameter(fake_quantize(weight, grid, scheme.rounding), requires_grad=False)
+    layer.weight = nn.Parameter(_rounded(weight, grid, scheme), requires_grad=False)
     return grid.scale

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,10 @@ from safetensors.torch import save_file
 from torch import fx, nn
 
 from quide import _paths
-from quide.ptq import graph as graphs
 from quide.ptq.grid import FakeQuantize, HalfPrecision
-from quide.ptq.layers import quantizable_layers
-from quide.ptq.prepared import META, Prepared, Quantization
-from quide.ptq.ranges import Statistics
+from quide.ptq.prepared import META, Prepared, Quantization, prepare
 from quide.ptq.scheme import Scheme
+from quide.ptq.width import Bits, Width
 
 FORMAT = "quide 1"
 WEIGHT_SCALE = "weight_scale:"  # before the layer's name: a tensor that the network itself does not hold
@@ -42,7 +40,10 @@ def save(quantized: nn.Module, file: str | Path) -> Path:
     metadata = {
         "format": FORMAT,
         "layers": list(how.layers),
-        "bits": [asdict(width) if is_dataclass(width) else width for width in how.bits],
+        "bits": [_written(width) for width in how.bits],
+        "keep": {name: _written(width) for name, width in how.keep.items()},
+        "fastest_layout": how.fastest_layout,
+        "image": how.image,
         "scheme": asdict(how.scheme),
         "commute": how.commute,
         "nodes": _nodes(quantized),
@@ -71,12 +72,10 @@ def load(model: nn.Module, file: str | Path) -> nn.Module:
     file = Path(file)
     tensors, metadata = _read(file)
     scheme = Scheme(**metadata["scheme"])
-    layers = quantizable_layers(model)
-    if layers != metadata["layers"]:
-        raise ValueError(_misfit(file, model, f"layers {', '.join(metadata['layers'])}", ", ".join(layers)))
-    traced = graphs.trace(model, scheme.fold_batch_norm)
-    statistics = {node.name: _blank() for node in graphs.site_nodes(traced, layers, scheme).values()}
-    quantized = Prepared(traced, layers, scheme, statistics).at(_widths(metadata["bits"]), metadata["commute"])
+    prepared = _prepared(model, file, metadata, scheme)
+    if prepared.layers != metadata["layers"]:
+        raise ValueError(_misfit(file, model, f"layers {', '.join(metadata['layers'])}", ", ".join(prepared.layers)))
+    quantized = prepared.at([_width(width) for width in metadata["bits"]], metadata["commute"])
     for ours, theirs in zip(_nodes(quantized), metadata["nodes"], strict=False):
         if ours != theirs:
             raise ValueError(_misfit(file, model, theirs, ours))
@@ -126,17 +125,23 @@ def _given(value: Any) -> str:
     return str(fx.node.map_arg(value, lambda node: f"%{node.name}"))
 
 
-def _blank() -> Statistics:
-    """Of no images: the ranges come from the file."""
-    statistics = Statistics()
-    statistics.minimum = statistics.maximum = 0.0
-    return statistics
+def _prepared(model: nn.Module, file: Path, metadata: dict[str, Any], scheme: Scheme) -> Prepared:
+    """On images that say nothing: the ranges come from the file."""
+    first = next(model.parameters())
+    images = torch.zeros(2, *metadata["image"], dtype=first.dtype, device=first.device)
+    keep = {name: _width(width) for name, width in metadata["keep"].items()}
+    try:
+        return prepare(model, images, scheme, keep=keep, fastest_layout=metadata["fastest_layout"])
+    except ValueError as error:
+        raise ValueError(f"{file} does not fit the model ({error})") from error
 
 
-def _widths(bits: list) -> list:
-    from quide import ptq
+def _written(width: Bits) -> int | dict[str, int]:
+    return asdict(width) if isinstance(width, Width) else width
 
-    return [ptq.Width(**width) if isinstance(width, dict) else width for width in bits]
+
+def _width(width: int | dict[str, int]) -> Bits:
+    return Width(**width) if isinstance(width, dict) else width
 
 
 def _misfit(file: Path, model: nn.Module, wanted: str, found: str) -> str:

@@ -192,7 +192,7 @@ def test_work_is_shared(monkeypatch):
     tree.predict(pictures(32, 2))
     calls = []
     monkeypatch.setattr(
-        prefix_tree._Stage, "run", lambda stage, choice, state: calls.append(stage) or stage.modules[choice](*state)
+        prefix_tree.Stage, "run", lambda stage, choice, state: calls.append(stage) or stage.modules[choice](*state)
     )
     tree.predict(pictures(32, 2))
     assert len(calls) == 4 * 2

@@ -1,0 +1,87 @@
+"""Test images and labels: tensors, or batches of an iterable, checked and brought to where the network is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+
+import torch
+from tqdm import tqdm
+
+from quide.data.datasets import BATCH, check_images
+from quide.ptq import check
+from quide.ptq.prepared import Prepared
+
+CALIBRATION_SIZE = 512  # images that are taken of an iterable (§3.3)
+
+Images = torch.Tensor | Iterable[tuple[torch.Tensor, torch.Tensor]]
+
+
+def check_given(images: Images, labels: torch.Tensor | None) -> None:
+    """Refuse tensors that cannot be scored, and what is neither a tensor nor batches of images and labels."""
+    if hasattr(images, "__array_interface__") and not isinstance(images, torch.Tensor):
+        raise ValueError("images must be a floating-point tensor, got a numpy array; use torch.from_numpy(images)")
+    if isinstance(images, torch.Tensor) or labels is not None:
+        check_images(images, labels)
+        if labels.is_floating_point() or labels.dtype == torch.bool:
+            raise ValueError(f"labels must be whole numbers, the class of each image, got {labels.dtype}")
+    elif not isinstance(images, Iterable):
+        raise ValueError(f"images must be a tensor or batches of (images, labels), got {type(images).__name__}")
+
+
+def check_outputs(outputs: torch.Tensor, labels: torch.Tensor) -> int:
+    """Number of classes of a network that returns one score a class, to which all labels belong."""
+    if outputs.ndim != 2 or outputs.shape[1] < 2 or len(outputs) != len(labels):
+        one = "the network has one output; return one score a class" if outputs.shape[1:] == (1,) else (
+            "the network must return one score a class"
+        )  # fmt: skip
+        raise ValueError(f"{one}, (n, classes), got {tuple(outputs.shape)}; or score its outputs with score=")
+    classes = outputs.shape[1]
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        span = f"{int(labels.min())}..{int(labels.max())}"
+        raise ValueError(f"labels lie in {span}, the network's {classes} classes are numbered 0..{classes - 1}")
+    return classes
+
+
+def calibration_images(calibration: torch.Tensor | Iterable) -> torch.Tensor:
+    """Calibration images as one tensor; the first 512 of an iterable of batches, with labels or without."""
+    if isinstance(calibration, torch.Tensor) or not isinstance(calibration, Iterable):
+        return calibration
+    taken, count = [], 0
+    for batch in calibration:
+        images = batch[0] if isinstance(batch, (tuple, list)) else batch
+        if not isinstance(images, torch.Tensor) or images.ndim < 2:
+            raise ValueError("calibration must be a tensor of one or more images (n, ...), or batches of them")
+        taken.append(images)
+        count += len(images)
+        if count >= CALIBRATION_SIZE:
+            break
+    return torch.cat(taken)[:CALIBRATION_SIZE] if taken else torch.empty(0, 0)
+
+
+def batches(
+    images: Images, labels: torch.Tensor | None, prepared: Prepared, progress: bool, scored: bool = False
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of at most 128 images with their labels, on the network's device and in its layout.
+
+    ``scored`` lets labels be of any kind, for a score of the user's.
+    """
+    device = next((value.device for value in prepared.graph.parameters()), None)
+    last = prepared.layout == "channels_last"
+    pairs = [(images, labels)] if isinstance(images, torch.Tensor) else images
+    total = -(-len(images) // BATCH) if isinstance(images, torch.Tensor) else _length(images)
+    with tqdm(total=total, unit="batch", leave=False, disable=not progress) as bar:
+        for pair in pairs:
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise ValueError("images must be a tensor or batches of (images, labels), got something else in them")
+            if not isinstance(images, torch.Tensor) and not scored:
+                check_given(*pair)
+            for part, truth in zip(pair[0].split(BATCH), pair[1].split(BATCH), strict=True):
+                part, truth = part.to(device), truth.to(device)
+                check.check_type(prepared.graph, part, "images")
+                yield part.contiguous(memory_format=torch.channels_last) if last and part.ndim == 4 else part, truth
+                bar.update(isinstance(images, torch.Tensor))
+            bar.update(not isinstance(images, torch.Tensor))
+
+
+def _length(images: Iterable) -> int | None:
+    return len(images) if isinstance(images, Sized) else None

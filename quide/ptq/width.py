@@ -1,0 +1,83 @@
+"""Widths: of weights and activations alike, of each, one a layer; layers with a width of their own. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from quide._check import wholes
+from quide.ptq.scheme import FULL_PRECISION
+
+
+@dataclass(frozen=True)
+class Width:
+    """Bits of a layer's weights and of its activations, each in 1..32; 32 leaves that side as it is.
+
+    Stands wherever a whole number does. Compression is that of storage, and counts ``weights``.
+    """
+
+    weights: int = FULL_PRECISION
+    activations: int = FULL_PRECISION
+
+    def __post_init__(self):
+        for side in ("weights", "activations"):
+            object.__setattr__(self, side, _whole(getattr(self, side)))
+
+    def __str__(self) -> str:
+        return f"w{self.weights}a{self.activations}"
+
+
+Bits = int | Width
+
+
+def both(width: Bits) -> Width:
+    """A width with its two sides told apart."""
+    return width if isinstance(width, Width) else Width(width, width)
+
+
+def checked(width: Bits) -> Bits:
+    """A width as it is, or a Python integer in 1..32."""
+    return width if isinstance(width, Width) else _whole(width)
+
+
+def layer_widths(bits: Bits | Sequence[Bits], layers: Sequence[str]) -> tuple[Bits, ...]:
+    """One checked width for each layer."""
+    widths = tuple(bits) if isinstance(bits, Iterable) else (bits,) * len(layers)
+    if len(widths) != len(layers):
+        raise ValueError(f"bits names {len(widths)} layers, the model has {len(layers)}: {', '.join(layers)}")
+    return tuple(map(checked, widths))
+
+
+class Kept:
+    """What ``keep`` asks for: widths by name or pattern (``"layer4.*"``); a name holds for all that is inside it.
+
+    The first that fits a name counts. :meth:`check_used` refuses one that never did.
+    """
+
+    def __init__(self, keep: Mapping[str, Bits] | None):
+        if keep is not None and not isinstance(keep, Mapping):
+            raise ValueError(f"keep must map names of layers to widths, such as {{'fc': 32}}, got {keep!r}")
+        self._widths = {pattern: checked(width) for pattern, width in (keep or {}).items()}
+        self._used: set[str] = set()
+
+    def width(self, name: str) -> Bits | None:
+        """The width that is asked for a name; None when nothing is."""
+        for pattern, width in self._widths.items():
+            if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*"):
+                self._used.add(pattern)
+                return width
+        return None
+
+    def in_float(self, name: str) -> bool:
+        """Whether something that cannot be quantized is to stay in float."""
+        return self.width(name) == FULL_PRECISION
+
+    def check_used(self, layers: Sequence[str]) -> None:
+        """Refuse a pattern that fits nothing."""
+        if unused := [pattern for pattern in self._widths if pattern not in self._used]:
+            raise ValueError(f"keep names {unused[0]!r}, which fits no layer of the model: {', '.join(layers)}")
+
+
+def _whole(width: int) -> int:
+    return wholes("bits", [width], 1, FULL_PRECISION)[0]
