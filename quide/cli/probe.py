@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from quide import evaluate, latency, metric, stats
+from quide.evaluate import inputs, knees
 from quide.experiments import provenance
 from quide.ptq.scheme import FULL_PRECISION, HALF_PRECISION
 from quide.stats import Hits
@@ -31,6 +32,7 @@ from quide.stats import Hits
 WIDTHS = (8, 4)  # the two points of the paper's probe
 PASSES = 100  # timed passes; a tenth of the paper's, as a probe is to be quick
 WARMUP_SHARE = 10  # one untimed pass for so many timed ones, as in §3.3
+WITH_KERNELS = (FULL_PRECISION, HALF_PRECISION, 8)  # widths that common processors compute in
 SURE = 0.95  # share of resampled test sets from which on the images settle it
 CALIBRATION_SIZE = 512  # §3.3
 
@@ -198,6 +200,7 @@ class Probe:
         tolerance, threshold: delta of Eq. 4, and what it gives.
         calibrated_on: number of calibration images.
         timings: of the latencies in the table.
+        guessed: accuracy (fraction) of the better way to guess: any class, or the most frequent one.
     """
 
     table: pd.DataFrame
@@ -207,10 +210,13 @@ class Probe:
     threshold: float
     calibrated_on: int
     timings: latency.Timings
+    guessed: float = 0.0
 
     @property
     def knee(self) -> int | None:
-        """The width with the highest I'; None when none is above the threshold."""
+        """The width with the highest I'; None when none is above the threshold, or full precision guesses."""
+        if not knees.beats_guessing(self.correct[0], self.guessed):
+            return None
         return metric.knee(self.table.bits, self.table.gated_index)
 
     @property
@@ -276,8 +282,11 @@ def probe(
     correct, intervals = np.stack([each.correct for each in hits]), [each.interval() for each in hits]
     drawn = stats.bootstrap_knee(correct[None], table.latency_ms, widths, tolerance=tolerance, num_classes=classes)
     table["accuracy_low"], table["accuracy_high"] = zip(*((each.low, each.high) for each in intervals), strict=True)
+    guessed = knees.chance(data.labels.cpu().numpy(), classes)
     table["knee_probability"] = [drawn.probability[width] for width in widths]
-    return Probe(table, correct, classes, tolerance, found["threshold"], len(data.calibration), found["timings"])
+    return Probe(
+        table, correct, classes, tolerance, found["threshold"], len(data.calibration), found["timings"], guessed
+    )
 
 
 def _num_classes(model: nn.Module, data: Data) -> int:
@@ -293,14 +302,9 @@ def _num_classes(model: nn.Module, data: Data) -> int:
             f"the network does not take an image of shape {shape} ({_brief(error)}); "
             "store images as the network takes them: (n, channels, height, width) for a convolution"
         ) from error
-    if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or outputs.shape[1] < 2:
-        kind = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-        raise ValueError(f"the network must return one score a class, (n, classes), got {kind}")
-    classes = outputs.shape[1]
-    if len(data.labels) and not 0 <= int(data.labels.min()) <= int(data.labels.max()) < classes:
-        span = f"{int(data.labels.min())}..{int(data.labels.max())}"
-        raise ValueError(f"labels lie in {span}, the network's {classes} classes are numbered 0..{classes - 1}")
-    return classes
+    if not isinstance(outputs, torch.Tensor):
+        raise ValueError(f"the network must return one score a class, (n, classes), got {type(outputs).__name__}")
+    return inputs.check_outputs(outputs, data.labels, rows=1)
 
 
 # --- what to make of it ----------------------------------------------------------------------------------------------
@@ -309,7 +313,7 @@ def _num_classes(model: nn.Module, data: Data) -> int:
 def advice(found: Probe) -> list[str]:
     """What to do, and how sure that is: sentences, the recommendation first."""
     full = found.table.iloc[0]
-    if full.accuracy_low <= 1 / found.num_classes:
+    if not knees.beats_guessing(found.correct[0], found.guessed):
         return [
             f"At {FULL_PRECISION} bits the network is right for {full.accuracy:.1%} of the images, hardly more than by "
             "guessing: nothing can be said of narrower widths. Were the weights loaded, and are the images normalized "
@@ -371,7 +375,16 @@ def _reservations(found: Probe) -> list[str]:
             "simulated quantization, slower than the network it imitates; measure on the device you have in mind."
         )
     if found.timings.noisy:
-        said.append(f"The timing is noisy: {'; '.join(found.timings.reasons)}. Time again on a quiet machine.")
+        rests = "rests on it" if found.knee_at_equal_latency != found.knee else "is the same at equal latencies"
+        said.append(
+            f"The timing is noisy: {'; '.join(found.timings.reasons)}. The recommendation {rests}; "
+            "time again on a quiet machine."
+        )
+    if found.knee not in (None, *WITH_KERNELS):
+        said.append(
+            f"Few devices compute in {found.knee} bits: without a kernel for that width the network is smaller in "
+            "storage alone, not faster."
+        )
     if found.calibrated_on < CALIBRATION_SIZE:
         said.append(f"Only {found.calibrated_on} calibration images; the paper uses {CALIBRATION_SIZE}.")
     return said

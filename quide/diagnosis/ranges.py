@@ -36,7 +36,7 @@ def by_layer(
     prepared: Prepared, widths: Sequence, grids: dict[str, Grid], calibration: torch.Tensor, images: torch.Tensor
 ) -> pd.DataFrame:
     """The columns of :class:`quide.diagnosis.Diagnosis` that tell a layer's ranges."""
-    nodes = graphs.site_nodes(prepared.graph, prepared.layers, prepared.scheme)
+    nodes = graphs.site_nodes(prepared.graph, prepared.layers, prepared.scheme, prepared.logits)
     seen, tested = ({layer: _Seen(grids.get(layer)) for layer in nodes} for _ in range(2))
     for shown, by in ((calibration, seen), (images, tested)):
         at = {node.name: [by[layer] for layer, other in nodes.items() if other is node] for node in nodes.values()}

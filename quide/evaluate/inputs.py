@@ -28,15 +28,19 @@ def check_given(images: Images, labels: torch.Tensor | None) -> None:
         raise ValueError(f"images must be a tensor or batches of (images, labels), got {type(images).__name__}")
 
 
-def check_outputs(outputs: torch.Tensor, labels: torch.Tensor) -> int:
-    """Number of classes of a network that returns one score a class, to which all labels belong."""
-    if outputs.ndim != 2 or outputs.shape[1] < 2 or len(outputs) != len(labels):
-        one = "the network has one output; return one score a class" if outputs.shape[1:] == (1,) else (
-            "the network must return one score a class"
-        )  # fmt: skip
-        raise ValueError(f"{one}, (n, classes), got {tuple(outputs.shape)}; or score its outputs with score=")
+def check_outputs(outputs: torch.Tensor, labels: torch.Tensor, rows: int | None = None) -> int:
+    """Number of classes of a network that returns one score a class, to which all labels belong.
+
+    ``rows`` is the number of images that the outputs are of, that of the labels unless given.
+    """
+    if outputs.ndim != 2 or outputs.shape[1] < 2 or len(outputs) != (len(labels) if rows is None else rows):
+        one = ", one output an image" if outputs.shape[1:] == (1,) else ""
+        raise ValueError(
+            f"the network must return one score a class, (n, classes), got {tuple(outputs.shape)}{one}; "
+            "in Python, score= takes other outputs"
+        )
     classes = outputs.shape[1]
-    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         span = f"{int(labels.min())}..{int(labels.max())}"
         raise ValueError(f"labels lie in {span}, the network's {classes} classes are numbered 0..{classes - 1}")
     return classes

@@ -98,6 +98,7 @@ def prepare(
     )  # fmt: skip
 
 
+@torch.inference_mode(False)  # whatever the caller is in: tensors made in it do not count their changes
 def _taken_apart(
     model: nn.Module, kind: str, calibration: torch.Tensor, scheme: Scheme, kept: Kept, fast: bool
 ) -> tuple[fx.GraphModule, graphs.Order, dict[str, int], list[str], int]:

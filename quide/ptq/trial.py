@@ -63,7 +63,8 @@ class _Runner(Quiet):
 
     def run_node(self, node: fx.Node):
         given = {source: self.env[source] for source in node.all_input_nodes}
-        before = {source: value._version for source, value in given.items() if isinstance(value, torch.Tensor)}
+        tensors = {source: value for source, value in given.items() if isinstance(value, torch.Tensor)}
+        before = {source: value._version for source, value in tensors.items() if not value.is_inference()}
         with _Operations() as operations:
             value = super().run_node(node)
         if changed := [source for source, version in before.items() if given[source]._version != version]:
