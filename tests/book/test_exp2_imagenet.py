@@ -78,8 +78,7 @@ def known() -> ImageNetRecords:
 
 
 NOTHING = ImageNetRecords({}, {}, {}, {})
-TABLES = [imagenet.table1, imagenet.table2, imagenet.summary_table, exp2_imagenet.absent_table,
-          exp2_imagenet.quantizer_table]  # fmt: skip
+TABLES = [imagenet.table1, imagenet.table2, imagenet.summary_table, exp2_imagenet.absent_table]  # fmt: skip
 
 
 # --- Table 1 ---------------------------------------------------------------------------------------------------------
@@ -164,14 +163,23 @@ def test_table_2_holds_uniform_widths_and_scores_at_equal_latency(known):
 
 
 def test_explored_configurations_are_ranked_and_uniform_ones_always_shown(known):
-    table = exp2_imagenet.mixed_table(known.searched, most=2).set_index("widths")
+    rows = {facts["widths"]: facts for facts in exp2_imagenet.configurations(known.searched, most=2)}
     threshold = metric.accuracy_threshold(0.92, 0.60, 1000)
-    best = (32 / (40 / 6)) * (0.86 - threshold) / (4 * (0.9 - threshold))
-    assert table["place"]["8-8-8-8-4-4"] == "1 of 6"
-    assert table["I' / I'(8), equal T"]["8-8-8-8-4-4"] == f"{best:.2f}"
-    assert set(table.index) == {"8-8-8-8-4-4", label(SEARCHED), *(label((bits,) * 6) for bits in (16, 8, 4, 2))}
-    assert table["place"][label((4,) * 6)] == table["place"][label((2,) * 6)] == "5 of 6"  # both score nothing
-    assert exp2_imagenet.mixed_table({}).empty
+    best = rows["8-8-8-8-4-4"]
+    assert (best["place"], best["of"]) == (1, 6)
+    assert best["gain"] == pytest.approx((32 / (40 / 6)) * (0.86 - threshold) / (4 * (0.9 - threshold)))
+    assert set(rows) == {"8-8-8-8-4-4", label(SEARCHED), *(label((bits,) * 6) for bits in (16, 8, 4, 2))}
+    assert rows[label((4,) * 6)]["place"] == rows[label((2,) * 6)]["place"] == 5  # both score nothing
+    assert exp2_imagenet.configurations({}) == []
+
+
+def test_quantizers_are_compared_image_by_image(known):
+    rows = {(facts["quantizer"], facts["bits"]): facts for facts in exp2_imagenet.quantizers(known)}
+    assert len(rows) == 2 * len(SCHEMES)
+    best, ours = rows["both", 4], rows["our reading of the paper's (quide.PAPER)", 4]
+    assert best["accuracy"].estimate == pytest.approx(60) and best["kept"].estimate == pytest.approx(60 / 0.91)
+    change = stats.paired_difference_interval(hits(0.002, 200), hits(0.6, 200))
+    assert best["change"].low == pytest.approx(100 * change.low) and np.isnan(ours["change"])
 
 
 # --- sentences, figure, verdicts -------------------------------------------------------------------------------------

@@ -81,7 +81,6 @@ def test_every_table_of_the_page_has_a_row_for_each_condition_and_no_nan(known):
         "knee": table1.knee_table(found),
         "site": exp1.site_table(grid),
         "closest": exp1.closest_table(grid),
-        "site knee": exp1.site_knee_table(found),
         "summary": simplecnn.summary_table(found, grid),
     }
     for name, table in tables.items():
@@ -146,9 +145,20 @@ def test_the_facts_of_the_page_are_those_of_the_records(known):
     facts = exp1.nearest(grid)
     assert facts["recipes"] == facts["of_output"] + facts["of_relu"] + facts["of_input"] == len(recipes.grid())
     assert facts["close"] == facts["near_output"] + facts["near_relu"] + facts["near_input"] <= facts["recipes"]
-    (knees,) = exp1.site_knees(found)
-    assert knees["output"] == 8 and {knees["relu"], knees["input"]} <= {8, 4}
-    assert exp1.best_between(found) == []  # without records of the widths between
+    output, *others = exp1.knees(found)
+    assert output["knee"] == 8 and {facts["knee"] for facts in others} <= {8, 4} and len(others) == 2
+    assert sum(output[f"p{bits}"] for bits in ACCURACY) == pytest.approx(1)
+    assert exp1.between(found) == []  # without records of the widths between
+
+
+def test_a_width_between_the_papers_can_be_the_best(known):
+    for seed in (0, 42):
+        run = runs.accuracy(runs.Case("simplecnn", "cifar10", seed, "paper"), exp1.BETWEEN)
+        save_accuracy(run, {"6": 0.78, "5": 0.76, "3": 0.2})
+    rows = {facts["bits"]: facts for facts in exp1.between(simplecnn.conditions(["cifar10"]))}
+    assert list(rows) == [8, 6, 5, 4, 3, 2] and [bits for bits, facts in rows.items() if facts["best"]] == [5]
+    assert rows[5]["score"] == pytest.approx(32 / 5 * (0.76 - 0.505) * np.mean([1 / np.log2(5), 1 / np.log2(5.04)]))
+    assert rows[5]["paper"] == 8 and rows[5]["gain"] == pytest.approx(rows[5]["score"] / rows[8]["score"])
 
 
 def test_numbers_that_chose_the_quantizer_say_so(known):
@@ -166,6 +176,6 @@ def test_the_page_stands_without_a_grid(tmp_path, monkeypatch):
     found, grid = simplecnn.conditions(["cifar10"]), simplecnn.recipe_results(["cifar10"])
     assert grid.empty and found[0].measured is None
     assert exp1.nearest(grid) == exp1.NO_GRID and isinstance(exp1.selection(found[0]), report.Absent)
-    assert exp1.moved(grid) == exp1.site_knees(found) == exp1.best_between(found) == []
-    assert exp1.site_table(grid).empty and exp1.closest_table(grid).empty and exp1.site_knee_table(found).empty
+    assert exp1.moved(grid) == exp1.knees(found) == exp1.between(found) == []
+    assert exp1.site_table(grid).empty and exp1.closest_table(grid).empty
     assert simplecnn.summary_table(found, grid).verdict.tolist() == [report.UNDECIDED]

@@ -100,49 +100,31 @@ def stated_slowdown() -> Facts:
 # --- the knee --------------------------------------------------------------------------------------------------------
 
 
-def between(condition: Condition) -> pd.DataFrame:
-    """Accuracies (fraction, a list over seeds) and I' at the paper's narrow widths and those it skips, widest first.
+def between(found: Sequence[Condition]) -> list[dict[str, object]]:
+    """The paper's narrow widths and those it skips, widest first, of each condition with records of all of them.
 
-    Latency is that of 8 bits throughout, since simulated rounding costs the same at any width. Empty without records.
+    Latency is that of 8 bits throughout, since simulated rounding costs the same at any width. Keys: condition, bits,
+    share (accuracy over seeds, in words), score (I'), stated ("yes" of the paper's widths), best (whether its score is
+    the highest), mark (that in words), paper (the best of the paper's widths), gain (the score over that width's).
     """
-    measured = condition.measured
-    cases = [runs.Case(MODEL, condition.dataset, seed, condition.profile) for seed in measured.seeds]
-    known = [runs.accuracy(case, BETWEEN).known() for case in cases]
-    if None in known:
-        return pd.DataFrame(columns=["accuracy", "score"])
-    shares = {bits: [record.values["accuracy"][label(bits)] for record in known] for bits in BETWEEN}
-    shares |= {bits: condition.by_seed[bits].tolist() for bits in (8, 4, 2)}
-    latency = measured.table[measured.table.bits == 8].latency_ms.to_numpy()
-    score = {
-        bits: metric.gated_index(32 / bits, np.array(share), latency, measured.threshold).mean()
-        for bits, share in shares.items()
-    }
-    return pd.DataFrame({"accuracy": shares, "score": score}).sort_index(ascending=False)
-
-
-@tabled
-def between_table(found: Sequence[Condition]) -> Iterator[dict]:
-    """Accuracy and I' at the widths the paper skips, beside their neighbours; the highest I' of all is marked."""
-    for condition in present(found):
-        for bits, row in (scored := between(condition)).iterrows():
-            yield {
-                "condition": condition.name,
-                "bits": bits,
-                "P (%)": _mean_std(pd.Series(row.accuracy)),
-                "I'": number(row.score) + (" (highest)" if row.score == scored.score.max() else ""),
-                "in the paper": "no" if bits in BETWEEN else "yes",
-            }
-
-
-def best_between(found: Sequence[Condition]) -> list[dict[str, object]]:
-    """Of each condition the width with the highest I' of all, its I' over that of the best width of the paper's."""
     facts = []
     for condition in present(found):
-        score = between(condition).score.astype(float)
-        if len(score):
-            paper_best = score.drop(list(BETWEEN)).idxmax()
-            gain = score.max() / score[paper_best]
-            facts.append({"condition": condition.name, "best": score.idxmax(), "paper": paper_best, "gain": gain})
+        measured = condition.measured
+        cases = [runs.Case(MODEL, condition.dataset, seed, condition.profile) for seed in measured.seeds]
+        known = [runs.accuracy(case, BETWEEN).known() for case in cases]
+        if None in known:
+            continue
+        shares = {bits: pd.Series([record.values["accuracy"][label(bits)] for record in known]) for bits in BETWEEN}
+        shares |= {bits: condition.by_seed[bits] for bits in (8, 4, 2)}
+        latency = measured.table[measured.table.bits == 8].latency_ms.to_numpy()
+        score = pd.Series(
+            {b: metric.gated_index(32 / b, shares[b].to_numpy(), latency, measured.threshold).mean() for b in shares}
+        )
+        theirs = score.drop(list(BETWEEN)).idxmax()
+        for bits in sorted(shares, reverse=True):
+            row = {"condition": condition.name, "bits": bits, "share": _mean_std(shares[bits]), "score": score[bits]}
+            row |= {"stated": "no" if bits in BETWEEN else "yes", "best": bool(bits == score.idxmax()), "paper": theirs}
+            facts.append(row | {"mark": " (highest)" * row["best"], "gain": score[bits] / score[theirs]})
     return facts
 
 
@@ -250,31 +232,21 @@ def nearest(grid: pd.DataFrame) -> Facts:
     return facts | {"distance": 100 * ranked.distance.iloc[-1]}
 
 
-def knees(found: Sequence[Condition]) -> list[tuple[Condition, str, stats.KneeBootstrap]]:
-    """The knee of each condition when only the activation site moves; 32 and 16 bits and all latencies are kept."""
-    return [
-        (condition, site, replace(condition.measured, correct=correct).knee())
-        for condition in present(found)
-        for site in SITES
-        if (correct := _correct_at_site(condition, site)) is not None
-    ]
+def knees(found: Sequence[Condition]) -> list[dict[str, object]]:
+    """The knee of each condition when only the activation site moves; 32 and 16 bits and all latencies are kept.
 
-
-@tabled
-def site_knee_table(found: Sequence[Condition]) -> Iterator[dict]:
-    """Knee probabilities by activation site."""
-    for condition, site, knee in knees(found):
-        row = {"condition": condition.name, "activations rounded at": SITES[site], "knee": f"{_likeliest(knee)}-bit"}
-        row |= {f"P({bits})": f"{knee.probability[bits]:.3f}" for bits in PAPER_BITS}
-        yield row | {f"I'({bits})": number(knee.interval(bits).estimate) for bits in (8, 4)}
-
-
-def site_knees(found: Sequence[Condition]) -> list[dict[str, object]]:
-    """The likeliest knee of each condition by site: condition, output, relu, input; where all three are known."""
-    facts: dict[str, dict[str, object]] = {}
-    for condition, site, knee in knees(found):
-        facts.setdefault(condition.name, {"condition": condition.name})[site] = _likeliest(knee)
-    return [row for row in facts.values() if set(SITES) <= set(row)]
+    Keys: condition, site (in words), knee (the likeliest), p32 to p2 (probabilities), index8 and index4 (I').
+    """
+    facts = []
+    for condition in present(found):
+        for site, words in SITES.items():
+            if (correct := _correct_at_site(condition, site)) is None:
+                continue
+            knee = replace(condition.measured, correct=correct).knee()
+            row = {"condition": condition.name, "site": words, "knee": max(knee.probability, key=knee.probability.get)}
+            row |= {f"p{bits}": knee.probability[bits] for bits in PAPER_BITS}
+            facts.append(row | {f"index{bits}": knee.interval(bits).estimate for bits in (8, 4)})
+    return facts
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
@@ -300,10 +272,6 @@ def _ranked(grid: pd.DataFrame) -> pd.DataFrame:
     wide = grid.pivot_table(index=keys, columns="configuration", values="accuracy", aggfunc="mean").reset_index()
     differences = [(wide[name] - stated("cifar10", name)).abs() for name in wanted]
     return wide.assign(distance=np.maximum(*differences)).sort_values(["distance", "recipe"], ignore_index=True)
-
-
-def _likeliest(knee: stats.KneeBootstrap) -> int | None:
-    return max(knee.probability, key=knee.probability.get)
 
 
 def _correct_at_site(condition: Condition, site: str) -> np.ndarray | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from quide.experiments import imagenet_runs, paper, records
 from quide.experiments.imagenet_runs import CONDITION, LOW_BITS, PROFILE, SCHEMES, SEARCHED, UNTIMED
 from quide.stats import Hits, Interval
 from quidebook import report
-from quidebook.report import UNKNOWN, Absent, number, tabled
+from quidebook.report import UNKNOWN, Absent
 from quidebook.shared.imagenet import PAPERS, PUBLISHED_IMAGES, RERUN, ImageNetRecords, change, hits, kept
 from quidebook.shared.imagenet import stated as stated_rows
 from quidebook.shared.imagenet import title as titled
@@ -132,24 +132,23 @@ def figure_accuracy(known: ImageNetRecords) -> tuple[Figure, str]:
     return figure, f"Plots by bit-width, in %. {alt}."
 
 
-@tabled
-def quantizer_table(known: ImageNetRecords) -> Iterator[dict]:
-    """Accuracy by quantizer at 8 and 4 bits, and the paired change from quide.PAPER."""
-    for model, record in known.quantizers.items():
-        for scheme in SCHEMES:
-            for bits in LOW_BITS:
-                name, gain = f"{scheme}, {bits}", UNKNOWN
-                if scheme != "paper":
-                    gain = report.with_interval(change(record, name, f"paper, {bits}"), 100)
-                yield {
-                    "quantizer": f"{READING[scheme]} (quide.PAPER)" if scheme in READING else scheme,
-                    "network": titled(model),
-                    "bits": bits,
-                    "P (%)": report.with_interval(hits(record, name).interval(), 100),
-                    "of 32 bits": report.with_interval(kept(record, name), 100),
-                    "change from quide.PAPER (pp)": gain,
-                    "images": record.values["images"],
-                }
+def quantizers(known: ImageNetRecords) -> list[dict[str, object]]:
+    """Every quantizer at 8 and 4 bits: quantizer, network, bits, images; accuracy, kept (of full precision) and change
+    (from quide.PAPER, paired), all in percent with their intervals, the change of quide.PAPER itself unknown."""
+    return [
+        {
+            "quantizer": f"{READING[scheme]} (quide.PAPER)" if scheme in READING else scheme,
+            "network": titled(model),
+            "bits": bits,
+            "images": record.values["images"],
+            "accuracy": _percent(hits(record, name := f"{scheme}, {bits}").interval()),
+            "kept": _percent(kept(record, name)),
+            "change": np.nan if scheme == "paper" else _percent(change(record, name, f"paper, {bits}")),
+        }
+        for model, record in known.quantizers.items()
+        for scheme in SCHEMES
+        for bits in LOW_BITS
+    ]
 
 
 # --- mixed precision -------------------------------------------------------------------------------------------------
@@ -167,29 +166,28 @@ def scores(record: records.Record) -> pd.DataFrame:
     return frame.sort_values("place", kind="stable")
 
 
-@tabled
-def mixed_table(explored: Mapping[str, records.Record], most: int = 6) -> Iterator[dict]:
+def configurations(explored: Mapping[str, records.Record], most: int = 6) -> list[dict[str, object]]:
     """The configurations with the highest I' at equal latency, then the paper's and the uniform ones.
+
+    Keys: widths, network, place, of (how many), accuracy (in percent, with its interval), compression and by_size, gain
+    (I' over that of uniform 8 bits, unknown where that is zero).
 
     Args:
         explored: ``searched`` or ``every`` of :class:`ImageNetRecords`.
         most: how many of the highest.
     """
+    facts = []
     for model, record in explored.items():
         ranked, values = scores(record), record.values
-        uniform = ranked.score[_uniform(8)]
         always = [name == label(SEARCHED) or len(set(_widths(name))) == 1 for name in ranked.index]
         for name, row in ranked[always | (np.arange(len(ranked)) < most)].iterrows():
             interval = stats.wilson_interval(round(row.accuracy * values["images"]), values["images"])
-            yield {
-                "widths": name,
-                "network": titled(model),
-                "place": f"{int(row.place):,} of {len(ranked):,}",
-                "P (%)": report.with_interval(interval, 100, 1),
-                "C": number(metric.compression_ratio(_widths(name)), 2),
-                "C by size": number(metric.compression_ratio(_widths(name), values["num_weights"]), 2),
-                "I' / I'(8), equal T": number(row.score / uniform, 2) if uniform else UNKNOWN,
-            }
+            uniform = ranked.score[_uniform(8)]
+            cells = {"widths": name, "network": titled(model), "place": int(row.place), "of": len(ranked)}
+            cells |= {"accuracy": _percent(interval), "gain": row.score / uniform if uniform else np.nan}
+            cells |= {"compression": metric.compression_ratio(_widths(name))}
+            facts.append(cells | {"by_size": metric.compression_ratio(_widths(name), values["num_weights"])})
+    return facts
 
 
 def searches(known: ImageNetRecords) -> list[dict[str, object]]:
