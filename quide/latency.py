@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from quide._check import whole
@@ -115,6 +114,8 @@ def measure_latency(
         TypeError: ``fn`` is not callable.
     """
     warmup, passes = whole("warmup", warmup, 1), whole("passes", passes, 1)
+    import torch  # in functions, so that what only reads timings does not wait for it
+
     _check_callable("fn", fn)
     synchronize = synchronize or _synchronizer()
     with torch.inference_mode():
@@ -162,6 +163,8 @@ def measure_interleaved(
     gave_up = wait_s > 0 and not wait_for_quiet(wait_s, progress=progress)
     names = list(fns)
     entries = [fns[name] for name in names] + [fns[names[0]]]  # the A/A pair: first and last entry
+    import torch
+
     cpu_before = cpu_sample()
     seconds: list[list[float]] = [[] for _ in entries]
     with torch.inference_mode():
@@ -290,6 +293,8 @@ def _reasons(
 
 def _synchronizer() -> Callable[[], Any]:
     """Waits for the accelerator torch sees; does nothing without one."""
+    import torch
+
     return torch.accelerator.synchronize if torch.accelerator.is_available() else lambda: None
 
 

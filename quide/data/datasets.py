@@ -13,44 +13,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from quide import _paths
+from quide.data.facts import INFO, DatasetInfo, info  # noqa: F401 - public names of this module
 
 BATCH = 128  # images classified at once: enough to keep two cores busy, few enough for activations to stay in cache
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What is fixed about a data set: shape, classes, the normalization constants, and a checksum a split.
-
-    ``sha256[split]`` is over the decoded images (uint8, n x height x width x channels, C order) followed by the
-    labels (uint8). ``None`` marks a split nobody has been able to pin here.
-    """
-
-    name: str
-    num_classes: int
-    image_size: int
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    sizes: dict[str, int]
-    sha256: dict[str, str | None]
-
-
-INFO = {
-    "mnist": DatasetInfo(
-        "mnist", 10, 28, 1, (0.1307,), (0.3081,), {"train": 60_000, "test": 10_000},
-        {"train": "edc0d1098aa497be14ace79ddd5171e5a3dcf9c4d196c015389203eb3ba1f59b",
-         "test": "c3f9adf9c66efb572b1f9326c3a511b45910c7173b97be66ceceeeeaef6b802b"},
-    ),
-    "cifar10": DatasetInfo(
-        "cifar10", 10, 32, 3, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), {"train": 50_000, "test": 10_000},
-        {"train": "f912919bdea371136f1aa4feed6beeca728015a5f08b1899a29c932a7e30be2b",
-         "test": "8193b3fbce55bec361cd1b8fd4880cb1649832dc4d6de6da1e7a21847a4843aa"},
-    ),
-    "cifar100": DatasetInfo(
-        "cifar100", 100, 32, 3, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), {"train": 50_000, "test": 10_000},
-        {"train": None, "test": None},
-    ),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,13 +56,6 @@ def normalize(images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, .
     scale = torch.tensor([1 / (255 * s) for s in std], device=images.device).view(-1, 1, 1)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device).view(-1, 1, 1)
     return images.to(torch.float32, memory_format=torch.channels_last).mul_(scale).add_(shift)
-
-
-def info(name: str) -> DatasetInfo:
-    """Facts about a data set; ``ValueError`` names the known ones."""
-    if name not in INFO:
-        raise ValueError(f"dataset must be one of {', '.join(INFO)}, got {name!r}")
-    return INFO[name]
 
 
 def digest(images: np.ndarray, labels: np.ndarray) -> str:

@@ -7,7 +7,6 @@ Each part is one lossless WebP picture, a grid of images that any viewer shows, 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,38 +15,9 @@ from PIL import Image
 from quide import _paths
 from quide.data import datasets
 from quide.data.datasets import DatasetInfo, ImageSet
+from quide.data.facts import PARTS, Part
 
 POOL_SEED = 0  # of the one draw that fixed which training images the calibration pools hold
-
-
-@dataclass(frozen=True)
-class Part:
-    """``count`` images of a split, the first or, where ``drawn``, a uniform draw; ``columns`` to a row of the picture.
-
-    ``sha256`` is over the decoded arrays (:func:`quide.data.datasets.digest`).
-    """
-
-    split: str
-    drawn: bool
-    count: int
-    columns: int
-    sha256: str
-
-
-PARTS = {
-    "mnist": {
-        "test": Part("test", False, 10_000, 100, "c3f9adf9c66efb572b1f9326c3a511b45910c7173b97be66ceceeeeaef6b802b"),
-        "calibration": Part(
-            "train", True, 1_024, 32, "3917ecefdca6cd752b956c86d6bc56975c5092528484998711283dffda2509b4"
-        ),
-    },
-    "cifar10": {
-        "test": Part("test", False, 1_500, 50, "cfb86d49f7d9a8ac1b4ac419c79a65ff6035924734654464b25f2259ffb5e4f5"),
-        "calibration": Part(
-            "train", True, 1_024, 32, "6b55e199338f8fa29eafaf8435c15a9c90b00f221480f728df14d0f9a92424b9"
-        ),
-    },
-}
 
 
 def load(name: str, part: str) -> ImageSet:

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
-from quide import evaluate, latency, metric, ptq
-from quide.data import datasets
-from quide.evaluate import label, prefix_tree
+from quide import metric, ptq
 from quide.experiments import paper, provenance, records, runs
-from quide.experiments.provenance import code_digest
-from quide.experiments.runs import CONDITION, Case, Run
+from quide.experiments.measured import measured
+from quide.experiments.runs import CONDITION, Case
 from quide.search import Configuration
-from quide.stats import pack_bits, unpack_bits
+from quide.stats import unpack_bits
 
 CHOICES = (16, 8, 4, 2)  # §4.1, Algorithm 1
 TIMED_SHARE = 20  # a configuration of hundreds gets so much fewer passes than one of Table 1's five
 FULL_PRECISION = "32"
 
 
-def accuracy(case: Case, scheme: ptq.Scheme = ptq.PAPER, progress: bool = True) -> Run:
+@measured("mixed_accuracy", "quide.experiments.compute.mixed:accuracy", runs.ptq_code, runs.test_checksum)
+def accuracy(case: Case, scheme: ptq.Scheme = ptq.PAPER, progress: bool = True) -> dict:
     """Accuracy of the case's network at every configuration of :data:`CHOICES`, by a prefix tree.
 
     Values: ``configurations`` (their labels), ``accuracy`` (fractions, in that order), ``correct`` (packed bits, image
     after image, one bit a configuration); the same of the network itself in ``full_precision_accuracy`` and
     ``full_precision_correct``; ``images``, their number; ``num_weights`` of each layer.
     """
-    details = {
+    return {
         "scheme": records.described(scheme),
         "choices": list(CHOICES),
         "calibration_size": runs.CALIBRATION_SIZE,
@@ -39,58 +36,29 @@ def accuracy(case: Case, scheme: ptq.Scheme = ptq.PAPER, progress: bool = True) 
         "test_images": case.size.test_images,
     }
 
-    def compute() -> dict:
-        network, test = runs.network(case), runs.test_images(case)
-        prepared = ptq.prepare(network, runs.calibration_images(case), scheme)
-        tree = prefix_tree.PrefixTree(prepared, CHOICES)
-        batches = zip(test.batches(datasets.BATCH), test.labels.split(datasets.BATCH), strict=True)
-        total = -(-len(test) // datasets.BATCH)
-        hits = torch.cat([tree.correct(*batch) for batch in tqdm(batches, total=total, disable=not progress)], dim=1)
-        reference = evaluate.correct(prepared.at(ptq.FULL_PRECISION), test)
-        return {
-            "configurations": [label(widths) for widths in tree.configurations],
-            "accuracy": [count / len(test) for count in hits.sum(1).tolist()],
-            "correct": pack_bits(hits.T.flatten().numpy()),
-            "full_precision_accuracy": int(reference.sum()) / len(test),
-            "full_precision_correct": pack_bits(reference.numpy()),
-            "images": len(test),
-            "num_weights": evaluate.num_weights(network),
-        }
 
-    return Run(case.spec("mixed_accuracy", details), compute, _code(case), runs.test_checksum(case))
-
-
-def timing(case: Case, device: str = "cpu", progress: bool = True) -> Run:
+@measured("mixed_latency", "quide.experiments.compute.mixed:timing", runs.ptq_code, runs.test_checksum)
+def timing(case: Case, device: str = "cpu", progress: bool = True) -> dict:
     """Latency of every configuration, and of 32 bits, measured once and interleaved; then it is a fixed table.
 
     Each layer rounds to its own grid after it has computed (16 bits too: a float16 cast is for whole networks), so all
     configurations run the same operations. Values: :meth:`quide.latency.Timings.to_dict`.
     """
-    size = case.size
-    passes, warmup = max(size.passes // TIMED_SHARE, 2), max(size.warmup // TIMED_SHARE, 1)
-    details = {
+    warmup, passes = passes_of(case)
+    return {
         "backend": "simulated",
         "scheme": records.described(ptq.PAPER),
         "choices": list(CHOICES),
         "warmup": warmup,
+        "passes": passes,
+        "environment": provenance.environment(device),
+        "training_seed": case.training_seed,
     }
-    details |= {"passes": passes, "environment": provenance.environment(device), "training_seed": case.training_seed}
 
-    def compute() -> dict:
-        batch = runs.test_images(case).subset(slice(0, size.timed_images)).normalized().to(device)
-        prepared = ptq.prepare(runs.network(case), runs.calibration_images(case), ptq.PAPER)
-        widths = prefix_tree.PrefixTree(prepared, CHOICES).configurations
-        passed = {FULL_PRECISION: partial(prepared.at(ptq.FULL_PRECISION).to(device), batch)}
-        passed |= {label(each): partial(prepared.at(each, commute=False).to(device), batch) for each in widths}
-        timings = latency.measure_interleaved(passed, warmup, passes, block=5, progress=progress, wait_s=size.wait_s)
-        return timings.to_dict()
 
-    return Run(
-        case.spec("mixed_latency", details),
-        compute,
-        _code(case, "quide.latency:measure_interleaved"),
-        runs.test_checksum(case),
-    )
+def passes_of(case: Case) -> tuple[int, int]:
+    """Passes of a configuration before it is timed, and timed."""
+    return max(case.size.warmup // TIMED_SHARE, 1), max(case.size.passes // TIMED_SHARE, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +171,3 @@ def additive_latency(configurations: list[Configuration], measured_ms: np.ndarra
 
 def _compression(configurations: list[Configuration], num_weights: tuple[int, ...] | None) -> np.ndarray:
     return np.array([metric.compression_ratio(widths, num_weights) for widths in configurations])
-
-
-def _code(case: Case, *more: str) -> str:
-    return code_digest("quide.evaluate.prefix_tree:PrefixTree", *runs.ptq_code(case.model), *more)

@@ -17,8 +17,11 @@ from typing import Any
 from quide import _paths
 
 PACKAGES = ("torch", "torchvision", "numpy")
-# Modules that say who made a number and where it is kept, not what it is.
-UNDECIDING = ("quide._check", "quide._paths", "quide.experiments.provenance", "quide.experiments.records")
+# Modules that say who made a number, where it is kept, and what went in, which checksums pin: not what it is.
+UNDECIDING = (
+    "quide._check", "quide._paths", "quide.experiments.inputs", "quide.experiments.measured",
+    "quide.experiments.provenance", "quide.experiments.records",
+)  # fmt: skip
 
 
 def collect() -> dict:
@@ -174,6 +177,8 @@ class _Reader:
 
 def environment(device: str = "cpu") -> dict[str, Any]:
     """What a latency belongs to besides its configuration: the device and its name, cores, threads, torch's version."""
+    import torch  # noqa: F401 - here alone: a machine's threads are torch's
+
     kind = device.partition(":")[0]
     facts = collect()
     return {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import product
 
-from quide.experiments.runs import CALIBRATION_SIZE, Case, Run, accuracy
+from quide.experiments.measured import Run
+from quide.experiments.runs import CALIBRATION_SIZE, Case, accuracy
 from quide.ptq.scheme import PAPER, RANGES, Scheme
 
 GRID_BITS = (8, 4, 2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from quide.models import registry
+
 
 class SimpleCNN(nn.Sequential):
     """The four-layer network of §3.3: conv 32, conv 64 (3x3, ReLU, 2x2 max-pool each), linear 128, linear classes.
@@ -109,4 +111,4 @@ def build(name: str, num_classes: int, in_channels: int, image_size: int, seed: 
     return model.to(memory_format=torch.channels_last)
 
 
-BUILDERS = {"simplecnn": SimpleCNN, "resnet18": resnet18, "resnet20": resnet20}
+BUILDERS = {model: globals()[builder] for model, builder in registry.BUILDERS.items()}

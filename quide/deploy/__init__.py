@@ -1,0 +1,1 @@
+"""Networks in real low-bit arithmetic, a backend a module; each needs the extra ``deploy``."""

@@ -1,0 +1,119 @@
+"""Networks in 8-bit integers by ONNX Runtime, on the CPU (extra ``deploy``).
+
+Its scheme is the paper's as far as it has it: weights symmetric and per tensor, activations affine with the range seen
+on the calibration images. What differs: activations are rounded after the ReLU, and the sums of residual blocks are
+rounded too. It has no kernels for 4 or 2 bits.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+BATCH = 128  # images calibrated on at once
+
+
+class OnnxNetwork(nn.Module):
+    """A network that ONNX Runtime computes, on the CPU with as many threads as torch uses.
+
+    Takes and returns float32 tensors, ``(n, ...)`` images to ``(n, classes)`` logits.
+    """
+
+    def __init__(self, model: bytes):
+        super().__init__()
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        # Its threads would otherwise go on spinning while the next configuration is timed.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        (name,) = (taken.name for taken in self.session.get_inputs())
+        return torch.from_numpy(self.session.run(None, {name: images.contiguous().numpy()})[0])
+
+
+def export(model: nn.Module, images: torch.Tensor) -> bytes:
+    """A network as an ONNX model for batches of any size, serialized.
+
+    Args:
+        model: what ``torch.export`` can take, in evaluation mode; changed to contiguous memory layout.
+        images: float32 input, two images or more.
+
+    Raises:
+        ModuleNotFoundError: the extra ``deploy`` is not installed.
+    """
+    require()
+    batch = torch.export.Dim("n")
+    with _quiet():
+        program = torch.onnx.export(
+            model.to(memory_format=torch.contiguous_format), (images.contiguous(),), input_names=["images"],
+            dynamic_shapes=({0: batch},), dynamo=True, verbose=False,
+        )  # fmt: skip
+    return program.model_proto.SerializeToString()
+
+
+def integers(exported: bytes, calibration: torch.Tensor) -> bytes:
+    """An exported network with 8-bit integers for weights and activations, serialized.
+
+    Args:
+        exported: from :func:`export`.
+        calibration: float32 images ``(n, ...)`` that the activation ranges are read from.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    model = onnx.load_from_string(exported)  # a copy: what is given to it loses its weights
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        file = Path(folder, "quantized.onnx")
+        quantize_static(
+            model, file, _reader(calibration), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8, per_channel=False, calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
+        )  # fmt: skip
+        return file.read_bytes()
+
+
+def require() -> None:
+    """Raise ``ModuleNotFoundError`` with the remedy where the extra is not installed."""
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401 - what torch exports with
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is missing; install it with: pip install 'quide[deploy]'", name=error.name
+        ) from error
+
+
+def _reader(calibration: torch.Tensor) -> Any:
+    """The calibration images in batches, as ONNX Runtime asks for them."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.batches: Iterator[torch.Tensor] = iter(calibration.split(BATCH))
+
+        def get_next(self) -> dict | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"images": batch.contiguous().numpy()}
+
+    return Reader()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the advice to optimize the model first, which concerns batch norms: ours are folded."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

