@@ -18,7 +18,7 @@ from torch import nn
 
 from quide.data import datasets, embedded
 from quide.data.datasets import ImageSet
-from quide.experiments import provenance, runs
+from quide.experiments import inputs, provenance, runs
 from quide.latency import Timings
 
 FOLDER = Path(__file__).resolve().parent
@@ -108,12 +108,12 @@ class Result:
 
 def network() -> nn.Module:
     """The trained SimpleCNN that travels with the checkout, in evaluation mode."""
-    return runs.network(_case())
+    return inputs.network(_case())
 
 
 def calibration() -> torch.Tensor:
     """Normalized calibration images of the paper's protocol (512 from the training split)."""
-    return runs.calibration_images(_case())
+    return inputs.calibration_images(_case())
 
 
 def images(split: str, limit: int | None = None) -> tuple[ImageSet, str]:

@@ -26,8 +26,9 @@ import tiny_llm  # noqa: E402
 
 from quide import evaluate, latency, ptq, search
 from quide.data import datasets, embedded, imagenet
+from quide.deploy import onnx
 from quide.evaluate import prefix_tree
-from quide.experiments import deployed, llm_runs, records, staleness
+from quide.experiments import llm_runs, records, staleness
 from quide.llm import checkpoints, llama2c, methods
 from quide.models import networks, pretrained, train
 from quide.ptq import rounding
@@ -117,8 +118,8 @@ def tree(model: torch.nn.Module, batch: torch.Tensor, choices=(16, 8, 4, 2), gro
 def in_integers(model: torch.nn.Module) -> torch.Tensor:
     """Logits of ONNX Runtime at 32 and at 8 bits."""
     batch = images()
-    exported = deployed.export(ptq.prepare(model, batch).at(32), batch)
-    return torch.stack([deployed.OnnxNetwork(each)(batch) for each in (exported, deployed.integers(exported, batch))])
+    exported = onnx.export(ptq.prepare(model, batch).at(32), batch)
+    return torch.stack([onnx.OnnxNetwork(each)(batch) for each in (exported, onnx.integers(exported, batch))])
 
 
 def resnet50(search_too: bool) -> str:

@@ -24,6 +24,7 @@ SELECTIONS = ("best", "last")
 _HERE = [row for row in registry.ROWS if row.builder]  # not those of ImageNet
 CONDITION = {(row.model, row.dataset): row.condition for row in _HERE if row.papers}
 BESIDE = {(row.model, row.dataset): row.condition for row in _HERE if not row.papers}
+PUBLISHED = tuple(BESIDE)  # trained by others: the seed draws the calibration images and nothing else
 # Timed beside the paper's widths: 16 bits as an integer grid too, and 8 bits with the quantizers moved past pooling.
 INTEGER_16, COMMUTED_8 = "16 (integer grid)", "8 (after pooling)"
 SCHEDULES = (30, 12, 3)  # epochs that the short profile has been or is run with, the longest first
@@ -110,6 +111,13 @@ class Case:
         if self.schedule is None or self.epochs is not None:
             return ()
         return tuple(replace(self, epochs=epochs) for epochs in SCHEDULES if epochs != self.schedule)
+
+
+def schedule_of(spec: records.RunSpec) -> int | None:
+    """Epochs of the short training that a record stands on; None of the paper's."""
+    if profile(spec.profile).epochs is None:
+        return None
+    return spec.details["recipe"]["epochs"] if spec.kind == "training" else spec.details.get("epochs", UNNAMED)
 
 
 def ptq_code(model: str) -> tuple[str, ...]:

@@ -19,7 +19,9 @@ from quidebook.pages.what_if import CONTROLS, COUNTS, IMAGENET, KERNELS, MIXED, 
 from quidebook.shared import landscape
 
 from quide import metric
-from quide.experiments import mixed, paper, runs
+from quide.evaluate import label
+from quide.experiments import paper
+from quide.models import networks
 
 TOLERANCES = (None, 0.1, 1.0)
 
@@ -103,7 +105,7 @@ def test_mixed_precision_shows_uniform_widths_the_papers_topology_and_the_best(k
     best = set()
     for land in (main, main.size_weighted()):
         index = metric.gated_index(land.compression, accuracy, main.latency_ms, threshold)
-        best.add(mixed.label(main.configurations[index.argmax()]))
+        best.add(label(main.configurations[index.argmax()]))
     assert set(network.table.index) == {"32 bits", "16 bits", "8 bits", "4 bits", "2 bits", "8-8-8-4"} | best
     timed = found.timed.values["latencies"]
     for name, bits in (("8 bits", (8,) * 4), ("8-8-8-4", (8, 8, 8, 4))):
@@ -123,7 +125,7 @@ def test_the_papers_cells_are_those_of_its_text_and_no_others(known):
                 assert np.array_equal([row.accuracy, row.paper], stated.loc[bits, ["accuracy", "latency_ms"]], True)
                 assert row.accuracy_origin == stated.accuracy_origin[bits]
             else:
-                identity = f"{name}.accuracy.{mixed.label(bits)}"
+                identity = f"{name}.accuracy.{label(bits)}"
                 assert row.accuracy == paper.number(identity)
             assert math.isnan(row.accuracy) == (row.accuracy_origin == "unknown")
             assert math.isnan(row.paper) == (row.paper_origin == "unknown")
@@ -397,5 +399,5 @@ def test_the_stretches_of_the_tolerance_cover_the_slider(known):
 
 def test_the_weights_counted_are_the_networks(known):
     assert known[MIXED].num_weights == tuple(
-        layer.weight.numel() for layer in runs.networks.SimpleCNN().modules() if hasattr(layer, "weight")
+        layer.weight.numel() for layer in networks.SimpleCNN().modules() if hasattr(layer, "weight")
     )

@@ -12,6 +12,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from quide import ptq
+from quide.deploy import onnx
 from quide.experiments import deployed, runs
 from quide.stats import unpack_bits
 
@@ -34,12 +35,12 @@ def network() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def exported(network):
-    return deployed.export(network, images(4))
+    return onnx.export(network, images(4))
 
 
 @torch.inference_mode()
 def test_the_runtime_computes_the_network_for_batches_of_any_size(network, exported):
-    run = deployed.OnnxNetwork(exported)
+    run = onnx.OnnxNetwork(exported)
     for count in (1, 4, 7):
         x = images(count, seed=count)
         torch.testing.assert_close(run(x), network(x), rtol=1e-4, atol=1e-4)
@@ -47,23 +48,23 @@ def test_the_runtime_computes_the_network_for_batches_of_any_size(network, expor
 
 @torch.inference_mode()
 def test_integers_are_near_the_network_and_are_integers(network, exported):
-    import onnx
+    import onnx as format_
 
-    model, x = deployed.integers(exported, images(64)), images(200, seed=2)
-    ours = deployed.OnnxNetwork(model)(x)
+    model, x = onnx.integers(exported, images(64)), images(200, seed=2)
+    ours = onnx.OnnxNetwork(model)(x)
     expected = network(x)
     assert not torch.equal(ours, expected)
     assert float((ours - expected).abs().max()) < 0.1 * float(expected.abs().max())
     assert float((ours.argmax(1) == expected.argmax(1)).double().mean()) > 0.9
-    stored = {weights.name: weights for weights in onnx.load_from_string(model).graph.initializer}
-    kernels = [w for w in stored.values() if w.data_type == onnx.TensorProto.INT8 and len(w.dims) > 1]
+    stored = {weights.name: weights for weights in format_.load_from_string(model).graph.initializer}
+    kernels = [w for w in stored.values() if w.data_type == format_.TensorProto.INT8 and len(w.dims) > 1]
     assert len(kernels) == 4
     zero_points = [stored[w.name.replace("_quantized", "_zero_point")] for w in kernels]
-    assert all(onnx.numpy_helper.to_array(zero).item() == 0 for zero in zero_points)  # symmetric, one a tensor
+    assert all(format_.numpy_helper.to_array(zero).item() == 0 for zero in zero_points)  # symmetric, one a tensor
 
 
 def test_the_runtime_takes_as_many_threads_as_torch(exported):
-    options = deployed.OnnxNetwork(exported).session.get_session_options()
+    options = onnx.OnnxNetwork(exported).session.get_session_options()
     assert options.intra_op_num_threads == torch.get_num_threads()
 
 
@@ -95,10 +96,10 @@ def test_without_the_extra_the_remedy_is_said(monkeypatch):
 
 def test_calibration_is_read_in_batches_to_the_last_image(exported):
     """With the widest image last, the range of the input must hold it."""
-    import onnx
+    import onnx as format_
 
     wide = images(130)
     wide[-1] *= 10
-    model = onnx.load_from_string(deployed.integers(exported, wide))
-    scale = next(onnx.numpy_helper.to_array(w) for w in model.graph.initializer if w.name == "images_scale")
+    model = format_.load_from_string(onnx.integers(exported, wide))
+    scale = next(format_.numpy_helper.to_array(w) for w in model.graph.initializer if w.name == "images_scale")
     np.testing.assert_allclose(scale, float(wide.max() - wide.min()) / 255, rtol=1e-3)

@@ -13,7 +13,8 @@ import torch
 
 from quide import evaluate, ptq
 from quide.data import mmlu, stories
-from quide.experiments import llm_runs, records, runs
+from quide.experiments import inputs, llm_runs, records, runs
+from quide.experiments.compute import language
 from quide.experiments.llm_runs import CROSS_SCHEMES, pack_log_likelihoods, unpack_log_likelihoods
 from quide.llm import mmlu_harness
 from quide.llm.methods import Recipe
@@ -43,7 +44,7 @@ def case(folder, tmp_path, monkeypatch) -> llm_runs.Case:
     mmlu_files.write(tmp_path / "mmlu", monkeypatch)
     yield llm_runs.Case(checkpoints.Checkpoint("tiny", folder, "transformers", "0" * 64), seed=0)
     mmlu_harness.tasks.cache_clear()
-    llm_runs._loaded.cache_clear()
+    language.loaded.cache_clear()
 
 
 # --- log-likelihoods -------------------------------------------------------------------------------------------------
@@ -131,7 +132,7 @@ def test_latency_is_timed_for_both_stages_at_the_same_length_of_cache(case, monk
     values = llm_runs.timing(case, recipes, progress=False).result().values
     assert set(values["prefill"]["latencies"]) == set(values["decode"]["latencies"]) == {"none, 16", "none, 32"}
     assert values["decode"]["latencies"]["none, 32"]["passes"] == 3
-    step = llm_runs._decode(case.loaded(PLAIN))
+    step = language._decode(case.loaded(PLAIN))
     with torch.inference_mode():
         first = step().logits
         assert torch.equal(step().logits, first)  # the cache is cut back, so that every step is the same
@@ -149,10 +150,10 @@ def test_a_method_that_computes_from_widened_weights_is_not_timed(case):
 
 def test_awq_is_calibrated_on_questions_that_are_not_scored(case, monkeypatch):
     monkeypatch.setattr(llm_runs, "CALIBRATION_QUESTIONS", {"cpu": 3})
-    texts = llm_runs._calibration(Recipe("awq", 4), case)
+    texts = language.calibration(Recipe("awq", 4), case)
     scored = {one.question for questions in mmlu.load("test").values() for one in questions}
     assert len(texts) == 3 and not any(text.splitlines()[0] in scored for text in texts)
-    assert llm_runs._calibration(Recipe("rounding", 4), case) == stories.load().calibration
+    assert language.calibration(Recipe("rounding", 4), case) == stories.load().calibration
 
 
 # --- the image network -----------------------------------------------------------------------------------------------
@@ -161,9 +162,9 @@ def test_awq_is_calibrated_on_questions_that_are_not_scored(case, monkeypatch):
 def test_the_image_network_with_outputs_rounded_is_the_papers(monkeypatch):
     case = runs.Case("simplecnn", "cifar10", 0, "smoke")
     record = llm_runs.cross(case).result()
-    network, test = runs.network(case), runs.test_images(case)
+    network, test = inputs.network(case), inputs.test_images(case)
     for bits in (8, 4):
-        wanted = evaluate.correct(ptq.quantize(network, bits, runs.calibration_images(case)), test)
+        wanted = evaluate.correct(ptq.quantize(network, bits, inputs.calibration_images(case)), test)
         ours = unpack_bits(record.values["correct"][f"weights and outputs per tensor, {bits}"])
         assert ours.tolist() == wanted.tolist()
     assert len(record.values["accuracy"]) == 1 + len(CROSS_SCHEMES) * len(llm_runs.WIDTHS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from quide import evaluate, metric, ptq, search
-from quide.experiments import mixed, runs
+from quide.experiments import inputs, mixed, runs
 from quide.experiments.mixed import CHOICES, Landscape
 from quide.experiments.recipes import SEARCHED
 
@@ -96,8 +96,8 @@ def test_a_landscape_from_records_holds_what_each_network_says_alone(tmp_path, m
     monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
     timed = mixed.timing(SMOKE, progress=False).result()
     known = mixed.landscape(SMOKE, timed, mixed.accuracy(SMOKE, progress=False).result())
-    prepared = ptq.prepare(runs.network(SMOKE), runs.calibration_images(SMOKE), ptq.PAPER)
-    images = runs.test_images(SMOKE)
+    prepared = ptq.prepare(inputs.network(SMOKE), inputs.calibration_images(SMOKE), ptq.PAPER)
+    images = inputs.test_images(SMOKE)
     for bits in (SEARCHED, (2, 16, 4, 8), (16, 16, 16, 16)):
         hits = evaluate.correct(prepared.at(bits), images).numpy()
         assert np.array_equal(known.correct[:, known.index_of(bits)], hits)

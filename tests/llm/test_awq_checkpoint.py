@@ -12,6 +12,7 @@ import tiny_llm
 import torch
 
 from quide.experiments import llm_runs
+from quide.experiments.compute import language
 from quide.llm import autoawq, checkpoints, methods
 from quide.llm.methods import Recipe
 
@@ -140,4 +141,4 @@ def test_a_case_is_quantized_on_the_questions_that_awq_is_calibrated_on(source, 
     assert made.loaded(Recipe("awq", 4)).group == GROUP
     details = llm_runs.next_token(made, Recipe("awq", 4)).spec.details
     assert "calibration_questions" not in details  # they are in the digest of the weights
-    llm_runs._loaded.cache_clear()
+    language.loaded.cache_clear()

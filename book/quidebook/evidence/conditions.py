@@ -9,6 +9,7 @@ import pandas as pd
 
 from quide.experiments import paper, records, runs
 from quide.experiments.runs import BESIDE, CONDITION
+from quide.models import registry
 from quidebook.evidence import scores
 from quidebook.evidence.scores import Measured
 
@@ -63,7 +64,7 @@ class Condition:
     @property
     def network(self) -> str:
         """The network as printed."""
-        return runs.published_network(self.model).title if self.published else self.facts["label"].split(" / ")[0]
+        return registry.row(self.model, self.dataset).title if self.published else self.facts["label"].split(" / ")[0]
 
     @property
     def page(self) -> str:
@@ -90,9 +91,8 @@ class Condition:
         """Epochs that it was trained for and that the paper's was; None where they are the same, or not known."""
         if self.measured is None or self.published:
             return None
-        case = runs.Case(self.model, self.dataset, self.measured.seeds[0], self.profile)
-        full = runs.RECIPES[self.model, self.dataset].epochs
-        return None if case.size.epochs is None else (case.recipe.epochs, full)
+        shortened = runs.schedule_of(self.measured.records[0].spec)
+        return None if shortened is None else (shortened, registry.row(self.model, self.dataset).recipe.epochs)
 
 
 def best_known(model: str, dataset: str, profiles: Sequence[str], rerun: str) -> Condition:

@@ -86,7 +86,8 @@ def measured(model: str, dataset: str, profile: str) -> Measured | None:
     does for all its seeds, since they change no weight.
     """
     timed = _timings(model, dataset, profile)
-    swept = {record.spec.seed: record for record in select.known("accuracy", profile, model, dataset, _is_sweep)}
+    sweeps = select.known("accuracy", profile, model, dataset, _is_sweep)
+    swept = {each.spec.seed: each for each in sorted(sweeps, key=lambda each: runs.schedule_of(each.spec) or 0)}
     if (model, dataset) in runs.PUBLISHED and timed:
         timed = dict.fromkeys(swept, timed[min(timed)]) | timed
     known = {seed: record for seed, record in sorted(swept.items()) if seed in timed}
@@ -126,7 +127,7 @@ def _is_sweep(record: Record) -> bool:
     """Whether it is the accuracy of the best epoch at the paper's widths by the paper's scheme."""
     details = record.spec.details
     asked = tuple(details["bits"]) == paper.BITS and details["selection"] == "best"
-    return asked and details["scheme"] == records.described(PAPER) and details.keys() == SWEEP
+    return asked and details["scheme"] == records.described(PAPER) and details.keys() - {"epochs"} == SWEEP
 
 
 def device_name(record: Record) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from quide.experiments import deployed, profiles, records, runs
+from quide.models import registry
 from quidebook import report
 from quidebook.evidence.conditions import Condition, present, trainings
 from quidebook.report import Absent, Facts, number, tabled, with_origin
@@ -65,7 +66,7 @@ def _run_published(seeds: Sequence[int], device: str) -> list[tuple[runs.Case, r
             for site in SITES:
                 residual.sited(case, site).result()
     except FileNotFoundError as error:
-        report.say(f"{runs.published_network(PUBLISHED).title} was not run: {error}.")
+        report.say(f"{registry.row(PUBLISHED, DATASET).title} was not run: {error}.")
     return done
 
 
@@ -80,7 +81,7 @@ def made_by(found: Sequence[Condition]) -> list[str]:
 
 def published(found: Sequence[Condition]) -> Facts:
     """The network that stands beside the paper's: title, source, accuracy (fraction), seeds, images calibrated on."""
-    network = runs.published_network(PUBLISHED)
+    network = registry.row(PUBLISHED, DATASET)
     for condition in found:
         if condition.published:
             facts = {"title": network.title, "source": network.source, "images": runs.CALIBRATION_SIZE}

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from quide import ptq
-from quide.experiments import runs
+from quide.experiments import inputs, runs
 from quide.experiments.profiles import PROFILES
 from quide.stats import Hits
 from quidebook import report
@@ -65,9 +65,9 @@ def example(dataset: str, profile: str) -> Example:
     """
     size = PROFILES["smoke"] if profile == "smoke" else PROFILES["quick"]
     case = runs.Case(MODEL, dataset, SEED, size.name)
-    network, calibration = runs.network(case).eval(), runs.calibration_images(case)
+    network, calibration = inputs.network(case).eval(), inputs.calibration_images(case)
     activations = _outputs(network, calibration[:SHOWN])
-    return Example(f"SimpleCNN on {NAMES[dataset]}", network, calibration, runs.test_images(case), activations)
+    return Example(f"SimpleCNN on {NAMES[dataset]}", network, calibration, inputs.test_images(case), activations)
 
 
 def _outputs(network: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:

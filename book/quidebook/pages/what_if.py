@@ -26,6 +26,7 @@ from quide.evaluate import PAPER_BITS, label
 from quide.experiments import paper, records, runs
 from quide.experiments.mixed import FULL_PRECISION
 from quide.experiments.recipes import SEARCHED
+from quide.models import registry
 from quide.models.networks import SimpleCNN
 from quide.search import Configuration
 from quidebook import report
@@ -229,7 +230,7 @@ def _measured_network(model: str, dataset: str, profile: str, found: scores.Meas
     """Ours; a network of others is named, since it is not the paper's but stands beside it."""
     source, whose = "measured", ""
     if (model, dataset) in runs.BESIDE:
-        source, whose = PUBLISHED, f"{runs.published_network(model).title} instead, as published, "
+        source, whose = PUBLISHED, f"{registry.row(model, dataset).title} instead, as published, "
     summary = found.summary().set_index("bits")
     table = _table({bits: summary.accuracy[bits] for bits in PAPER_BITS}, "measured")
     table["measured"] = summary.latency_ms.loc[list(PAPER_BITS)].to_numpy()
