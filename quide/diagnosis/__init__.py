@@ -25,6 +25,7 @@ from quide.stats import Hits, Interval
 OUTLIER = 8  # times the median channel: three bits of the grid serve one channel alone
 CLIPPED = 0.01  # share of a layer's activations beyond its grid from which on clipping is named
 FOLDED = 1e-4  # of the largest output: what folding a batch norm may change by rounding
+ROUNDED = 1e-6  # by which a scale differs where it was rounded another way
 SIDES = ("both", "weights", "activations")
 
 
@@ -151,12 +152,14 @@ class Diagnosis:
         rows = self.layers.to_dict("records")
         if not self.exact or self.difference > FOLDED:
             return "tracing", None
-        wrong = [row for row in rows if row["zero_point"] != row["zero_point_due"] or row["scale_ratio"] != 1]
-        wrong = [row for row in wrong if pd.notna(row["zero_point"])]
+        rounding = [row for row in rows if pd.notna(row["zero_point"])]
+        wrong = [row for row in rounding if row["zero_point"] != row["zero_point_due"]]
+        wrong += [row for row in rounding if abs(row["scale_ratio"] - 1) > ROUNDED]
         if wrong:
             return "grid", max(wrong, key=lambda row: row["clipped_calibration"])
         if self.full_precision.low <= 1 / self.classes:
-            return "chance", None
+            widest = max(rows, key=lambda row: row["weight_outlier"])
+            return "chance", widest if widest["weight_outlier"] >= OUTLIER else None
         if self.drop["both"].low <= 0:
             return "none", None
         worst = max(rows, key=lambda row: row["drop"])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import fx, nn
@@ -52,13 +53,23 @@ def by_layer(
             row["activation_channel"], row["activation_outlier"] = _furthest(seen[layer].reach)
             row |= {"activation_minimum": statistics.minimum, "activation_maximum": statistics.maximum}
         if layer in grids:
-            due = prepared.activation_grid(nodes[layer].name, getattr(width, "activations", width))
-            row |= {"scale": float(grids[layer].scale), "scale_ratio": float(grids[layer].scale / due.scale)}
-            row |= {"zero_point": grids[layer].zero_point, "zero_point_due": due.zero_point}
+            scale, zero_point = _due(prepared, nodes[layer].name, getattr(width, "activations", width))
+            row |= {"scale": float(grids[layer].scale), "scale_ratio": float(grids[layer].scale) / scale}
+            row |= {"zero_point": grids[layer].zero_point, "zero_point_due": zero_point}
             row |= {"clipped": tested[layer].clipped, "clipped_calibration": seen[layer].clipped}
         rows.append(row)
     table = pd.DataFrame(rows)
     return table.reindex(columns=[*table.columns, *(name for name in OPTIONAL if name not in table)])
+
+
+def _due(prepared: Prepared, site: str, bits: int) -> tuple[float, int]:
+    """Scale and zero point that the range of a site asks for: worked out anew, since the grids are what is in doubt."""
+    scheme, symmetric = prepared.scheme, prepared.scheme.activation_symmetric
+    low, high = prepared.statistics[site].range(scheme.activation_range, bits, scheme.percentile, symmetric)
+    low, high = min(low, 0.0), max(high, 0.0)
+    steps = max(2 ** (bits - 1) - 1, 1) if symmetric else 2**bits - 1
+    scale = float(np.float32((max(-low, high) if symmetric else high - low) / steps)) or 1.0
+    return scale, 0 if symmetric else min(max(round(-low / scale), 0), steps)
 
 
 def _weights(prepared: Prepared, layer: str, bits: int) -> dict[str, Any]:

@@ -42,9 +42,12 @@ def _wrong_grid(found: Diagnosis, row: dict[str, Any]) -> Iterator[str]:
     yield f"{_percent(row['clipped_calibration'])} % of their activations are clipped."
 
 
-def _at_chance(found: Diagnosis, row: None) -> Iterator[str]:
+def _at_chance(found: Diagnosis, row: dict[str, Any] | None) -> Iterator[str]:
     yield f"At full precision the network is right for {_percent(found.full_precision.estimate)} %,"
     yield f"and guessing among {found.classes} classes for {_percent(1 / found.classes)} %:"
+    if row is not None:
+        yield f"channel {row['weight_channel']} of the weights of layer {row['layer']}"
+        yield f"reaches {row['weight_outlier']:.0f} times the median channel;"
     yield "check weights, labels and normalization first."
 
 

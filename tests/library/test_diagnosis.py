@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -17,7 +18,8 @@ from torch import nn
 import quide
 from quide import cli, evaluate, stats
 from quide.cli import debugging
-from quide.diagnosis import plot
+from quide.diagnosis import ROUNDED, plot
+from quide.ptq import prepared
 from quide.ptq.prepared import META
 
 
@@ -114,6 +116,30 @@ def test_a_wrong_zero_point_is_found(bits):
     assert row["clipped_calibration"] > 0
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("bits", [1, 2, 5, 8, 16])
+@pytest.mark.parametrize("observer", ["minmax", "mse"])
+def test_the_grids_of_quantize_are_those_that_the_ranges_ask_for(symmetric, bits, observer):
+    model = small()
+    scheme = quide.Scheme(activation_symmetric=symmetric, activation_range=observer)
+    table = quide.diagnose(model, *data(model, 20), bits, scheme=scheme).layers
+    assert (
+        table.scale_ratio.to_numpy() == pytest.approx(1, abs=ROUNDED / 2)
+        and (table.zero_point == table.zero_point_due).all()
+    )
+
+
+def test_a_function_that_makes_wrong_grids_is_found(monkeypatch):
+    def wrong(minimum, maximum, bits):
+        right = affine_grid(minimum, maximum, bits)
+        return replace(right, zero_point=right.zero_point + 2) if maximum - minimum > 5 else right
+
+    model, affine_grid = outlier(), prepared.affine_grid
+    monkeypatch.setattr(prepared, "affine_grid", wrong)
+    kind, row = diagnosed(model).cause
+    assert (kind, row["layer"], row["zero_point"] - row["zero_point_due"]) == ("grid", "first", 2)
+
+
 def test_a_wrong_scale_is_found():
     model = small()
     quantized = quide.quantize(model, 8, data(model)[2])
@@ -139,6 +165,11 @@ def test_a_network_that_loses_nothing_or_knows_nothing_is_told_so():
     assert quide.diagnose(model, images, labels, calibration, 16).cause == ("none", None)
     wrong = quide.diagnose(model, images, (labels + 1) % 10, calibration, 4)
     assert wrong.cause == ("chance", None) and wrong.full_precision.estimate == 0
+    assert_numbers_are_in_the_report(wrong)
+    with torch.no_grad():
+        model.second.weight[3] *= 100
+    wrong = quide.diagnose(model, images, (labels + 1) % 10, calibration, 4)
+    assert wrong.cause[0] == "chance" and wrong.cause[1]["layer"] == "second" and wrong.cause[1]["weight_channel"] == 3
     assert_numbers_are_in_the_report(wrong)
 
 
