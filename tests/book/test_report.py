@@ -10,6 +10,7 @@ import pytest
 from quidebook import report
 
 from quide.experiments import records
+from quide.stats import Interval
 
 MADE = {
     "date": "2026-01-02T03:04:05+00:00", "git_commit": "abc1234", "cpu": "a CPU", "accelerator": None, "threads": 2,
@@ -51,6 +52,11 @@ def test_a_string_of_a_record_opens_no_tag_wherever_it_stands():
 def test_an_unknown_number_is_a_dash_in_every_format():
     facts = {"low": float("nan"), "high": np.float64("nan"), "known": 1.25}
     assert report.worded("{low:+.1f} {high:pct2} {low:num1} {high} {known:+.1f}", facts) == "– – – – +1.2"
+
+
+def test_an_interval_in_a_sentence_has_its_bounds_behind_it():
+    facts = {"share": Interval(0.5, 0.4, 0.6)}
+    assert report.worded("{share:pct1} {share:num2}", facts) == "50.0 [40.0, 60.0] % 0.50 [0.40, 0.60]"
 
 
 def test_a_caption_holds_no_html(monkeypatch):
