@@ -9,6 +9,7 @@ import pandas as pd
 from quide.data import datasets
 from quide.experiments import llm_runs, paper, provenance, records, runs, staleness
 from quide.experiments.records import Record
+from quide.models import registry
 from quidebook.evidence.conditions import Condition, best_known
 from quidebook.report import UNKNOWN, tabled, with_origin
 from quidebook.shared import claims, imagenet, language
@@ -43,7 +44,7 @@ def at_a_glance() -> pd.DataFrame:
         rows.append({"network / task": facts["label"]} | stated | _measured(facts["model"], facts["dataset"]))
         for (model, dataset), beside in runs.BESIDE.items():
             if beside == name:
-                title = f"{runs.published_network(model).title} beside it, as published"
+                title = f"{registry.row(model, dataset).title} beside it, as published"
                 rows.append({"network / task": title} | dict.fromkeys(stated, UNKNOWN) | _measured(model, dataset))
     return pd.DataFrame(rows)
 
