@@ -1,4 +1,4 @@
-"""The command line: ``quide run | sweep | debug | data | book``."""
+"""The command line: ``quide run | status | sweep | debug | data | book``."""
 
 from __future__ import annotations
 
@@ -187,6 +187,18 @@ def debug(
     if output is not None:
         debugging.save(found, output)
         print(f"Written: {output}")
+
+
+@app.command()
+def status() -> None:
+    """Show which runs of the experiments are done, stale or absent, and what makes them."""
+    from quide.experiments import campaign
+
+    table = campaign.status()
+    print(table.drop(columns="command").to_string(index=False))
+    if missing := list(dict.fromkeys(table.command[table.absent > 0])):
+        print("\nWhat is absent is made by:", *missing, sep="\n  ")
+    print(f"\n{', '.join(f'{table[count].sum()} {count}' for count in campaign.COUNTS)}")
 
 
 @app.command(name="book")

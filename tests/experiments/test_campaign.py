@@ -1,0 +1,110 @@
+"""Every committed record is found by the code that would make it, and counted once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quide import _paths
+from quide.experiments import campaign, deployed, imagenet_runs, llm_runs, measured, mixed, provenance, records, runs
+
+
+@pytest.fixture
+def committed(monkeypatch) -> list[records.Record]:
+    monkeypatch.delenv("QUIDE_RESULTS", raising=False)
+    assert _paths.results() == _paths.home() / "data" / "results"
+    return [record for profile in ("paper", "short") for record in records.collect(profile=profile)]
+
+
+class Images:
+    """A set of images known by its size and checksum alone."""
+
+    def __init__(self, size: int, sha256: str):
+        self.size, self.sha256 = size, sha256
+
+    def __len__(self) -> int:
+        return self.size
+
+
+def remade(record: records.Record) -> list[measured.Run]:
+    """The runs that today's code would make where the record was made, the record's among them."""
+    spec, details = record.spec, record.spec.details
+    if spec.kind.startswith("llm_"):
+        return [of_language(spec)]
+    if spec.kind.startswith("imagenet_"):
+        return [of_imagenet(spec)]
+    case = runs.Case(spec.model, spec.dataset, spec.seed, spec.profile, runs.schedule_of(spec))
+    timings = {"latency": runs.timing, "mixed_latency": mixed.timing, "deployed": deployed.run}
+    if spec.kind in timings:
+        device = details["environment"]["device"]
+        return [timings[spec.kind](case) if spec.kind == "deployed" else timings[spec.kind](case, device)]
+    return campaign.of(case)
+
+
+def of_language(spec: records.RunSpec) -> measured.Run:
+    from quide.llm.checkpoints import Checkpoint
+    from quide.llm.methods import Recipe
+
+    details = spec.details
+    device = {4: "cpu", 128: "cuda", None: "cpu"}[details.get("calibration_questions")]
+    form = "autoawq" if spec.model.endswith("-awq") else "transformers"
+    case = llm_runs.Case(Checkpoint(spec.model, Path(), form, details["weights"]), spec.seed, device)
+    if spec.kind == llm_runs.LATENCY:
+        return llm_runs.timing(case, [Recipe(**each) for each in details["recipes"]])
+    recipe = Recipe(**details["recipe"])
+    if spec.kind == llm_runs.ACCURACY:
+        return llm_runs.accuracy(case, recipe, details["shots"], details["limit"])
+    return {llm_runs.NEXT_TOKEN: llm_runs.next_token, llm_runs.MEMORY: llm_runs.memory}[spec.kind](case, recipe)
+
+
+def of_imagenet(spec: records.RunSpec) -> measured.Run:
+    case, details = imagenet_runs.Case(spec.model, spec.seed), spec.details
+    case.__dict__["tested"] = Images(details["images"], details["images_sha256"])
+    case.__dict__["calibrated_on"] = Images(details["calibration"], details["calibration_sha256"])
+    if spec.kind == imagenet_runs.MIXED:
+        return imagenet_runs.mixed(case, details["method"])
+    return {imagenet_runs.ACCURACY: imagenet_runs.accuracy, imagenet_runs.QUANTIZERS: imagenet_runs.quantizers}[
+        spec.kind
+    ](case)
+
+
+def test_every_committed_record_is_found_by_the_code_that_would_make_it(committed, monkeypatch):
+    monkeypatch.setenv("QUIDE_IMAGENET", "")
+    lost = []
+    for record in committed:
+        environment = record.spec.details.get("environment")
+        monkeypatch.setattr(provenance, "environment", lambda device, known=environment: known)
+        if record.key not in {run.spec.key for run in remade(record)}:
+            lost.append(f"{record.spec.kind} of {record.spec.model}, {record.key}")
+    assert len(committed) >= 267 and not lost
+
+
+def test_the_status_counts_every_record_once(committed):
+    table = campaign.status()
+    assert table.fresh.sum() + table.stale.sum() == len(committed)
+    absent = table[table.absent > 0].set_index(["kind", "profile", "model", "dataset"]).absent
+    assert absent["training", "paper", "resnet18", "cifar10"] == 3
+    assert ("accuracy", "paper", "simplecnn", "mnist") not in absent.index
+
+
+def test_without_records_everything_is_absent(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
+    table = campaign.status()
+    assert table.fresh.sum() == table.stale.sum() == 0
+    assert table.absent.sum() == len(campaign.planned()) + 7  # kinds of ImageNet and of language models
+    commands = {(row.kind, row.model): row.command for row in table.itertuples()}
+    assert commands["training", "resnet18"].startswith("quide run exp2 --models resnet18 --profile ")
+    assert commands["imagenet_mixed", "any"] == "quide run exp2_imagenet --profile paper"
+
+
+def test_specs_status_and_staleness_load_no_torch():
+    code = (
+        "import sys\nfrom quide.experiments import campaign, recipes, records, select, staleness\n"
+        "campaign.planned()\n[staleness.stale(record) for record in records.collect('training')]\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
