@@ -10,9 +10,9 @@ from quidebook.evidence.scores import Measured
 from quidebook.shared.landscape import Landscapes
 
 from quide import evaluate, metric
-from quide.evaluate import PAPER_BITS
 from quide.experiments import mixed, records
 from quide.experiments.mixed import CHOICES, Landscape
+from quide.ptq.width import PAPER_BITS
 
 IMAGES = 500
 ACCURACY = {32: 0.80, 16: 0.80, 8: 0.798, 4: 0.60, 2: 0.10}

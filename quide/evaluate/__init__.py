@@ -19,10 +19,9 @@ from quide.evaluate.prefix_tree import exhaustive  # noqa: F401 - one of this mo
 from quide.ptq.layers import quantizable_layers
 from quide.ptq.prepared import Prepared, prepare
 from quide.ptq.scheme import FULL_PRECISION, PAPER, Scheme
-from quide.ptq.width import Bits, checked, layer_widths
+from quide.ptq.width import PAPER_BITS, Bits, checked, label, layer_widths
 from quide.stats import pack_bits
 
-PAPER_BITS = (32, 16, 8, 4, 2)
 FULL = f"{FULL_PRECISION} bits"  # the network itself, whatever its configurations are called
 
 Score = Callable[[torch.Tensor, torch.Tensor], float]
@@ -180,11 +179,6 @@ def _score(
     hits = {name: right.numpy() for name, right in found.items()}
     accuracy = {name: int(right.sum()) / len(right) for name, right in hits.items()}
     return _Scored(accuracy, hits, truth.numpy(), classes, first[:batch_size])
-
-
-def label(bits: Bits | Sequence[Bits]) -> str:
-    """How a configuration is written: ``"8"`` for a uniform width, ``"8-8-8-4"`` for one width a layer, ``"w4a8"``."""
-    return "-".join(map(str, bits)) if isinstance(bits, Iterable) else str(bits)
 
 
 def num_weights(model: nn.Module) -> list[int]:

@@ -29,6 +29,12 @@ class Width:
 
 
 Bits = int | Width
+PAPER_BITS = (32, 16, 8, 4, 2)
+
+
+def label(bits: Bits | Sequence[Bits]) -> str:
+    """How a configuration is written: ``"8"`` for a uniform width, ``"8-8-8-4"`` for one width a layer, ``"w4a8"``."""
+    return "-".join(map(str, bits)) if isinstance(bits, Iterable) else str(bits)
 
 
 def both(width: Bits) -> Width:

@@ -15,8 +15,8 @@ from quidebook.shared import components, landscape
 from scipy.stats import kendalltau, spearmanr
 
 from quide import metric, stats
-from quide.evaluate import PAPER_BITS
 from quide.experiments import paper
+from quide.ptq.width import PAPER_BITS
 
 
 @pytest.fixture(scope="module")

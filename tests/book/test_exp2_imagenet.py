@@ -14,10 +14,10 @@ from quidebook.shared.imagenet import ImageNetRecords
 from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 from quide import metric, stats
-from quide.evaluate import label
 from quide.experiments import imagenet_runs, records, staleness
 from quide.experiments.imagenet_runs import SCHEMES, SEARCHED
 from quide.models import pretrained
+from quide.ptq.width import label
 from quide.stats import pack_bits
 
 SIZES = [9_408, 212_992, 1_212_416, 7_077_888, 14_942_208, 2_048_000]

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from quide import metric
-from quide.evaluate import label
 from quide.experiments import paper
 from quide.experiments.recipes import SEARCHED
+from quide.ptq.width import label
 from quidebook import report
 from quidebook.evidence import readings
 

@@ -11,12 +11,12 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from quide import _paths, search
-from quide.evaluate import label
 from quide.experiments import paper
 from quide.experiments.mixed import CHOICES, Landscape
 from quide.experiments.recipes import SEARCHED
 from quide.experiments.records import Record
 from quide.models import pretrained
+from quide.ptq.width import label
 from quidebook import report
 from quidebook.evidence import readings, sensitivity
 from quidebook.evidence.conditions import NAMES, Condition, best_known, present

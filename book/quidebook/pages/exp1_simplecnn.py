@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from quide import metric, stats
-from quide.evaluate import PAPER_BITS, label
 from quide.experiments import paper, recipes, records, runs
 from quide.experiments.recipes import SEARCHED
 from quide.experiments.runs import CONDITION
 from quide.ptq.scheme import PAPER
+from quide.ptq.width import PAPER_BITS, label
 from quide.stats import Hits
 from quidebook import report, verdicts
 from quidebook.evidence.conditions import NAMES, Condition, present, trainings

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from quide import metric, stats
 from quide.data import imagenet
-from quide.evaluate import PAPER_BITS, label
 from quide.experiments import imagenet_runs, paper, records
 from quide.experiments.imagenet_runs import CONDITION, LOW_BITS, PROFILE, SCHEMES, SEARCHED, UNTIMED
+from quide.ptq.width import PAPER_BITS, label
 from quide.stats import Hits, Interval
 from quidebook import report
 from quidebook.report import UNKNOWN, Absent

@@ -11,10 +11,10 @@ from scipy.stats import f as fisher
 from tqdm import tqdm
 
 from quide import metric, search, stats
-from quide.evaluate import label
 from quide.experiments import mixed, runs
 from quide.experiments.mixed import CHOICES, Landscape
 from quide.experiments.recipes import SEARCHED
+from quide.ptq.width import label
 from quidebook import report, verdicts
 from quidebook.report import percent
 from quidebook.shared import landscape, table2

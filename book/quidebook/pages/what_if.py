@@ -22,12 +22,12 @@ import numpy as np
 import pandas as pd
 
 from quide import evaluate, latency, metric
-from quide.evaluate import PAPER_BITS, label
 from quide.experiments import paper, records, runs
 from quide.experiments.mixed import FULL_PRECISION
 from quide.experiments.recipes import SEARCHED
 from quide.models import registry
 from quide.models.networks import SimpleCNN
+from quide.ptq.width import PAPER_BITS, label
 from quide.search import Configuration
 from quidebook import report
 from quidebook.evidence import scores

@@ -12,9 +12,9 @@ from scipy.special import expit
 from scipy.stats import kendalltau
 
 from quide import metric
-from quide.evaluate import label
 from quide.experiments import mixed, paper
 from quide.latency import BATCH_SIZE
+from quide.ptq.width import label
 from quidebook.evidence import readings
 from quidebook.evidence.readings import Reading
 from quidebook.evidence.scores import Measured

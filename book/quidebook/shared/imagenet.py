@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from quide import metric
-from quide.evaluate import PAPER_BITS, label
 from quide.experiments import paper, records, select
 from quide.experiments.imagenet_runs import (
     ACCURACY,
@@ -23,6 +22,7 @@ from quide.experiments.imagenet_runs import (
     UNTIMED,
 )
 from quide.models import pretrained
+from quide.ptq.width import PAPER_BITS, label
 from quide.stats import Hits, Interval
 from quidebook import report, verdicts
 from quidebook.report import UNKNOWN, number, percent, tabled, with_origin

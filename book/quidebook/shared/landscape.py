@@ -9,10 +9,10 @@ from functools import cached_property
 import numpy as np
 
 from quide import metric, search, stats
-from quide.evaluate import label
 from quide.experiments import mixed, paper, records, runs
 from quide.experiments.mixed import CHOICES, Landscape
 from quide.experiments.recipes import SEARCHED
+from quide.ptq.width import label
 from quide.search import Configuration
 from quidebook import report
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pandas as pd
 
 from quide import metric, stats
-from quide.evaluate import PAPER_BITS
 from quide.experiments import paper, records, runs
 from quide.latency import AA_LIMIT
 from quide.ptq.scheme import PAPER
+from quide.ptq.width import PAPER_BITS
 from quide.stats import Hits, Interval
 from quidebook import report, verdicts
 from quidebook.evidence import conditions

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import pandas as pd
 
 from quide import stats
-from quide.evaluate import label
 from quide.experiments import paper, recipes, records, runs
 from quide.experiments.recipes import SEARCHED, Recipe
 from quide.experiments.runs import CONDITION
 from quide.ptq.scheme import PAPER
+from quide.ptq.width import label
 from quidebook import verdicts
 from quidebook.evidence.conditions import Condition, best_known
 from quidebook.report import percent

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from quide import metric
-from quide.evaluate import PAPER_BITS, label
 from quide.experiments import paper, records, runs
+from quide.ptq.width import PAPER_BITS, label
 from quide.stats import Hits
 from quidebook import report
 from quidebook.evidence.conditions import Condition, present

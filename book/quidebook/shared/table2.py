@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from quide import metric, stats
-from quide.evaluate import label
 from quide.experiments import paper
 from quide.experiments.mixed import Landscape
 from quide.experiments.recipes import SEARCHED
+from quide.ptq.width import label
 from quide.search import Configuration
 from quidebook import verdicts
 from quidebook.evidence import readings
