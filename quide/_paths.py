@@ -13,8 +13,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 PACKAGE = Path(__file__).resolve().parent
 PARTIAL = ".partial"  # ending of what is still being written
 ABANDONED_AFTER = 3600  # seconds after which nobody writes to such a file any more
@@ -71,6 +69,8 @@ def alone(folder: Path, name: str, waiting: Callable[[], None] = lambda: None) -
 
     ``waiting`` is called where another process holds it.
     """
+    from filelock import FileLock, Timeout  # here, because the core does without it
+
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f".{name}.lock")
     try:

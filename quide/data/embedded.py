@@ -46,27 +46,6 @@ def files(name: str, part: str) -> tuple[Path, Path]:
     return _paths.embedded() / f"{name}-{part}.webp", _paths.embedded() / f"{name}-{part}-labels.npy"
 
 
-def build() -> list[Path]:
-    """Write every part anew from the full verified splits in the cache (ten seconds or so); returns the files.
-
-    Raises:
-        FileNotFoundError: a full split has not been fetched.
-        ValueError: the chosen images are not those that :data:`PARTS` pins; nothing of that part is written.
-    """
-    written = []
-    for name, parts in PARTS.items():
-        for part, spec in parts.items():
-            chosen = select(name, part)
-            images, labels = chosen.images.permute(0, 2, 3, 1).numpy(), chosen.labels.numpy().astype(np.uint8)
-            if (found := datasets.digest(images, labels)) != spec.sha256:
-                raise ValueError(f"PARTS pins other {name} {part} images than those chosen, whose SHA-256 is {found}")
-            for file, data in zip(files(name, part), (_webp(images, spec.columns), _npy(labels)), strict=True):
-                with _paths.atomic(file) as partial:
-                    partial.write_bytes(data)
-                written.append(file)
-    return written
-
-
 def select(name: str, part: str) -> ImageSet:
     """The images of a part, taken from the full split in the cache."""
     spec = _part(name, part)
@@ -82,23 +61,6 @@ def _part(name: str, part: str) -> Part:
     if part not in PARTS[name]:
         raise ValueError(f"part must be one of {', '.join(PARTS[name])}, got {part!r}")
     return PARTS[name][part]
-
-
-def _webp(images: np.ndarray, columns: int) -> bytes:
-    """A lossless picture of ``(n, h, w, c)`` images, ``columns`` of them to a row."""
-    count, height, width, channels = images.shape
-    rows = images.reshape(count // columns, columns, height, width, channels).swapaxes(1, 2)
-    grid = rows.reshape(count // columns * height, columns * width, channels)
-    encoded = io.BytesIO()
-    # quality 100 would take a hundred times as long for half a per cent
-    Image.fromarray(grid.squeeze()).save(encoded, "WEBP", lossless=True, exact=True, quality=99, method=6)
-    return encoded.getvalue()
-
-
-def _npy(labels: np.ndarray) -> bytes:
-    encoded = io.BytesIO()
-    np.save(encoded, labels)
-    return encoded.getvalue()
 
 
 def _read_picture(file: Path, spec: Part, facts: DatasetInfo) -> np.ndarray:

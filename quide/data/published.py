@@ -1,10 +1,20 @@
-"""The published files of the data sets: found in a folder or an archive, proven genuine, decoded."""
+"""The published files of the data sets: found in a folder or an archive, proven genuine, decoded.
+
+torchvision vouches for CIFAR's files. Its readers want a folder of their own on disk, so what a user has, in archives
+and under other names, is decoded here. A decoder takes the bytes of one file and returns ``(images, labels)``, uint8
+``(n, height, width, channels)`` and ``(n,)``, ``None`` for what that file does not hold; it raises ``ValueError``
+saying what is wrong with the bytes.
+"""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import io
+import json
+import math
 import os
+import pickle
 import re
 import tarfile
 import zlib
@@ -16,11 +26,13 @@ from pathlib import Path
 
 import numpy as np
 
-from quide.data import datasets, formats
+from quide.data import datasets
 
-Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> images (n, h, w, c), labels (n,), both uint8
+Arrays = tuple[np.ndarray | None, np.ndarray | None]
 Members = dict[str, Callable[[], bytes]]  # name of a file -> how to read it
 
+CIFAR_SIDE = 32
+CIFAR_BYTES = 3 * CIFAR_SIDE**2  # one image: a plane of red, one of green, one of blue
 SEARCH_DEPTH = 4  # enough for node_modules/<package>/data and <root>/MNIST/raw
 TORCHVISION = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 ARCHIVES = {
@@ -53,13 +65,13 @@ class Layout:
 
     Attributes:
         files: names of the files that make each split.
-        read: decoder, from :mod:`quide.data.formats`, of the file with that name and those bytes.
+        read: decoder, of the file with that name and those bytes.
         checksums: gives the published checksums of all the files, where the form needs them: it can run code when
             decoded, or no SHA-256 of the decoded arrays is pinned.
     """
 
     files: dict[str, tuple[str, ...]]
-    read: Callable[[str, bytes], formats.Arrays]
+    read: Callable[[str, bytes], Arrays]
     checksums: Callable[[], Checksums] | None = None
 
     @property
@@ -69,15 +81,15 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFiles:
     """A data set as decoded from its published files: the arrays, where they lay, and what proves them genuine."""
 
-    splits: Splits
+    splits: dict[str, tuple[np.ndarray, np.ndarray]]
     where: Path
     evidence: str
 
 
-def find(name: str, folder: Path) -> Found:
+def find(name: str, folder: Path) -> FoundFiles:
     """The first complete and genuine copy of a data set in a folder, its subfolders and the known archives in them.
 
     Raises:
@@ -115,7 +127,8 @@ def places(folder: Path, archives: tuple[str, ...]) -> Iterator[Path]:
 def _members(place: Path, wanted: set[str]) -> Members:
     """Those of the wanted files that a folder or an archive holds."""
     if not place.is_dir():
-        return _unpacked(place, wanted)
+        found = unpacked(place, lambda member: member.rpartition("/")[2] in wanted)
+        return {name: partial(bytes, data) for name, data in found.items()}
     # in reverse, so that of a compressed file and its plain twin the plain one stays
     named = {_plain_name(file): place / file for file in sorted(os.listdir(place), reverse=True)}
     return {name: partial(_read, file) for name, file in named.items() if name in wanted and file.is_file()}
@@ -134,21 +147,24 @@ def _read(file: Path) -> bytes:
         raise ValueError(f"{file} cannot be read ({error})") from error
 
 
-def _unpacked(archive: Path, wanted: set[str]) -> Members:
-    """The wanted files of a compressed tar archive, read in one pass and into memory: nothing is written."""
-    members = {}
+def unpacked(archive: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    """Files of a compressed tar archive whose names there are wanted, by their last part; nothing is written to disk.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
     try:
         with tarfile.open(archive, "r:gz") as files:
-            for member in files:
-                name = member.name.rpartition("/")[2]
-                if name in wanted and member.isfile():
-                    members[name] = partial(bytes, files.extractfile(member).read())
+            return {
+                member.name.rpartition("/")[2]: files.extractfile(member).read()
+                for member in files
+                if member.isfile() and wanted(member.name)
+            }
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{archive} cannot be read ({error})") from error
-    return members
 
 
-def _decode(name: str, layout: Layout, place: Path, members: Members) -> Found:
+def _decode(name: str, layout: Layout, place: Path, members: Members) -> FoundFiles:
     """Decode and check a data set whose files lie in one place; ``ValueError`` names the file that is not genuine."""
     if missing := sorted(layout.names - members.keys()):
         raise ValueError(f"{place} lacks {', '.join(missing)}")
@@ -166,10 +182,10 @@ def _decode(name: str, layout: Layout, place: Path, members: Members) -> Found:
             raise ValueError(f"{place} does not hold the published {name} {split} split: {error}") from error
         splits[split] = images, labels
     pinned = all(facts.sha256.values())
-    return Found(splits, place, "SHA-256 of the decoded arrays" if pinned else checksums.evidence)
+    return FoundFiles(splits, place, "SHA-256 of the decoded arrays" if pinned else checksums.evidence)
 
 
-def _decode_file(layout: Layout, checksums: Checksums | None, file: Path, read: Callable[[], bytes]) -> formats.Arrays:
+def _decode_file(layout: Layout, checksums: Checksums | None, file: Path, read: Callable[[], bytes]) -> Arrays:
     data = read()
     if checksums:
         actual = hashlib.new(checksums.algorithm, data, usedforsecurity=False).hexdigest()
@@ -218,6 +234,62 @@ def _cifar_batches(ending: str, *more: str) -> dict[str, tuple[str, ...]]:
     }
 
 
+def idx(data: bytes) -> Arrays:
+    """An IDX file of unsigned bytes, MNIST's format: images where it has three dimensions, labels where it has one."""
+    if len(data) < 4 or data[:3] != b"\x00\x00\x08" or data[3] not in (1, 3):
+        raise ValueError("is not an IDX file of images or labels in unsigned bytes")
+    header = 4 + 4 * data[3]
+    shape = tuple(int.from_bytes(data[at : at + 4], "big") for at in range(4, header, 4))
+    if len(data) != header + math.prod(shape):
+        raise ValueError(f"has {len(data)} bytes where its header announces {header + math.prod(shape)}")
+    array = np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+    return (array[..., None], None) if array.ndim == 3 else (None, array)
+
+
+def cifar_pickle(data: bytes, label: str = "labels") -> Arrays:
+    """A batch of CIFAR's Python version; ``label`` is ``"labels"`` or, in CIFAR-100, ``"fine_labels"``.
+
+    It unpickles, which can run code: give it only bytes whose published checksum has been verified.
+    """
+    batch = pickle.loads(data, encoding="latin1")
+    return _from_planes(np.asarray(batch["data"], np.uint8)), np.asarray(batch[label], np.uint8)
+
+
+def cifar_binary(data: bytes, label_bytes: int = 1) -> Arrays:
+    """A batch of CIFAR's binary version; the class is the last of ``label_bytes`` (CIFAR-100 has two)."""
+    if not data or len(data) % (label_bytes + CIFAR_BYTES):
+        raise ValueError(f"has {len(data)} bytes, which is not a number of {label_bytes + CIFAR_BYTES}-byte records")
+    records = np.frombuffer(data, np.uint8).reshape(-1, label_bytes + CIFAR_BYTES)
+    return _from_planes(records[:, label_bytes:]), records[:, label_bytes - 1]
+
+
+def png_rows(data: bytes) -> Arrays:
+    """A PNG each of whose rows is one CIFAR image, pixel after pixel; no labels."""
+    from PIL import Image, UnidentifiedImageError  # here, because the core does without it
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+            rows = np.asarray(picture.convert("RGB"))
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        raise ValueError(f"is not a readable PNG file ({error})") from error
+    if rows.shape[1] != CIFAR_SIDE**2:
+        raise ValueError(f"is {rows.shape[1]} pixels wide where a row of one image has {CIFAR_SIDE**2}")
+    return rows.reshape(-1, CIFAR_SIDE, CIFAR_SIDE, 3), None
+
+
+def json_labels(data: bytes) -> Arrays:
+    """A JSON list of class numbers; no images."""
+    try:
+        return None, np.array(json.loads(data), dtype=np.uint8)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"is not a JSON list of class numbers ({error})") from error
+
+
+def _from_planes(flat: np.ndarray) -> np.ndarray:
+    """``(n, 3072)`` colour planes to ``(n, 32, 32, 3)``."""
+    return flat.reshape(-1, 3, CIFAR_SIDE, CIFAR_SIDE).transpose(0, 2, 3, 1)
+
+
 LAYOUTS = {
     "mnist": (
         Layout(
@@ -225,31 +297,31 @@ LAYOUTS = {
                 "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
                 "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
             },
-            lambda file, data: formats.idx(data),
+            lambda file, data: idx(data),
         ),
     ),
     "cifar10": (
         Layout(
             _cifar_batches(""),
-            lambda file, data: formats.cifar_pickle(data, "labels"),
+            lambda file, data: cifar_pickle(data, "labels"),
             lambda: _published_md5("cifar10"),
         ),
-        Layout(_cifar_batches(".bin"), lambda file, data: formats.cifar_binary(data, label_bytes=1)),
+        Layout(_cifar_batches(".bin"), lambda file, data: cifar_binary(data, label_bytes=1)),
         Layout(
             _cifar_batches(".png", "{}_lables.json"),  # the package spells it so
-            lambda file, data: formats.json_labels(data) if file.endswith(".json") else formats.png_rows(data),
+            lambda file, data: json_labels(data) if file.endswith(".json") else png_rows(data),
         ),
     ),
     # no SHA-256 is pinned for it, so that each of its layouts must have checksums
     "cifar100": (
         Layout(
             {"train": ("train",), "test": ("test",)},
-            lambda file, data: formats.cifar_pickle(data, "fine_labels"),
+            lambda file, data: cifar_pickle(data, "fine_labels"),
             lambda: _published_md5("cifar100"),
         ),
         Layout(
             {"train": ("train.bin",), "test": ("test.bin",)},
-            lambda file, data: formats.cifar_binary(data, label_bytes=2),
+            lambda file, data: cifar_binary(data, label_bytes=2),
             lambda: Checksums("sha1", CIFAR100_BINARY_SHA1, "SHA-1 of the files as in MXNet"),
         ),
     ),

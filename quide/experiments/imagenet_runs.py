@@ -135,7 +135,7 @@ def code(kind: str) -> str:
 def _deciding(model: str) -> tuple[str, ...]:
     return (
         "quide.ptq.prepared:prepare", "quide.data.datasets:normalize", "quide.data.datasets:calibration_indices",
-        "quide.data.imagenet:decode", "quide.models.pretrained:from_keras",
+        "quide.data.imagenet:decode", "quide.models.keras_resnet50:from_keras",
     )  # fmt: skip
 
 

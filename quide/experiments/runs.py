@@ -81,7 +81,7 @@ class Case:
         return None if self.size.epochs is None else self.epochs or self.size.epochs
 
     @property
-    def recipe(self) -> registry.Recipe:
+    def recipe(self) -> registry.TrainingRecipe:
         """The paper's training recipe for this network and data set, shortened where the profile says so."""
         if self.published:
             raise ValueError(f"model {self.model} is not trained here: its weights on {self.dataset} are published")

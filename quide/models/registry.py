@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """How a network is trained; learning rate and weight decay as the named optimizer defines them."""
 
     optimizer: str
@@ -18,14 +18,14 @@ class Recipe:
     cosine: bool = False
     augment: bool = False
 
-    def shortened(self, epochs: int) -> Recipe:
+    def shortened(self, epochs: int) -> TrainingRecipe:
         """The same recipe with another number of epochs (the cosine schedule is compressed with it)."""
         return replace(self, epochs=epochs)
 
 
-SIMPLECNN = Recipe("adam", 1e-3, 1e-4, epochs=50)
+SIMPLECNN = TrainingRecipe("adam", 1e-3, 1e-4, epochs=50)
 SIMPLECNN_AUGMENTED = replace(SIMPLECNN, augment=True)
-RESNET18 = Recipe("sgd", 0.1, 5e-4, epochs=100, momentum=0.9, cosine=True, augment=True)
+RESNET18 = TrainingRecipe("sgd", 0.1, 5e-4, epochs=100, momentum=0.9, cosine=True, augment=True)
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Row:
         condition: of the paper, that it is or stands beside, as ``data/paper`` names it.
         builder: what in :mod:`quide.models.networks` makes it; empty where its publisher's code does.
         recipe: how the paper trains it; None of weights that others published.
-        source, sha256: of published weights: where they come from, in words, and the checksum of them or of their file;
-            of torchvision's the first digits, which the file's name gives.
+        source, sha256: of published weights: where they come from, in words, and the whole SHA-256 of their file or,
+            where they lie in several, of their arrays.
         mean, std: of its input, where it is not the data set's own, per channel on the 0..1 scale.
         slow: whether there is a short schedule, for machines without a GPU.
     """
@@ -49,7 +49,7 @@ class Row:
     title: str
     condition: str
     builder: str = ""
-    recipe: Recipe | None = None
+    recipe: TrainingRecipe | None = None
     source: str = ""
     sha256: str = ""
     mean: tuple[float, ...] = ()
@@ -81,7 +81,8 @@ ROWS = (
     ),
     Row(
         "resnet18", "imagenet", "ResNet-18", "imagenet-resnet18",
-        source="torchvision, IMAGENET1K_V1", sha256="f37072fd", **_PIXELS,
+        source="torchvision, IMAGENET1K_V1",
+        sha256="f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec", **_PIXELS,
     ),
     Row(
         "resnet50", "imagenet", "ResNet-50", "imagenet-resnet18",

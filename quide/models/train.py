@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from quide import _denormals, _paths
 from quide.data.datasets import ImageSet, normalize
 from quide.evaluate import correct
-from quide.models.registry import RESNET18, SIMPLECNN, SIMPLECNN_AUGMENTED, Recipe  # noqa: F401 - by this name too
+from quide.models.registry import RESNET18, SIMPLECNN, SIMPLECNN_AUGMENTED, TrainingRecipe  # noqa: F401 - by this name too
 
 PADDING = 4  # pixels of zero padding before a random crop, the usual choice where the paper only says "random crop"
 
@@ -46,7 +46,7 @@ def fit(
     model: nn.Module,
     train: ImageSet,
     test: ImageSet,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     seed: int,
     checkpoint: Path | None = None,
     every: int = 2,
@@ -103,7 +103,7 @@ def _epoch(
     source: torch.Tensor,
     train: ImageSet,
     optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     mixed_precision: bool,
     seed: int,
     epoch: int,
@@ -157,7 +157,7 @@ def _crop_and_flip(
     return padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def _optimizer(model: nn.Module, recipe: Recipe):
+def _optimizer(model: nn.Module, recipe: TrainingRecipe):
     parameters = list(model.parameters())
     if recipe.optimizer == "adam":
         chosen = torch.optim.Adam(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
@@ -177,7 +177,7 @@ def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
-def _identity(recipe: Recipe, seed: int, images: int) -> dict:
+def _identity(recipe: TrainingRecipe, seed: int, images: int) -> dict:
     return {"recipe": asdict(recipe), "seed": seed, "images": images}
 
 
@@ -195,16 +195,58 @@ def _save(file: Path, optimizer, schedule, fitted: Fit, identity: dict) -> None:
 
 
 def _restore(file: Path, model: nn.Module, optimizer, schedule, fitted: Fit, identity: dict) -> None:
+    """Continue from a checkpoint; nothing is touched before all of it is known to fit."""
     try:
         saved = torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises half a dozen types for a file that is not a checkpoint
         raise ValueError(f"checkpoint {file} does not parse; delete it to train from the start") from error
-    if saved.get("identity") != identity:
-        raise ValueError(
-            f"checkpoint {file} belongs to another run ({saved.get('identity')}); delete it or name another file"
-        )
+    found = saved.get("identity") if isinstance(saved, dict) else None
+    if found != identity:
+        raise ValueError(f"checkpoint {file} belongs to another run ({found}); delete it or name another file")
+    try:
+        _check_checkpoint(saved, model, optimizer)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"checkpoint {file} does not fit ({error}); delete it to train from the start") from error
     model.load_state_dict(saved["fit"]["last"])
     optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))
     schedule.load_state_dict(saved["schedule"])
     for name, value in saved["fit"].items():
         setattr(fitted, name, value)
+
+
+def _check_checkpoint(saved: dict, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse what an epoch of this run cannot have left.
+
+    Fused optimizers write into their state without looking at its size, so state of another size is written past.
+    """
+    fit = saved["fit"]
+    history, epochs = fit["history"], len(fit["history"])
+    if unknown := fit.keys() - {each.name for each in fields(Fit)}:
+        raise ValueError(f"it says {', '.join(sorted(unknown))} of the fit")
+    if [row["epoch"] for row in history] != list(range(1, epochs + 1)) or not 1 <= fit["best_epoch"] <= epochs:
+        raise ValueError("its epochs are not numbered from 1, or the best is none of them")
+    if not all(math.isfinite(row["loss"]) and 0 <= row["test_accuracy"] <= 1 for row in history):
+        raise ValueError("its history holds no losses and accuracies")
+    if saved["schedule"]["last_epoch"] != epochs:
+        raise ValueError("its learning rate is of another epoch")
+    for weights in (fit["best"], fit["last"]):
+        _check_alike(weights, model.state_dict())
+    kept, (group,), (own,) = saved["optimizer"], saved["optimizer"]["param_groups"], optimizer.param_groups
+    count = len(own["params"])
+    changed = [name for name in own.keys() & group.keys() - {"params", "lr"} if own[name] != group[name]]
+    if changed or group["params"] != list(range(count)) or not 0 <= float(group["lr"]) <= own["initial_lr"]:
+        raise ValueError("its optimizer is another")
+    one = torch.zeros(())  # the count of steps
+    for number, parts in kept["state"].items():
+        like = own["params"][number]
+        adam = {"step": one, "exp_avg": like, "exp_avg_sq": like}
+        _check_alike(parts, adam if "betas" in own else {"momentum_buffer": like})
+
+
+def _check_alike(tensors: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    if tensors.keys() != wanted.keys():
+        raise ValueError(f"{', '.join(map(str, sorted(tensors.keys() ^ wanted.keys())))} is missing or too much")
+    for name, tensor in tensors.items():
+        shape, dtype = wanted[name].shape, wanted[name].dtype
+        if tensor.shape != shape or tensor.dtype != dtype or tensor.layout != torch.strided:
+            raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, not {dtype} {tuple(shape)}")

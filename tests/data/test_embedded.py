@@ -14,6 +14,7 @@ from PIL import Image
 
 from quide import _paths
 from quide.data import datasets, embedded
+from tools import make_embedded
 
 PARTS = [(name, part) for name in embedded.PARTS for part in embedded.PARTS[name]]
 every_part = pytest.mark.parametrize(("name", "part"), PARTS)
@@ -128,7 +129,7 @@ def small(tmp_path, monkeypatch):
 
 
 def test_build_writes_what_load_reads(small):
-    written = embedded.build()
+    written = make_embedded.build()
     assert sorted(written) == sorted(_paths.embedded().iterdir())
     for name, splits in small.items():
         images, labels = splits["test"]
@@ -140,15 +141,15 @@ def test_build_writes_what_load_reads(small):
 
 
 def test_build_writes_the_same_bytes_again(small):
-    before = [file.read_bytes() for file in embedded.build()]
-    assert [file.read_bytes() for file in embedded.build()] == before
+    before = [file.read_bytes() for file in make_embedded.build()]
+    assert [file.read_bytes() for file in make_embedded.build()] == before
 
 
 def test_build_refuses_images_that_are_not_pinned(small, monkeypatch):
     entries = embedded.PARTS["mnist"]
     monkeypatch.setitem(entries, "test", replace(entries["test"], sha256="0" * 64))
     with pytest.raises(ValueError, match="PARTS pins other mnist test images"):
-        embedded.build()
+        make_embedded.build()
     assert not _paths.embedded().exists()
 
 
@@ -159,6 +160,6 @@ def test_any_picture_is_lossless(tmp_path_factory, rows, columns, name, data):
     shape = (rows * columns, facts.image_size, facts.image_size, facts.channels)
     images = data.draw(arrays(np.uint8, shape))
     file = tmp_path_factory.getbasetemp() / "picture.webp"
-    file.write_bytes(embedded._webp(images, columns))
+    file.write_bytes(make_embedded.webp(images, columns))
     spec = embedded.Part("test", False, rows * columns, columns, "")
     np.testing.assert_array_equal(embedded._read_picture(file, spec, facts), images)

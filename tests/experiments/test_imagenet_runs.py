@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import imagenet_files
 import numpy as np
@@ -59,8 +58,8 @@ def model() -> nn.Module:
 @pytest.fixture
 def small(model, tmp_path, monkeypatch):
     """The small network in ResNet-50's place, a folder of six images, and no records."""
-    facts = replace(pretrained.NETWORKS["resnet50"], weights=lambda progress: model.state_dict(), empty=Small)
-    monkeypatch.setitem(pretrained.NETWORKS, "resnet50", facts)
+    monkeypatch.setitem(pretrained.WEIGHTS, "resnet50", lambda *_: model.state_dict())
+    monkeypatch.setitem(pretrained.EMPTY, "resnet50", Small)
     monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path / "results"))
     return imagenet_files.write_tree(tmp_path / "imagenet", monkeypatch, per_class=IMAGES // 3)
 

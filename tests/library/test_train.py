@@ -21,10 +21,10 @@ from torch.nn import functional as F
 import quide
 from quide.data.datasets import ImageSet
 from quide.models import networks, train
-from quide.models.train import RESNET18, SIMPLECNN, SIMPLECNN_AUGMENTED, Recipe, fit
+from quide.models.train import RESNET18, SIMPLECNN, SIMPLECNN_AUGMENTED, TrainingRecipe, fit
 
 EPOCHS = 6
-TINY = Recipe("adam", 3e-3, 1e-4, epochs=EPOCHS, batch_size=16, augment=True)
+TINY = TrainingRecipe("adam", 3e-3, 1e-4, epochs=EPOCHS, batch_size=16, augment=True)
 MEAN, STD = (0.4, 0.5), (0.2, 0.3)
 LIMIT = 300  # seconds for a run of seconds, on a busy machine
 
@@ -54,7 +54,9 @@ def network(seed: int = 0) -> nn.Module:
         return nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
 
 
-def fitted(recipe: Recipe = TINY, seed: int = 1, checkpoint: Path | None = None, net=None, **options) -> train.Fit:
+def fitted(
+    recipe: TrainingRecipe = TINY, seed: int = 1, checkpoint: Path | None = None, net=None, **options
+) -> train.Fit:
     net = network() if net is None else net
     return fit(net, image_set(70, 0), image_set(40, 1), recipe, seed, checkpoint, progress=False, **options)
 
@@ -156,7 +158,9 @@ def test_another_seed_is_another_run():
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_learns_what_can_be_learned(optimizer):
-    recipe = Recipe(optimizer, 3e-3 if optimizer == "adam" else 0.05, 1e-4, epochs=8, batch_size=16, momentum=0.9)
+    recipe = TrainingRecipe(
+        optimizer, 3e-3 if optimizer == "adam" else 0.05, 1e-4, epochs=8, batch_size=16, momentum=0.9
+    )
     result = fitted(recipe)
     losses = [row["loss"] for row in result.history]
     assert losses[-1] < losses[0] / 4
@@ -164,7 +168,7 @@ def test_learns_what_can_be_learned(optimizer):
 
 
 def test_history_holds_the_mean_loss_and_the_test_accuracy():
-    recipe = Recipe("sgd", 0.0, 0.0, epochs=2, batch_size=16)  # learns nothing: what it reports can be computed
+    recipe = TrainingRecipe("sgd", 0.0, 0.0, epochs=2, batch_size=16)  # learns nothing: what it reports can be computed
     net, data, test = nn.Sequential(nn.Flatten(), nn.Linear(128, 2)), image_set(70, 0), image_set(40, 1)
     result = fit(net, data, test, recipe, 0, progress=False)
     with torch.no_grad():
@@ -249,7 +253,7 @@ def test_cosine_schedule_runs_from_the_full_rate_towards_zero(monkeypatch):
 
 
 def test_recipes_are_those_of_the_paper():
-    assert SIMPLECNN == Recipe("adam", 1e-3, 1e-4, epochs=50, batch_size=128)
+    assert SIMPLECNN == TrainingRecipe("adam", 1e-3, 1e-4, epochs=50, batch_size=128)
     assert SIMPLECNN_AUGMENTED == replace(SIMPLECNN, augment=True)
     resnet = (RESNET18.optimizer, RESNET18.learning_rate, RESNET18.weight_decay, RESNET18.epochs, RESNET18.cosine)
     assert resnet == ("sgd", 0.1, 5e-4, 100, True)
@@ -417,6 +421,48 @@ def test_refuses_the_checkpoint_of_another_run_by_name(other, tmp_path):
         fit(network(), image_set(71, 0), image_set(9, 1), TINY.shortened(1), 1, file, progress=False)
 
 
+def _resize_state(saved):
+    for state in saved["optimizer"]["state"].values():
+        state["exp_avg"] = torch.zeros(1000)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _resize_state,
+        lambda saved: saved["optimizer"]["state"][0].pop("exp_avg_sq"),
+        lambda saved: saved["optimizer"]["state"].update({99: saved["optimizer"]["state"][0]}),
+        lambda saved: saved["optimizer"]["state"][0].update(exp_avg=saved["optimizer"]["state"][0]["exp_avg"].double()),
+        lambda saved: saved["optimizer"]["param_groups"][0].update(params=[0]),
+        lambda saved: saved["optimizer"]["param_groups"][0].update(amsgrad=True),
+        lambda saved: saved["optimizer"]["param_groups"][0].update(lr="much"),
+        lambda saved: saved["optimizer"].update(param_groups=[]),
+        lambda saved: saved.update(optimizer=[]),
+        lambda saved: saved.pop("schedule"),
+        lambda saved: saved["schedule"].update(last_epoch=7),
+        lambda saved: saved["fit"].update(last={}),
+        lambda saved: saved["fit"]["best"].update({"0.weight": torch.zeros(3)}),
+        lambda saved: saved["fit"].update(history=[]),
+        lambda saved: saved["fit"].update(history=5),
+        lambda saved: saved["fit"]["history"][0].update(loss=float("nan")),
+        lambda saved: saved["fit"].update(best_epoch=3),
+        lambda saved: saved["fit"].update(colour="blue"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line_before_it_is_used(spoil, tmp_path):
+    """State of another size would be written past: a fused optimizer does not look."""
+    file, net = tmp_path / "run.pt", network(seed=99)
+    fitted(replace(TINY, epochs=2), checkpoint=file)
+    saved = torch.load(file, weights_only=True)
+    saved["identity"]["recipe"]["epochs"] = EPOCHS  # as if it had been killed after two
+    spoil(saved)
+    torch.save(saved, file)
+    with pytest.raises(ValueError, match=f"^checkpoint {file} does not fit .*delete it to train") as caught:
+        fitted(checkpoint=file, net=net)
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(value, network(seed=99).state_dict()[name]) for name, value in net.state_dict().items())
+
+
 def test_refuses_an_unknown_optimizer():
     with pytest.raises(ValueError, match="^optimizer must be 'adam' or 'sgd', got 'lion'$"):
         fitted(replace(TINY, optimizer="lion"))
@@ -425,14 +471,14 @@ def test_refuses_an_unknown_optimizer():
 def test_divergence_is_an_error_that_names_the_learning_rate(tmp_path):
     file = tmp_path / "run.pt"
     with pytest.raises(ValueError, match=r"training diverged in epoch \d+ .*lower learning_rate=1e\+30"):
-        fitted(Recipe("sgd", 1e30, 0.0, epochs=3), checkpoint=file, every=1)
+        fitted(TrainingRecipe("sgd", 1e30, 0.0, epochs=3), checkpoint=file, every=1)
     assert not file.exists() or torch.load(file, weights_only=True)["fit"]["history"][-1]["loss"] < float("inf")
 
 
 # --- what the package loads ------------------------------------------------------------------------------------------
 
 UNPICKLING = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}
-CHECKED_PICKLES = {"formats.py"}  # reads the data sets' own pickles, whose published checksum was verified before
+CHECKED_PICKLES = {"published.py"}  # reads the data sets' own pickles, whose published checksum was verified before
 
 
 def _unsafe_loads(source: str) -> list[str]:

@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 
 from quide import _paths
 from quide.data import datasets, published
-from quide.data.published import Found, Unavailable
+from quide.data.published import FoundFiles, Unavailable
 
 STALL_SECONDS = 20  # without a byte from a host
 NPM_SECONDS = 1800
@@ -32,7 +32,7 @@ DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 
 
 @dataclass(frozen=True)
-class Status:
+class SplitStatus:
     """One split in the cache.
 
     Attributes:
@@ -59,7 +59,7 @@ class Status:
         return f"{self.name} {self.split} ({self.n:,} images): {self.note}"
 
 
-def status() -> list[Status]:
+def status() -> list[SplitStatus]:
     """Which splits are in the cache, without reading their arrays (``verified`` is ``None`` for those that are)."""
     return [_status(name, split) for name, facts in datasets.INFO.items() for split in facts.sizes]
 
@@ -69,7 +69,7 @@ def available(name: str) -> bool:
     return all(datasets.split_file(name, split).is_file() for split in datasets.info(name).sizes)
 
 
-def verify(name: str) -> list[Status]:
+def verify(name: str) -> list[SplitStatus]:
     """Read every split of a data set from the cache and compare it with its SHA-256.
 
     A split that is absent or wrong is no error here: its ``verified`` is False and its ``note`` says what to do.
@@ -127,7 +127,7 @@ def _leftovers(folder: Path, name: str) -> list[Path]:
     return [*folder.glob(f".fetch-{name}-*"), *folder.glob(f".{name}-*{_paths.PARTIAL}")]
 
 
-def _first_source(name: str, workspace: Path, progress: bool, report: Callable[[str], None]) -> tuple[str, Found]:
+def _first_source(name: str, workspace: Path, progress: bool, report: Callable[[str], None]) -> tuple[str, FoundFiles]:
     reasons = []
     for title, locate in SOURCES.items():
         try:
@@ -145,6 +145,14 @@ def _first_source(name: str, workspace: Path, progress: bool, report: Callable[[
 
 
 # The sources. Each returns a folder to search.
+
+
+def of_the_user(name: str) -> Path | None:
+    """The file of that name in the folder that ``QUIDE_DATA`` names, or below it."""
+    if not (named := os.environ.get("QUIDE_DATA")):
+        return None
+    found = published.places(Path(named).expanduser(), (name,))
+    return next((place for place in found if place.name == name), None)
 
 
 def _user_folder(name: str, workspace: Path, progress: bool, report: Callable[[str], None]) -> Path:
@@ -224,15 +232,15 @@ def _npm_reason(output: str) -> str:
 # The cache.
 
 
-def _status(name: str, split: str) -> Status:
+def _status(name: str, split: str) -> SplitStatus:
     facts, file = datasets.info(name), datasets.split_file(name, split)
     present = file.is_file()
     sha256 = facts.sha256[split] or (_recorded(file).get("sha256") if present else None)
     note = f"in {file.parent}, not checked" if present else f"absent; run: quide data fetch {name}"
-    return Status(name, split, facts.sizes[split], present, None if present else False, file, sha256, note)
+    return SplitStatus(name, split, facts.sizes[split], present, None if present else False, file, sha256, note)
 
 
-def _verified(status: Status) -> Status:
+def _verified(status: SplitStatus) -> SplitStatus:
     if not status.present:
         return status
     try:
@@ -257,7 +265,7 @@ def _recorded(file: Path) -> dict[str, str]:
         return {}
 
 
-def _save(name: str, split: str, found: Found, source: str) -> None:
+def _save(name: str, split: str, found: FoundFiles, source: str) -> None:
     images, labels = found.splits[split]
     noted = {"source": source, "evidence": found.evidence, "sha256": datasets.digest(images, labels)}
     with _paths.atomic(datasets.split_file(name, split)) as file:
@@ -285,12 +293,4 @@ def writing(folder: Path) -> Iterator[None]:
 
 def reporter(name: str, progress: bool) -> Callable[[str], None]:
     """What a fetch of ``name`` reports its steps to: a function that prints a line, or none."""
-    return partial(_print_line, name) if progress else _say_nothing
-
-
-def _print_line(name: str, message: str) -> None:
-    print(f"{name}: {message}", flush=True)
-
-
-def _say_nothing(message: str) -> None:
-    """What ``progress=False`` reports with."""
+    return partial(print, f"{name}:", flush=True) if progress else lambda message: None

