@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from quide.llm import llama2c
-from quide.llm.llama2c import Shape
+from quide.llm.llama2c import Llama2cHeader
 
-SHAPE = Shape(dim=16, hidden=24, layers=2, heads=4, key_heads=2, vocabulary=300, positions=64)
+SHAPE = Llama2cHeader(dim=16, hidden=24, layers=2, heads=4, key_heads=2, vocabulary=300, positions=64)
 PIECES = [" a", " b", "ab", " ab", "b ", "é"]  # after the special tokens, the bytes and the letters
 
 
-def arrays(shape: Shape = SHAPE, seed: int = 0) -> dict[str, np.ndarray]:
+def arrays(shape: Llama2cHeader = SHAPE, seed: int = 0) -> dict[str, np.ndarray]:
     """Weights by their names in transformers, rows of queries and keys in the order of the file."""
     generator = np.random.default_rng(seed)
     found = {name: generator.normal(0, 0.3, size).astype("<f4") for name, size in shape.parts()}
     return {name: 1 + value if "norm" in name else value for name, value in found.items()}
 
 
-def model_bytes(weights: dict[str, np.ndarray], shape: Shape = SHAPE) -> bytes:
+def model_bytes(weights: dict[str, np.ndarray], shape: Llama2cHeader = SHAPE) -> bytes:
     """The file of a model."""
     header = (shape.dim, shape.hidden, shape.layers, shape.heads, shape.key_heads, shape.vocabulary, shape.positions)
     rotary = np.zeros(shape.positions * shape.head, "<f4")
@@ -43,16 +43,16 @@ def tokenizer_bytes() -> bytes:
     return content
 
 
-def write(folder: Path, shape: Shape | None = None) -> Path:
+def write(folder: Path, shape: Llama2cHeader | None = None) -> Path:
     """Both files, for as many tokens as the tokenizer has."""
-    shape = shape or Shape(16, 24, 2, 4, 2, len(tokens()), 64)
+    shape = shape or Llama2cHeader(16, 24, 2, 4, 2, len(tokens()), 64)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / llama2c.MODEL).write_bytes(model_bytes(arrays(shape), shape))
     (folder / llama2c.TOKENIZER).write_bytes(tokenizer_bytes())
     return folder
 
 
-def logits(weights: dict[str, np.ndarray], found: list[int], shape: Shape = SHAPE) -> np.ndarray:
+def logits(weights: dict[str, np.ndarray], found: list[int], shape: Llama2cHeader = SHAPE) -> np.ndarray:
     """What llama2.c computes, position after position: float64 ``(positions, vocabulary)``."""
     w = {name: value.astype(np.float64) for name, value in weights.items()}
     x = w["embed_tokens"][found]

@@ -163,8 +163,8 @@ def language(folder: Path) -> str:
     ]
     found = []
     for checkpoint in models:
-        recipes = [methods.Recipe(method, bits) for method, widths in methods.WIDTHS.items() for bits in widths]
-        recipes += [methods.Recipe("rounding", 4, granularity=4), methods.Recipe("rounding", 4, outputs=True)]
+        recipes = [methods.LlmRecipe(method, bits) for method, widths in methods.WIDTHS.items() for bits in widths]
+        recipes += [methods.LlmRecipe("rounding", 4, granularity=4), methods.LlmRecipe("rounding", 4, outputs=True)]
         for recipe in recipes:
             if checkpoint.form == "llama2c" and recipe.method not in ("none", "rounding"):
                 continue

@@ -23,7 +23,7 @@ from quide.llm import mmlu_harness
 
 if TYPE_CHECKING:
     from quide.llm.checkpoints import Checkpoint
-    from quide.llm.methods import Loaded, Recipe
+    from quide.llm.methods import LlmRecipe, Loaded
 
 PROFILE = "paper"  # no language model is embedded, so that there is no smaller profile
 ACCURACY, NEXT_TOKEN, LATENCY, MEMORY, CROSS = (
@@ -47,7 +47,7 @@ class Case:
     seed: int = 0
     device: str = "cpu"
 
-    def loaded(self, recipe: Recipe) -> Loaded:
+    def loaded(self, recipe: LlmRecipe) -> Loaded:
         """The model, quantized; kept until another is asked for."""
         from quide.experiments.compute import language
 
@@ -65,7 +65,7 @@ class Case:
         _, shots, limit, _ = arguments
         return mmlu.digest(mmlu_harness.questions(shots), mmlu.draw(limit, self.seed))
 
-    def answers_file(self, recipe: Recipe, shots: int, limit: int | None) -> Path:
+    def answers_file(self, recipe: LlmRecipe, shots: int, limit: int | None) -> Path:
         """Where an accuracy run keeps the answers that it has, until its record is written."""
         return answers_file(accuracy(self, recipe, shots, limit))
 
@@ -84,7 +84,7 @@ def by_autoawq(case: Case) -> Case:
     from quide.experiments.compute import language
     from quide.llm import autoawq, checkpoints, methods
 
-    texts = language.calibration(methods.Recipe(methods.AWQ, autoawq.BITS), case)
+    texts = language.calibration(methods.LlmRecipe(methods.AWQ, autoawq.BITS), case)
     return replace(case, checkpoint=checkpoints.find(str(autoawq.make(case.checkpoint, texts, case.device))))
 
 
@@ -92,7 +92,7 @@ def by_autoawq(case: Case) -> Case:
 
 
 @measured(ACCURACY, "quide.experiments.compute.language:accuracy", _deciding)
-def accuracy(case: Case, recipe: Recipe, shots: int, limit: int | None, progress: bool = True) -> dict:
+def accuracy(case: Case, recipe: LlmRecipe, shots: int, limit: int | None, progress: bool = True) -> dict:
     """Answers to MMLU's test questions, by lm-evaluation-harness.
 
     Args:
@@ -122,7 +122,7 @@ def answered(run: Run) -> records.Record:
 
 
 @measured(NEXT_TOKEN, "quide.experiments.compute.language:next_token", _deciding)
-def next_token(case: Case, recipe: Recipe) -> dict:
+def next_token(case: Case, recipe: LlmRecipe) -> dict:
     """Which token comes next in stories that the model has never seen (:mod:`stories`), each story by itself.
 
     Values: ``accuracy`` (fraction of the tokens that the model holds for the likeliest), ``correct`` (packed bits),
@@ -131,7 +131,7 @@ def next_token(case: Case, recipe: Recipe) -> dict:
     return _details(case, recipe)
 
 
-def _details(case: Case, recipe: Recipe) -> dict:
+def _details(case: Case, recipe: LlmRecipe) -> dict:
     from quide.llm import checkpoints, methods
 
     calibrated = recipe.method == methods.AWQ and case.checkpoint.form != checkpoints.AUTOAWQ
@@ -143,7 +143,7 @@ def _details(case: Case, recipe: Recipe) -> dict:
 
 
 @measured(LATENCY, "quide.experiments.compute.language:timing", _deciding)
-def timing(case: Case, recipes: Sequence[Recipe], progress: bool = True) -> dict:
+def timing(case: Case, recipes: Sequence[LlmRecipe], progress: bool = True) -> dict:
     """Milliseconds of a prefill of :data:`PROMPT` tokens, and of one decoding step after it, all recipes interleaved.
 
     Only methods that compute from low-bit weights can be timed: the speed of the others does not come from their width.
@@ -168,7 +168,7 @@ def timing(case: Case, recipes: Sequence[Recipe], progress: bool = True) -> dict
 
 
 @measured(MEMORY, "quide.experiments.compute.language:memory", _deciding)
-def memory(case: Case, recipe: Recipe) -> dict:
+def memory(case: Case, recipe: LlmRecipe) -> dict:
     """Memory of one method and width, by itself.
 
     Values: ``stored_bytes`` of the weights, and ``peak_bytes``: the most that a GPU held during a prefill of
@@ -181,7 +181,7 @@ def memory(case: Case, recipe: Recipe) -> dict:
     }
 
 
-def title(recipe: Recipe) -> str:
+def title(recipe: LlmRecipe) -> str:
     """How records and tables name a recipe: ``"awq, 4"``."""
     return f"{recipe.method}, {recipe.bits}"
 

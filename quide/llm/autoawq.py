@@ -1,5 +1,7 @@
 """Models quantized by autoawq, the tool that the paper names: made and read, as long as that archived package works.
 
+Frozen: that package is archived, so this file is kept as it is, for the checkpoints that there are, and gains nothing.
+
 The weights are widened once, so that the model runs on any device; it has the accuracy and the size of the checkpoint,
 and nothing is known from it about latency. The maintained way to AWQ is llm-compressor (:mod:`quide.llm.methods`).
 """
@@ -14,14 +16,13 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from unittest import mock
 
 import torch
 from safetensors.torch import load_file
 
 from quide import _paths
-from quide.llm import checkpoints, methods
-from quide.llm.methods import AWQ, Loaded, Recipe
+from quide.llm import checkpoints, methods, patches
+from quide.llm.methods import AWQ, LlmRecipe, Loaded
 
 BITS = 4  # autoawq has no other
 LAYOUT = "gemm"  # the order of the packed integers that nearly all checkpoints have
@@ -50,16 +51,16 @@ def make(checkpoint: checkpoints.Checkpoint, texts: Sequence[str], device: str =
 
 def _quantize(checkpoint: checkpoints.Checkpoint, texts: Sequence[str], device: str, target: Path) -> None:
     dtype = torch.float32 if torch.device(device).type == "cpu" else torch.float16
-    with _autoawq() as autoawq, methods._as_transformers(checkpoint, dtype) as (source, tokenizer):
+    with _autoawq() as autoawq, methods.as_transformers(checkpoint, dtype) as (source, tokenizer):
         tokens = tokenizer("\n".join(texts))["input_ids"]
         blocks = [tokens[start : start + BLOCK] for start in range(0, len(tokens) - BLOCK + 1, BLOCK)]
         if not blocks:
             raise ValueError(f"texts must come to {BLOCK} tokens at least, got {len(tokens)}")
         model = autoawq.AutoAWQForCausalLM.from_pretrained(str(source), device_map=device, safetensors=True)
         settings = {
-            "zero_point": True, "q_group_size": methods._group(model.model), "w_bit": BITS, "version": LAYOUT,
+            "zero_point": True, "q_group_size": methods.group_of(model.model), "w_bit": BITS, "version": LAYOUT,
         }  # fmt: skip
-        with _copying(device):
+        with patches.copying(device):
             model.quantize(
                 tokenizer, quant_config=settings, calib_data=blocks,
                 max_calib_samples=len(blocks), max_calib_seq_len=BLOCK,
@@ -69,21 +70,7 @@ def _quantize(checkpoint: checkpoints.Checkpoint, texts: Sequence[str], device: 
         tokenizer.save_pretrained(target)
 
 
-@contextlib.contextmanager
-def _copying(device: str) -> Iterator[None]:
-    """``Tensor.cpu`` makes a copy, as it does from a GPU.
-
-    autoawq keeps a layer's weights by it, tries scales on the layer in place, and puts the kept ones back. On a CPU
-    those are the same tensors, so that every layer would come out multiplied by scales that were only tried.
-    """
-    if torch.device(device).type != "cpu":
-        yield
-        return
-    with mock.patch.object(torch.Tensor, "cpu", torch.Tensor.clone):
-        yield
-
-
-def load(folder: Path, recipe: Recipe, device: str = "cpu") -> Loaded:
+def load(folder: Path, recipe: LlmRecipe, device: str = "cpu") -> Loaded:
     """The model as autoawq left it.
 
     Args:
@@ -95,7 +82,7 @@ def load(folder: Path, recipe: Recipe, device: str = "cpu") -> Loaded:
         ValueError: another recipe, or a layout of the packed integers other than autoawq's ``"gemm"``.
         ImportError: autoawq is absent, or no longer works beside the transformers that is installed.
     """
-    if recipe != Recipe(AWQ, BITS):
+    if recipe != LlmRecipe(AWQ, BITS):
         raise ValueError(f"recipe must be {AWQ} at {BITS} bits, which {folder} was quantized to, got {recipe}")
     settings = checkpoints.quantization(folder)
     if (layout := settings.get("version", LAYOUT).lower()) != LAYOUT or settings.get("bits", BITS) != BITS:

@@ -18,7 +18,7 @@ REMEDY = f"put {MODEL} and {TOKENIZER} (published with the program llama2.c) int
 
 
 @dataclass(frozen=True)
-class Shape:
+class Llama2cHeader:
     """The header of a model file, in its order: sizes in numbers, heads and layers in counts."""
 
     dim: int
@@ -75,7 +75,7 @@ class Tokenizer:
             found[best : best + 2] = [joined[best]]
 
 
-def read_model(content: bytes) -> tuple[Shape, dict[str, torch.Tensor]]:
+def read_model(content: bytes) -> tuple[Llama2cHeader, dict[str, torch.Tensor]]:
     """Header, and the float32 tensors by their names in transformers.
 
     Rows of queries and keys are reordered: the file has the two numbers that are rotated together side by side,
@@ -139,10 +139,10 @@ def load(folder: Path) -> tuple[Any, Tokenizer]:
     return model.eval(), tokenizer
 
 
-def _header(content: bytes) -> Shape:
+def _header(content: bytes) -> Llama2cHeader:
     if len(content) < HEADER.size:
         raise ValueError("it is shorter than a header")
-    shape = Shape(*HEADER.unpack_from(content))
+    shape = Llama2cHeader(*HEADER.unpack_from(content))
     if min(HEADER.unpack_from(content)) < 1 or shape.dim % (2 * shape.heads) or shape.heads % shape.key_heads:
         raise ValueError("its header is not that of a model with shared embeddings")
     rotary = shape.positions * shape.head  # cosines and sines of half a head

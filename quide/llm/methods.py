@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import nn
 
-from quide.llm import llama2c
+from quide.llm import llama2c, patches
 from quide.llm.checkpoints import Checkpoint
 from quide.ptq import rounding
 from quide.ptq.rounding import PER_TENSOR, Granularity
@@ -33,7 +32,7 @@ LIBRARIES = ("transformers", "bitsandbytes", "llmcompressor", "compressed-tensor
 
 
 @dataclass(frozen=True)
-class Recipe:
+class LlmRecipe:
     """A way to quantize.
 
     Attributes:
@@ -86,7 +85,7 @@ class Loaded:
 
 def load(
     checkpoint: Checkpoint,
-    recipe: Recipe,
+    recipe: LlmRecipe,
     calibration: Callable[[], Sequence[str]],
     device: str = "cpu",
 ) -> Loaded:
@@ -158,7 +157,7 @@ def _bitsandbytes(checkpoint: Checkpoint, bits: int, device: str) -> Loaded:
         options = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
         )
-    with _as_transformers(checkpoint, torch.bfloat16) as (folder, tokenizer):
+    with as_transformers(checkpoint, torch.bfloat16) as (folder, tokenizer):
         model = AutoModelForCausalLM.from_pretrained(
             folder, quantization_config=options, dtype=torch.bfloat16, device_map={"": device}
         )
@@ -175,16 +174,16 @@ def _awq(checkpoint: Checkpoint, bits: int, texts: Sequence[str], device: str) -
     from transformers import AutoModelForCausalLM
 
     dtype = torch.float32 if device == "cpu" else torch.bfloat16  # of what is computed; on a CPU the faster one
-    with _as_transformers(checkpoint, dtype) as (folder, tokenizer):
+    with as_transformers(checkpoint, dtype) as (folder, tokenizer):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(device)
-        layers, group = quantized_layers(model), _group(model)
+        layers, group = quantized_layers(model), group_of(model)
         size = _stored(model, layers, lambda weight: _awq_bits(weight, bits, group))
         weights = QuantizationArgs(num_bits=bits, strategy="group", group_size=group, symmetric=False)
         scheme = QuantizationScheme(targets=["Linear"], weights=weights)
         recipe = [AWQModifier(), QuantizationModifier(config_groups={"group_0": scheme}, ignore=["lm_head"])]
         tokens = [tokenizer(text)["input_ids"] for text in texts]
         samples = Dataset.from_list([{"input_ids": each, "attention_mask": [1] * len(each)} for each in tokens])
-        with _unpinned():
+        with patches.unpinned():
             oneshot(
                 model=model, processor=tokenizer, dataset=samples, recipe=recipe,
                 num_calibration_samples=len(samples), max_seq_length=max(map(len, tokens)),
@@ -208,7 +207,9 @@ def _awq_bits(weight: torch.Tensor, bits: int, group: int) -> int:
     return rounding.stored_bits(weight, bits, group) + bits * (weight.numel() // group)
 
 
-def _rounded(checkpoint: Checkpoint, recipe: Recipe, calibration: Callable[[], Sequence[str]], device: str) -> Loaded:
+def _rounded(
+    checkpoint: Checkpoint, recipe: LlmRecipe, calibration: Callable[[], Sequence[str]], device: str
+) -> Loaded:
     """In float32: the rounded weights are what is asked about, not what bfloat16 makes of them."""
     plain, tokenizer = _plain(checkpoint, torch.float32)
     layers = quantized_layers(plain)
@@ -231,7 +232,7 @@ def _stored(model: nn.Module, layers: Sequence[str], bits: Callable[[torch.Tenso
 
 
 @contextlib.contextmanager
-def _as_transformers(checkpoint: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[Path, Any]]:
+def as_transformers(checkpoint: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[Path, Any]]:
     """A folder with the model as transformers saves it, from whichever form it has, and the tokenizer."""
     model, tokenizer = _plain(checkpoint, dtype)
     with tempfile.TemporaryDirectory() as folder:
@@ -240,19 +241,14 @@ def _as_transformers(checkpoint: Checkpoint, dtype: torch.dtype) -> Iterator[tup
         yield Path(folder), tokenizer
 
 
-def _group(model: nn.Module) -> int:
+def group_of(model: nn.Module) -> int:
+    """How many weights share a scale: the first of :data:`GROUPS` that divides the rows of all quantized layers.
+
+    Raises:
+        ValueError: none does.
+    """
     columns = [model.get_submodule(name).in_features for name in quantized_layers(model)]
     for group in GROUPS:
         if all(count % group == 0 for count in columns):
             return group
     raise ValueError(f"no group of {', '.join(map(str, GROUPS))} weights divides the rows of the model's layers")
-
-
-@contextlib.contextmanager
-def _unpinned() -> Iterator[None]:
-    """Without an accelerator no memory can be pinned for it, and asking for it fails."""
-    if torch.accelerator.is_available():
-        yield
-        return
-    with mock.patch.object(torch.Tensor, "pin_memory", lambda tensor, *arguments: tensor):
-        yield

@@ -19,7 +19,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Shape:
+class LlamaShape:
     """Sizes by the names of transformers' ``LlamaConfig``."""
 
     vocab_size: int
@@ -40,11 +40,11 @@ class Shape:
 
 SHAPES = {
     # As the paper's model was published (Llama 3 8B).
-    "llama-3-8b": Shape(128_256, 4096, 14_336, 32, 32, 8),
+    "llama-3-8b": LlamaShape(128_256, 4096, 14_336, 32, 32, 8),
     # The same with fewer layers, for machines with less memory: each layer adds the same time.
-    "llama-3-8b-4-layers": Shape(128_256, 4096, 14_336, 4, 32, 8),
+    "llama-3-8b-4-layers": LlamaShape(128_256, 4096, 14_336, 4, 32, 8),
     # To try things with.
-    "llama-tiny": Shape(512, 64, 128, 2, 4, 4, max_position_embeddings=512),
+    "llama-tiny": LlamaShape(512, 64, 128, 2, 4, 4, max_position_embeddings=512),
 }
 
 
@@ -61,12 +61,12 @@ def write(name: str) -> Path:
     return _paths.made_once(folder, lambda target: _save(SHAPES[name], target))
 
 
-def _save(shape: Shape, target: Path) -> None:
+def _save(shape: LlamaShape, target: Path) -> None:
     _model(shape).save_pretrained(target)
     _tokenizer().save_pretrained(target)
 
 
-def _model(shape: Shape) -> Any:
+def _model(shape: LlamaShape) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = asdict(shape)

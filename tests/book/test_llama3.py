@@ -17,7 +17,7 @@ from quide import stats
 from quide.experiments import llm_runs, paper, records, runs
 from quide.experiments.llm_runs import CROSS_SCHEMES, WIDTHS
 from quide.llm import checkpoints
-from quide.llm.methods import Recipe
+from quide.llm.methods import LlmRecipe
 from quide.stats import pack_bits
 
 SMALL = "smollm2-135m-instruct.q4_1"
@@ -25,8 +25,13 @@ MADE = {
     "date": "2026-01-01T00:00:00+00:00", "git_commit": None, "cpu": "an abacus", "accelerator": None,
     "packages": {"torch": "2"},
 }  # fmt: skip
-PLAIN, FULL = Recipe("none", 16), Recipe("none", 32)
-LIBRARIES = (PLAIN, Recipe("bitsandbytes", 8), Recipe("bitsandbytes", 4), *(Recipe("awq", bits) for bits in (4, 3, 2)))
+PLAIN, FULL = LlmRecipe("none", 16), LlmRecipe("none", 32)
+LIBRARIES = (
+    PLAIN,
+    LlmRecipe("bitsandbytes", 8),
+    LlmRecipe("bitsandbytes", 4),
+    *(LlmRecipe("awq", bits) for bits in (4, 3, 2)),
+)
 ANSWERS = {16: 0.666, 8: 0.66, 4: 0.64, 3: 0.5, 2: 0.3}  # of 2,000 questions
 TOKENS = {32: 0.5, 16: 0.5, 8: 0.5, 4: 0.48, 3: 0.4, 2: 0.2}
 CNN = {8: 0.99, 4: 0.7, 3: 0.5, 2: 0.2}  # shares of full precision
@@ -47,7 +52,7 @@ def scored(share: float, count: int, bits: int) -> dict:
     return {"accuracy": float(hit.mean()), "correct": pack_bits(hit), "stored_bytes": 100_000 * bits}
 
 
-def answers(recipe: Recipe, model: str = PAPERS, count: int = 2000, share: float | None = None) -> records.Record:
+def answers(recipe: LlmRecipe, model: str = PAPERS, count: int = 2000, share: float | None = None) -> records.Record:
     values = scored(ANSWERS[recipe.bits] if share is None else share, count, recipe.bits) | {"questions": count}
     said = np.full((count, 4), -2.0)
     said[:7, 2], said[7:, 1] = -1.0, -1.0  # C to the first seven questions, B to the others
@@ -55,7 +60,7 @@ def answers(recipe: Recipe, model: str = PAPERS, count: int = 2000, share: float
     return record(llm_runs.ACCURACY, model, "mmlu", values, recipe=asdict(recipe), shots=5, limit=None)
 
 
-def tokens(recipe: Recipe, model: str = PAPERS, share: float | None = None) -> records.Record:
+def tokens(recipe: LlmRecipe, model: str = PAPERS, share: float | None = None) -> records.Record:
     values = scored(TOKENS[recipe.bits] if share is None else share, 3000, recipe.bits)
     values |= {"tokens": 3000, "nats_per_token": 1.9}
     return record(llm_runs.NEXT_TOKEN, model, "stories", values, recipe=asdict(recipe))
@@ -82,7 +87,7 @@ def image_network(seed: int, shares: dict[int, float] = CNN) -> records.Record:
 
 def rounded(model: str = PAPERS, shares: dict[int, float] = TOKENS) -> list[records.Record]:
     return [
-        tokens(Recipe("rounding", bits, granularity, outputs), model, shares[bits])
+        tokens(LlmRecipe("rounding", bits, granularity, outputs), model, shares[bits])
         for granularity, outputs in CROSS_SCHEMES.values()
         for bits in WIDTHS
     ]
@@ -139,7 +144,7 @@ def test_the_papers_cells_are_the_papers(known):
 
 
 def test_ours_is_the_most_accurate_method_of_a_width(known):
-    better = answers(Recipe("bitsandbytes", 4), share=0.65)
+    better = answers(LlmRecipe("bitsandbytes", 4), share=0.65)
     known = LanguageRecords(
         [*known.accuracy[:2], better, *known.accuracy[3:]], known.next_token, known.latency, known.cross
     )
@@ -250,7 +255,7 @@ def test_claims_on_the_papers_model_follow_its_threshold(known):
     claims = language.claims_table(known).set_index("claim").verdict
     assert claims["4 bits lose little on MMLU"] == report.REPRODUCED
     assert claims["3 bits fall below the threshold"] == report.REPRODUCED
-    wrong = [answers(Recipe("awq", 4), share=0.5), answers(Recipe("awq", 3), share=0.66)]
+    wrong = [answers(LlmRecipe("awq", 4), share=0.5), answers(LlmRecipe("awq", 3), share=0.66)]
     weak = LanguageRecords([answers(PLAIN), *wrong], [], [], {})
     claims = language.claims_table(weak).set_index("claim").verdict
     assert claims["4 bits lose little on MMLU"] == claims["3 bits fall below the threshold"] == report.NOT_REPRODUCED
@@ -324,7 +329,7 @@ def test_of_random_weights_latency_and_memory_alone_are_measured(asked, tmp_path
         checkpoints, "find", lambda *_: checkpoints.Checkpoint("tiny-random", tmp_path, "random", "0" * 64)
     )
     llama3.run("random:tiny", ["none", "bitsandbytes", "awq"], [16, 8, 4, 3], 0, None, [0], "cpu", "paper")
-    timed_recipes = [PLAIN, Recipe("bitsandbytes", 8), Recipe("bitsandbytes", 4)]
+    timed_recipes = [PLAIN, LlmRecipe("bitsandbytes", 8), LlmRecipe("bitsandbytes", 4)]
     wanted = [
         *(("memory", "tiny-random", recipe) for recipe in timed_recipes),
         ("timing", "tiny-random", timed_recipes),
@@ -341,7 +346,7 @@ def test_autoawq_quantizes_the_model_where_it_is_asked_for(asked, spoken, tmp_pa
     monkeypatch.setattr(llm_runs, "by_autoawq", lambda case: llm_runs.Case(made, case.seed))
     monkeypatch.setattr(checkpoints, "missing_autoawq", lambda: [])
     llama3.run("tiny", ["autoawq"], [16, 4], 5, None, [0], "cpu", "paper")
-    awq = Recipe("awq", 4)
+    awq = LlmRecipe("awq", 4)
     assert [each for each in asked if each[1] == "tiny-awq"] == [
         ("next_token", "tiny-awq", awq),
         ("accuracy", "tiny-awq", awq, 5, None),
@@ -356,7 +361,7 @@ def test_autoawq_quantizes_the_model_where_it_is_asked_for(asked, spoken, tmp_pa
 
 
 def test_what_autoawq_made_stands_beside_the_model_it_was_made_from(known):
-    recipe, model = Recipe("awq", 4), f"{PAPERS}-awq"
+    recipe, model = LlmRecipe("awq", 4), f"{PAPERS}-awq"
     known = LanguageRecords(
         [*known.accuracy, answers(recipe, model, share=0.6)], [*known.next_token, tokens(recipe, model, 0.45)], [], {}
     )

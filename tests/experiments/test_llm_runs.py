@@ -17,10 +17,10 @@ from quide.experiments import inputs, llm_runs, records, runs
 from quide.experiments.compute import language
 from quide.experiments.llm_runs import CROSS_SCHEMES, pack_log_likelihoods, unpack_log_likelihoods
 from quide.llm import mmlu_harness
-from quide.llm.methods import Recipe
+from quide.llm.methods import LlmRecipe
 from quide.stats import pack_bits, unpack_bits
 
-PLAIN = Recipe("none", 32)
+PLAIN = LlmRecipe("none", 32)
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,7 @@ def test_nothing_is_left_behind_once_there_is_a_record(case):
 
 
 @pytest.mark.parametrize(
-    "other", [{"shots": 1}, {"limit": 2}, {"recipe": Recipe("rounding", 8)}], ids=lambda other: min(other)
+    "other", [{"shots": 1}, {"limit": 2}, {"recipe": LlmRecipe("rounding", 8)}], ids=lambda other: min(other)
 )
 def test_everything_that_decides_the_answers_is_in_the_key(case, other):
     arguments = {"recipe": PLAIN, "shots": 0, "limit": 1}
@@ -128,7 +128,7 @@ def test_latency_is_timed_for_both_stages_at_the_same_length_of_cache(case, monk
     monkeypatch.setattr(llm_runs, "PASSES", {"prefill": 2, "decode": 3})
     monkeypatch.setattr(llm_runs, "WARMUP", 1)
     monkeypatch.setattr(llm_runs, "WAIT_S", 0)
-    recipes = [Recipe("none", 16), Recipe("none", 32)]
+    recipes = [LlmRecipe("none", 16), LlmRecipe("none", 32)]
     values = llm_runs.timing(case, recipes, progress=False).result().values
     assert set(values["prefill"]["latencies"]) == set(values["decode"]["latencies"]) == {"none, 16", "none, 32"}
     assert values["decode"]["latencies"]["none, 32"]["passes"] == 3
@@ -145,15 +145,15 @@ def test_memory_is_that_of_the_weights_where_torch_does_not_count(case):
 
 def test_a_method_that_computes_from_widened_weights_is_not_timed(case):
     with pytest.raises(ValueError, match="recipes must be of none, bitsandbytes to be timed, got awq"):
-        llm_runs.timing(case, [Recipe("none", 16), Recipe("awq", 4)])
+        llm_runs.timing(case, [LlmRecipe("none", 16), LlmRecipe("awq", 4)])
 
 
 def test_awq_is_calibrated_on_questions_that_are_not_scored(case, monkeypatch):
     monkeypatch.setattr(llm_runs, "CALIBRATION_QUESTIONS", {"cpu": 3})
-    texts = language.calibration(Recipe("awq", 4), case)
+    texts = language.calibration(LlmRecipe("awq", 4), case)
     scored = {one.question for questions in mmlu.load("test").values() for one in questions}
     assert len(texts) == 3 and not any(text.splitlines()[0] in scored for text in texts)
-    assert language.calibration(Recipe("rounding", 4), case) == stories.load().calibration
+    assert language.calibration(LlmRecipe("rounding", 4), case) == stories.load().calibration
 
 
 # --- the image network -----------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import torch
 from quide.experiments import llm_runs
 from quide.experiments.compute import language
 from quide.llm import autoawq, checkpoints, methods
-from quide.llm.methods import Recipe
+from quide.llm.methods import LlmRecipe
 
 TEXTS = ["Which of these is item 3 of a ? The item is the Answer : A and 7 . " * 3] * 12
 GROUP = 64
@@ -63,7 +63,7 @@ def changed(folder, tmp_path):
 
 
 def read(folder: Path) -> methods.Loaded:
-    return autoawq.load(folder, Recipe("awq", 4))
+    return autoawq.load(folder, LlmRecipe("awq", 4))
 
 
 def test_the_weights_are_those_that_compressed_tensors_reads(folder):
@@ -86,7 +86,7 @@ def test_its_answers_are_nearer_than_those_of_plain_rounding(source, folder):
     """On a CPU autoawq by itself leaves layers multiplied by scales that it only tried, which rounding beats."""
     ours = read(folder)
     plain, rounded = (
-        methods.load(source, recipe, list) for recipe in (Recipe("none", 32), Recipe("rounding", 4, GROUP))
+        methods.load(source, recipe, list) for recipe in (LlmRecipe("none", 32), LlmRecipe("rounding", 4, GROUP))
     )
     tokens = ours.encode(TEXTS[0])
     with torch.inference_mode():
@@ -104,7 +104,7 @@ def test_its_size_is_that_of_the_saved_tensors(folder):
     assert loaded.group == GROUP
 
 
-@pytest.mark.parametrize("recipe", [Recipe("awq", 3), Recipe("none", 16), Recipe("rounding", 4)], ids=str)
+@pytest.mark.parametrize("recipe", [LlmRecipe("awq", 3), LlmRecipe("none", 16), LlmRecipe("rounding", 4)], ids=str)
 def test_no_other_recipe_can_be_had_from_it(folder, recipe):
     with pytest.raises(ValueError, match="recipe must be awq at 4 bits"):
         autoawq.load(folder, recipe)
@@ -138,7 +138,7 @@ def test_a_case_is_quantized_on_the_questions_that_awq_is_calibrated_on(source, 
     made = llm_runs.by_autoawq(llm_runs.Case(source, seed=5))
     assert seen == [(source, TEXTS, "cpu")]
     assert (made.seed, made.checkpoint.name, made.checkpoint.form) == (5, "tiny-awq", "autoawq")
-    assert made.loaded(Recipe("awq", 4)).group == GROUP
-    details = llm_runs.next_token(made, Recipe("awq", 4)).spec.details
+    assert made.loaded(LlmRecipe("awq", 4)).group == GROUP
+    details = llm_runs.next_token(made, LlmRecipe("awq", 4)).spec.details
     assert "calibration_questions" not in details  # they are in the digest of the weights
     language.loaded.cache_clear()

@@ -16,7 +16,7 @@ pytest.importorskip("transformers")
 
 from quide.data import mmlu
 from quide.llm import checkpoints, methods, mmlu_harness  # noqa: E402 - after it is known that they can be used
-from quide.llm.methods import Loaded, Recipe  # noqa: E402
+from quide.llm.methods import LlmRecipe, Loaded  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Loaded:
     found = checkpoints.find(str(tiny_llm.write(tmp_path_factory.mktemp("model"))))
-    return methods.load(found, Recipe("none", 32), list)
+    return methods.load(found, LlmRecipe("none", 32), list)
 
 
 def asked(model: Loaded, file: Path, shots: int = 0, limit: int | None = None) -> np.ndarray:

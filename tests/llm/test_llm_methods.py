@@ -7,7 +7,7 @@ import tiny_llm
 import torch
 
 from quide.llm import methods
-from quide.llm.methods import WIDTHS, Recipe
+from quide.llm.methods import WIDTHS, LlmRecipe
 from quide.ptq import rounding
 
 TEXTS = ["Which of these is item 3 of a ?", "The item is the Answer : A and 7"]
@@ -23,7 +23,7 @@ def checkpoint(tmp_path_factory):
 
 
 def load(checkpoint, *recipe, **options):
-    return methods.load(checkpoint, Recipe(*recipe, **options), lambda: TEXTS)
+    return methods.load(checkpoint, LlmRecipe(*recipe, **options), lambda: TEXTS)
 
 
 def logits(loaded) -> torch.Tensor:
@@ -46,7 +46,7 @@ def logits(loaded) -> torch.Tensor:
 )
 def test_a_recipe_that_no_tool_has_is_refused(arguments, reason):
     with pytest.raises(ValueError, match=reason):
-        Recipe(*arguments)
+        LlmRecipe(*arguments)
 
 
 def test_the_papers_tools_have_neither_3_nor_2_bits():

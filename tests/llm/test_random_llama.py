@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from quide.llm import checkpoints, methods, random_weights
-from quide.llm.methods import Recipe
+from quide.llm.methods import LlmRecipe
 
 NAME = "llama-tiny"
 
@@ -30,20 +30,22 @@ def test_llama_3_8b_has_as_many_weights_as_published():
 def test_it_is_found_loaded_and_quantized_like_a_model_of_ones_own():
     found = checkpoints.find(f"random:{NAME}")
     assert (found.name, found.form) == ("llama-tiny-random", "random")
-    plain = methods.load(found, Recipe("none", 16), list)
+    plain = methods.load(found, LlmRecipe("none", 16), list)
     tokens = plain.encode("any text")
     assert tokens.shape == (1, len("any text"))
     with torch.inference_mode():
         logits = plain.model(tokens).logits
     assert logits.shape == (1, len("any text"), 512) and logits.isfinite().all() and logits.std() > 0
-    rounded = methods.load(found, Recipe("rounding", 4), lambda: ["any text"])
+    rounded = methods.load(found, LlmRecipe("rounding", 4), lambda: ["any text"])
     assert rounded.stored_bytes < plain.stored_bytes
 
 
 def test_bitsandbytes_quantizes_it():
     pytest.importorskip("bitsandbytes")
     found = checkpoints.find(f"random:{NAME}")
-    sizes = [methods.load(found, Recipe(*recipe), list).stored_bytes for recipe in (("none", 16), ("bitsandbytes", 4))]
+    sizes = [
+        methods.load(found, LlmRecipe(*recipe), list).stored_bytes for recipe in (("none", 16), ("bitsandbytes", 4))
+    ]
     assert sizes[1] < sizes[0]
 
 

@@ -16,7 +16,7 @@ from quide.experiments import llm_runs, paper, runs
 from quide.experiments.llm_runs import CROSS_SCHEMES, PROFILE
 from quide.experiments.records import Record
 from quide.llm import autoawq, checkpoints
-from quide.llm.methods import AWQ, BITSANDBYTES, NONE, ROUNDING, RUNS_LOW_BIT, WIDTHS, Recipe
+from quide.llm.methods import AWQ, BITSANDBYTES, NONE, ROUNDING, RUNS_LOW_BIT, WIDTHS, LlmRecipe
 from quide.ptq.rounding import PER_TENSOR
 from quide.stats import Interval
 from quidebook import report
@@ -89,21 +89,21 @@ def _run_case(case: llm_runs.Case, methods: Sequence[str], bits: Sequence[int], 
         llm_runs.timing(case, timed).result()
 
 
-def _wanted(form: str, methods: Sequence[str], bits: Sequence[int]) -> list[Recipe]:
+def _wanted(form: str, methods: Sequence[str], bits: Sequence[int]) -> list[LlmRecipe]:
     """What is run of a model; one that is quantized already has the recipe that it was made by, and no other."""
     if form == checkpoints.AUTOAWQ:
-        return [Recipe(AWQ, autoawq.BITS)]
+        return [LlmRecipe(AWQ, autoawq.BITS)]
     if unknown := [method for method in methods if method not in (*WIDTHS, checkpoints.AUTOAWQ)]:
         raise ValueError(f"methods must be of {', '.join((*WIDTHS, checkpoints.AUTOAWQ))}, got {unknown[0]!r}")
     by_tools = [
-        Recipe(method, width)
+        LlmRecipe(method, width)
         for method in methods
         if method not in (ROUNDING, checkpoints.AUTOAWQ)
         for width in WIDTHS[method]
         if width in bits
     ]
     rounded = [
-        Recipe(ROUNDING, width, *scheme)
+        LlmRecipe(ROUNDING, width, *scheme)
         for scheme in CROSS_SCHEMES.values()
         for width in WIDTHS[ROUNDING]
         if width in bits
@@ -170,13 +170,13 @@ def methods_table(known: LanguageRecords) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _head(recipe: Recipe, model: str) -> dict[str, str]:
+def _head(recipe: LlmRecipe, model: str) -> dict[str, str]:
     """The cells that say what a row is of."""
     method = language.method_name(recipe, model)
     return {"method": method, "model": language.title(model), "bits": str(recipe.bits)}
 
 
-def _place(recipe: Recipe) -> tuple[Figure, str]:
+def _place(recipe: LlmRecipe) -> tuple[Figure, str]:
     """Where tables have it: by method, then from wide to narrow."""
     return list(WIDTHS).index(recipe.method), str(recipe.granularity), -recipe.bits
 
@@ -225,13 +225,13 @@ def latency_table(known: LanguageRecords) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _timed(known: LanguageRecords) -> Iterator[tuple[Record, Recipe]]:
+def _timed(known: LanguageRecords) -> Iterator[tuple[Record, LlmRecipe]]:
     for record in known.latency:
         for recipe in record.spec.details["recipes"]:
-            yield record, Recipe(**recipe)
+            yield record, LlmRecipe(**recipe)
 
 
-def _memory(known: LanguageRecords, timed: Record, recipe: Recipe) -> tuple[int | None, int | None]:
+def _memory(known: LanguageRecords, timed: Record, recipe: LlmRecipe) -> tuple[int | None, int | None]:
     """Bytes of the weights, and the most that a GPU held, on the machine that the recipe was timed on."""
     device = timed.spec.details["environment"]["device_name"]
     for record in known.memory:
@@ -303,7 +303,7 @@ def figure_methods(known: LanguageRecords) -> tuple[Figure, str]:
         for method, (style, colour) in styles.items():
             shown = {r.bits: share for r, share in own.items() if r.method == method and r != FULL}
             _errorbars(axis, table3.BITS, shown, style, colour, METHODS[method])
-            named = {bits: language.method_name(Recipe(method, bits), known.main) for bits in shown}
+            named = {bits: language.method_name(LlmRecipe(method, bits), known.main) for bits in shown}
             words += [
                 f"{name}, {named[bits]}, {bits} bits: {percent(each.estimate, 1)}" for bits, each in shown.items()
             ]

@@ -12,7 +12,7 @@ from quide.experiments import llm_runs, paper, select
 from quide.experiments.llm_runs import ACCURACY, CROSS, CROSS_SCHEMES, LATENCY, MEMORY, NEXT_TOKEN, PROFILE
 from quide.experiments.records import Record
 from quide.llm import checkpoints
-from quide.llm.methods import AWQ, BITSANDBYTES, NONE, ROUNDING, Recipe
+from quide.llm.methods import AWQ, BITSANDBYTES, NONE, ROUNDING, LlmRecipe
 from quide.stats import Hits, Interval
 from quidebook import report
 from quidebook.report import UNKNOWN, number, percent, with_origin
@@ -31,7 +31,7 @@ TITLES = {
 METHODS = {NONE: "not quantized", BITSANDBYTES: "bitsandbytes", AWQ: "AWQ (llm-compressor)", ROUNDING: "rounding"}
 KERNELS = {(BITSANDBYTES, 8): "bitsandbytes LLM.int8", (BITSANDBYTES, 4): "bitsandbytes NF4"}
 AS_QUANTIZED = "AWQ (autoawq)"
-FULL, PLAIN = Recipe(NONE, 32), Recipe(NONE, 16)
+FULL, PLAIN = LlmRecipe(NONE, 32), LlmRecipe(NONE, 16)
 RERUN = "quide run llama3_mmlu --profile paper --device cuda"
 
 
@@ -83,15 +83,15 @@ def found(profile: str) -> LanguageRecords:
 # --- one record ------------------------------------------------------------------------------------------------------
 
 
-def one(kept_records: Sequence[Record], model: str | None, recipe: Recipe) -> Record | None:
+def one(kept_records: Sequence[Record], model: str | None, recipe: LlmRecipe) -> Record | None:
     """The record of a model and recipe, on most data if there are several."""
     there = [record for record in kept_records if record.spec.model == model and recipe_of(record) == recipe]
     return max(there, key=lambda record: record.values.get("questions", 0), default=None)
 
 
-def recipe_of(record: Record) -> Recipe:
+def recipe_of(record: Record) -> LlmRecipe:
     """How the record's model was quantized."""
-    return Recipe(**record.spec.details["recipe"])
+    return LlmRecipe(**record.spec.details["recipe"])
 
 
 def hits(record: Record) -> Hits:
@@ -109,7 +109,7 @@ def title(model: str | None) -> str:
     return UNKNOWN if model is None else TITLES.get(source(model), model)
 
 
-def method_name(recipe: Recipe, model: str) -> str:
+def method_name(recipe: LlmRecipe, model: str) -> str:
     """A recipe as printed, with the tool."""
     if recipe.method == AWQ and model.endswith(checkpoints.QUANTIZED):
         return AS_QUANTIZED
@@ -219,7 +219,7 @@ def kept(known: LanguageRecords) -> pd.DataFrame:
             if known.cross:
                 rows.append((scheme, bits, CNN_TITLE, _kept_over_seeds(known, f"{scheme}, {bits}")))
             for model in known.models:
-                told = one(known.next_token, model, Recipe(ROUNDING, bits, granularity, outputs))
+                told = one(known.next_token, model, LlmRecipe(ROUNDING, bits, granularity, outputs))
                 base = one(known.next_token, model, FULL)
                 if told is not None and base is not None:
                     rows.append((scheme, bits, title(model), hits(told).kept(hits(base))))
