@@ -200,7 +200,7 @@ class Probe:
         tolerance, threshold: delta of Eq. 4, and what it gives.
         calibrated_on: number of calibration images.
         timings: of the latencies in the table.
-        guessed: accuracy (fraction) of the better way to guess: any class, or the most frequent one.
+        guesses: whether full precision is not clearly better than guessing.
     """
 
     table: pd.DataFrame
@@ -210,12 +210,12 @@ class Probe:
     threshold: float
     calibrated_on: int
     timings: latency.Timings
-    guessed: float = 0.0
+    guesses: bool = False
 
     @property
     def knee(self) -> int | None:
         """The width with the highest I'; None when none is above the threshold, or full precision guesses."""
-        if not knees.beats_guessing(self.correct[0], self.guessed):
+        if self.guesses:
             return None
         return metric.knee(self.table.bits, self.table.gated_index)
 
@@ -282,11 +282,10 @@ def probe(
     correct, intervals = np.stack([each.correct for each in hits]), [each.interval() for each in hits]
     drawn = stats.bootstrap_knee(correct[None], table.latency_ms, widths, tolerance=tolerance, num_classes=classes)
     table["accuracy_low"], table["accuracy_high"] = zip(*((each.low, each.high) for each in intervals), strict=True)
-    guessed = knees.chance(data.labels.cpu().numpy(), classes)
+    guesses = not knees.beats_guessing(correct[0], data.labels.cpu().numpy(), classes)
     table["knee_probability"] = [drawn.probability[width] for width in widths]
-    return Probe(
-        table, correct, classes, tolerance, found["threshold"], len(data.calibration), found["timings"], guessed
-    )
+    calibrated_on, timings = len(data.calibration), found["timings"]
+    return Probe(table, correct, classes, tolerance, found["threshold"], calibrated_on, timings, guesses)
 
 
 def _num_classes(model: nn.Module, data: Data) -> int:
@@ -313,7 +312,7 @@ def _num_classes(model: nn.Module, data: Data) -> int:
 def advice(found: Probe) -> list[str]:
     """What to do, and how sure that is: sentences, the recommendation first."""
     full = found.table.iloc[0]
-    if not knees.beats_guessing(found.correct[0], found.guessed):
+    if found.guesses:
         return [
             f"At {FULL_PRECISION} bits the network is right for {full.accuracy:.1%} of the images, hardly more than by "
             "guessing: nothing can be said of narrower widths. Were the weights loaded, and are the images normalized "

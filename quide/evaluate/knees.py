@@ -17,18 +17,15 @@ NOISY = "the timing is noisy, and the knee depends on it"
 UNEQUAL = "at equal latency the knee would be another"
 
 
-def chance(labels: np.ndarray, num_classes: int) -> float:
-    """Accuracy (fraction) of guessing: of one class in K, or of the one that most labels are of."""
-    return max(1 / num_classes, np.bincount(labels).max() / len(labels))
-
-
-def beats_guessing(hits: np.ndarray, guessed: float) -> bool:
+def beats_guessing(hits: np.ndarray, labels: np.ndarray, num_classes: int) -> bool:
     """Whether the accuracy of the hits, bool ``(n,)``, is clearly above that of guessing.
 
-    The lower end of its interval has to be above by half as much again, or by 5 percentage points: random weights are
-    often a little better than 1/K.
+    The lower end of its interval has to be above 1/K by half as much again, or by 5 percentage points: random weights
+    are often a little better than 1/K. And it has to be right more often than the most frequent class occurs.
     """
-    return wilson_interval(int(hits.sum()), len(hits)).low > guessed + min(guessed / 2, MARGIN)
+    guessed = 1 / num_classes
+    low = wilson_interval(int(hits.sum()), len(hits)).low
+    return low > guessed + min(guessed / 2, MARGIN) and hits.sum() > np.bincount(labels).max()
 
 
 def recommended(
@@ -44,7 +41,7 @@ def recommended(
     ``hits`` and ``labels`` are those of full precision, None where a score of the user's was counted.
     """
     best = _best(table, table.gated_index)
-    if hits is not None and not beats_guessing(hits, chance(labels, num_classes)):
+    if hits is not None and not beats_guessing(hits, labels, num_classes):
         return None, [GUESSING]
     equal = _best(table, metric.gated_index(table.compression, table.accuracy, 1.0, threshold))
     if best is None or equal == best:

@@ -142,12 +142,23 @@ def _clean(traced: fx.GraphModule) -> int:
     """Set denormal weights to zero, with which a CPU can be many times slower; how many there were."""
     cleaned = 0
     for value in [*traced.parameters(), *traced.buffers()]:
-        if value.is_floating_point():
-            denormal = (value != 0) & (value.abs() < torch.finfo(value.dtype).tiny)
+        if value.dtype in _SMALLEST:
+            whole, smallest = _SMALLEST[value.dtype]
+            pattern = value.view(whole) & torch.iinfo(whole).max  # as floats they may pass for zero
+            denormal = (pattern > 0) & (pattern < smallest)
             if count := int(denormal.sum()):
                 value[denormal] = 0
                 cleaned += count
     return cleaned
+
+
+# The pattern of bits of each type's smallest normal number, in integers of the same size.
+_SMALLEST = {
+    torch.float64: (torch.int64, 2**52),
+    torch.float32: (torch.int32, 2**23),
+    torch.float16: (torch.int16, 2**10),
+    torch.bfloat16: (torch.int16, 2**7),
+}
 
 
 def _free_and_fixed(

@@ -137,7 +137,7 @@ class Otherwise(SimpleCNN):
 @pytest.mark.parametrize(
     ("model", "told"),
     [
-        (lambda: SimpleCNN(10, 3, 28), "Conv2d"),
+        (lambda: SimpleCNN(10, 3, 28), "3 channels"),
         (lambda: SimpleCNN(7, 1, 28), "out_features=7"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), "the model has '1'"),
         (Otherwise, "pool1"),
