@@ -46,15 +46,15 @@ def remade(record: records.Record) -> list[measured.Run]:
 
 def of_language(spec: records.RunSpec) -> measured.Run:
     from quide.llm.checkpoints import Checkpoint
-    from quide.llm.methods import Recipe
+    from quide.llm.methods import LlmRecipe
 
     details = spec.details
     device = {4: "cpu", 128: "cuda", None: "cpu"}[details.get("calibration_questions")]
     form = "autoawq" if spec.model.endswith("-awq") else "transformers"
     case = llm_runs.Case(Checkpoint(spec.model, Path(), form, details["weights"]), spec.seed, device)
     if spec.kind == llm_runs.LATENCY:
-        return llm_runs.timing(case, [Recipe(**each) for each in details["recipes"]])
-    recipe = Recipe(**details["recipe"])
+        return llm_runs.timing(case, [LlmRecipe(**each) for each in details["recipes"]])
+    recipe = LlmRecipe(**details["recipe"])
     if spec.kind == llm_runs.ACCURACY:
         return llm_runs.accuracy(case, recipe, details["shots"], details["limit"])
     return {llm_runs.NEXT_TOKEN: llm_runs.next_token, llm_runs.MEMORY: llm_runs.memory}[spec.kind](case, recipe)
