@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,7 @@ from quide.diagnosis.sentence import PHRASES
 from quide.ptq.grid import FakeQuantize
 from quide.ptq.prepared import META, Prepared, layer_widths, prepare
 from quide.ptq.scheme import FULL_PRECISION, PAPER, Scheme
+from quide.ptq.width import Bits
 from quide.stats import Hits, Interval
 
 OUTLIER = 8  # times the median channel: three bits of the grid serve one channel alone
@@ -37,13 +39,15 @@ def sensitivity(
     bits: int | Sequence[int] = 4,
     *,
     scheme: Scheme = PAPER,
+    keep: Mapping[str, Bits] | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """What each layer alone costs in accuracy, and what leaving it alone in full precision gives back.
 
     Args:
         model, images, labels, calibration: as :func:`quide.sweep` takes them.
-        bits: one width for all layers, or one a layer.
+        bits, keep: as :func:`quide.quantize` takes them; a layer that ``keep`` names has its width in all networks but
+            that of full precision, and no row.
         scheme: the PTQ recipe; 16 bits are always a grid here.
         progress: show a bar over the layers.
 
@@ -58,8 +62,9 @@ def sensitivity(
         ValueError: as :func:`quide.sweep`.
     """
     check_images(images, labels)
-    bench = _Bench(prepare(model, calibration, replace(scheme, sixteen_bit="grid")), images, labels, bits)
-    return bench.sensitivity(progress)
+    scheme = replace(scheme, sixteen_bit="grid")
+    prepared = prepare(model, calibration, scheme, keep=keep, fastest_layout=True)
+    return _Bench(prepared, images, labels, bits).sensitivity(progress)
 
 
 def diagnose(
@@ -70,15 +75,16 @@ def diagnose(
     bits: int | Sequence[int] = 4,
     *,
     scheme: Scheme = PAPER,
+    keep: Mapping[str, Bits] | None = None,
     quantized: nn.Module | None = None,
     progress: bool = False,
 ) -> Diagnosis:
     """Find out why a network loses accuracy when it is quantized.
 
     Args:
-        model, images, labels, calibration, bits, scheme, progress: as for :func:`sensitivity`.
+        model, images, labels, calibration, bits, scheme, keep, progress: as for :func:`sensitivity`.
         quantized: a network that :func:`quide.quantize` or :func:`quide.load` made of ``model``, to have its grids
-            compared with what the calibration images ask for; ``bits`` and ``scheme`` are then its own.
+            compared with what the calibration images ask for; ``bits``, ``scheme`` and ``keep`` are then its own.
 
     Raises:
         ValueError: as :func:`quide.sweep`; ``quantized`` is of another kind, or of other layers.
@@ -88,8 +94,9 @@ def diagnose(
         how = getattr(quantized, "meta", {}).get(META)
         if how is None:
             raise ValueError(f"quantized must be what quide.quantize returned, got {type(quantized).__name__}")
-        bits, scheme = how.bits, how.scheme
-    prepared = prepare(model, calibration, replace(scheme, sixteen_bit="grid"))
+        bits, scheme, keep = how.bits, how.scheme, how.keep
+    fastest = quantized is None or how.fastest_layout
+    prepared = prepare(model, calibration, replace(scheme, sixteen_bit="grid"), keep=keep, fastest_layout=fastest)
     if quantized is not None and list(how.layers) != prepared.layers:
         raise ValueError(f"quantized must be made of the model, got one with layers {', '.join(how.layers)}")
     bench = _Bench(prepared, images, labels, bits)
@@ -104,6 +111,7 @@ def diagnose(
         classes=_outputs(prepared, images),
         exact=exact,
         difference=difference,
+        cleaned=prepared.cleaned,
         full_precision=bench.full.interval(),
         accuracy={side: found[side].interval() for side in SIDES},
         drop={side: bench.full.change(found[side]) for side in SIDES},
@@ -121,6 +129,7 @@ class Diagnosis:
         images, calibrated_on, classes: how many of each.
         exact: whether the traced network at 32 bits, before batch norms are folded, gives exactly the model's outputs.
         difference: the largest change of an output by folding, as a share of the largest output.
+        cleaned: number of denormal weights that were set to zero first.
         full_precision: accuracy (fraction) with its 95 % interval.
         accuracy, drop: of the quantized network (``"both"``), and with its ``"weights"`` or ``"activations"`` alone
             rounded; drops are from full precision, with paired intervals.
@@ -140,6 +149,7 @@ class Diagnosis:
     classes: int
     exact: bool
     difference: float
+    cleaned: int
     full_precision: Interval
     accuracy: dict[str, Interval]
     drop: dict[str, Interval]
@@ -150,7 +160,7 @@ class Diagnosis:
     def cause(self) -> tuple[str, dict[str, Any] | None]:
         """Kind of fault, and the row of the layer it is in."""
         rows = self.layers.to_dict("records")
-        if not self.exact or self.difference > FOLDED:
+        if self.difference > FOLDED or not (self.exact or self.cleaned):
             return "tracing", None
         rounding = [row for row in rows if pd.notna(row["zero_point"])]
         wrong = [row for row in rounding if row["zero_point"] != row["zero_point_due"]]
@@ -189,7 +199,10 @@ class Diagnosis:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         kind, row = self.cause
-        plain = {name: getattr(self, name) for name in ("images", "calibrated_on", "classes", "exact", "difference")}
+        plain = {
+            name: getattr(self, name)
+            for name in ("images", "calibrated_on", "classes", "exact", "difference", "cleaned")
+        }
         return plain | {
             "bits": [str(width) for width in self.bits],
             "full_precision": asdict(self.full_precision),
@@ -233,7 +246,7 @@ class _Bench:
     def __init__(self, prepared: Prepared, images: torch.Tensor, labels: torch.Tensor, bits: int | Sequence[int]):
         self.prepared, self.images, self.labels = prepared, images, labels
         self.widths = layer_widths(bits, prepared.layers)
-        self.full = self.hits(prepared.at(FULL_PRECISION))
+        self.full = self.hits(prepared.full_precision())
 
     def hits(self, network: nn.Module) -> Hits:
         predicted = evaluate.predict(network, self.images.split(BATCH))
@@ -282,18 +295,14 @@ def _sanity(
     model: nn.Module, prepared: Prepared, calibration: torch.Tensor, images: torch.Tensor
 ) -> tuple[bool, float]:
     """Whether 32 bits are exactly the model; and by how much folding changes its outputs, of the largest."""
-    unfolded = prepare(model, calibration[:1], replace(prepared.scheme, fold_batch_norm=False))
-    training = {part: part.training for part in model.modules()}
-    try:
-        expected = model.eval()(images.clone())
-    finally:
-        for part, mode in training.items():
-            part.training = mode
-    exact = torch.equal(unfolded.at(FULL_PRECISION)(images.clone()), expected)
-    change = (prepared.at(FULL_PRECISION)(images.clone()) - expected).abs().max()
+    scheme = replace(prepared.scheme, fold_batch_norm=False)
+    unfolded = prepare(model, calibration[:2], scheme, keep=prepared.keep).full_precision()
+    expected = copy.deepcopy(model).eval()(images.clone())
+    exact = torch.equal(unfolded(images.clone()), expected)
+    change = (prepared.full_precision()(images.clone()) - expected).abs().max()
     return exact, float(change / expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny))
 
 
 @torch.inference_mode()
 def _outputs(prepared: Prepared, images: torch.Tensor) -> int:
-    return prepared.at(FULL_PRECISION)(images[:1]).shape[1]
+    return prepared.full_precision()(images[:1].clone()).shape[1]

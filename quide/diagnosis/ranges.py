@@ -17,6 +17,7 @@ from quide.ptq import graph as graphs
 from quide.ptq.grid import Grid
 from quide.ptq.prepared import META, Prepared, weight_grid
 from quide.ptq.scheme import FULL_PRECISION
+from quide.ptq.width import both
 
 OPTIONAL = (  # columns that some networks have no value for
     "batch_norm_channel", "batch_norm_spread", "activation_channel", "activation_outlier", "scale", "scale_ratio",
@@ -46,14 +47,14 @@ def by_layer(
                 _Channels(prepared.graph, at).run(batch)
     rows = []
     for layer, width in zip(prepared.layers, widths, strict=True):
-        row = {"layer": layer} | _weights(prepared, layer, getattr(width, "weights", width))
+        row = {"layer": layer} | _weights(prepared, layer, both(width).weights)
         row |= _batch_norm(prepared, layer)
         if layer in nodes:
             statistics = prepared.statistics[nodes[layer].name]
             row["activation_channel"], row["activation_outlier"] = _furthest(seen[layer].reach)
             row |= {"activation_minimum": statistics.minimum, "activation_maximum": statistics.maximum}
         if layer in grids:
-            scale, zero_point = _due(prepared, nodes[layer].name, getattr(width, "activations", width))
+            scale, zero_point = _due(prepared, nodes[layer].name, both(width).activations)
             row |= {"scale": float(grids[layer].scale), "scale_ratio": float(grids[layer].scale) / scale}
             row |= {"zero_point": grids[layer].zero_point, "zero_point_due": zero_point}
             row |= {"clipped": tested[layer].clipped, "clipped_calibration": seen[layer].clipped}

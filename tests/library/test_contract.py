@@ -17,7 +17,7 @@ CONTRACT = {
     "compression_ratio": "bits, num_weights=None",
     "accuracy_compression_product": "compression, accuracy",
     "accuracy_per_log_latency": "accuracy, latency_ms",
-    "quantize": "model, bits, calibration, scheme=PAPER",
+    "quantize": "model, bits, calibration, scheme=PAPER, *",
     "measure_latency": "fn, warmup=100, passes=1000, *",
     "sweep": "model, images, labels, calibration, bits=(32, 16, 8, 4, 2), *",
     "search.genetic": (
@@ -26,6 +26,7 @@ CONTRACT = {
     "evaluate.exhaustive": "model, images, labels, calibration, choices=(16, 8, 4, 2), scheme=PAPER, *",
     "sensitivity": "model, images, labels, calibration, bits=4, *",
     "diagnose": "model, images, labels, calibration, bits=4, *",
+    "Width": "weights=32, activations=32",
     "save": "quantized, file",
     "load": "model, file",
 }

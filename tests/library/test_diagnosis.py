@@ -216,6 +216,20 @@ def test_sensitivity_is_that_of_networks_quantized_one_by_one():
     assert table.loc["first"].activations_drop != table.loc["first"].weights_drop
 
 
+def test_widths_a_side_and_kept_layers():
+    model = small()
+    images, labels, calibration = data(model)
+    found = quide.diagnose(
+        model, images, labels, calibration, quide.Width(weights=3, activations=32), keep={"last": 32}
+    )
+    assert list(found.layers.layer) == ["first", "second"] and (found.layers.activations_drop == 0).all()
+    assert (found.layers["drop"] == found.layers.weights_drop).all() and found.drop["both"] == found.drop["weights"]
+    assert "w3a32 bits" in found.sentence
+    quantized = quide.quantize(model, 4, calibration, keep={"last": 8})
+    again = quide.diagnose(model, images, labels, calibration, quantized=quantized)
+    assert again.bits == (4, 4) and again.cause[0] != "grid"
+
+
 def test_the_plot_draws_each_layer():
     pytest.importorskip("matplotlib")
     model = small()
