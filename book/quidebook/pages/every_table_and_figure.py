@@ -15,7 +15,7 @@ from quide.experiments import paper
 from quide.experiments.mixed import CHOICES, Landscape
 from quide.experiments.recipes import SEARCHED
 from quide.experiments.records import Record
-from quide.models import pretrained
+from quide.models import registry
 from quide.ptq.width import label
 from quidebook import report
 from quidebook.evidence import readings, sensitivity
@@ -87,7 +87,7 @@ class Known:
     def accuracies(self) -> pd.DataFrame:
         """Every accuracy of Table 1 with its verdict, of the paper's networks: condition, bits, verdict."""
         images = imagenet.table1(self.imagenet).rename(columns={"network": "condition"})
-        images = images[images["condition"] == pretrained.network(imagenet.PAPERS).title]
+        images = images[images["condition"] == registry.row(imagenet.PAPERS, imagenet.DATASET).title]
         return pd.concat([table1.accuracy_table(self.conditions), images])[["condition", "bits", "verdict"]]
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from quide.data import datasets
+from quide.data.facts import INFO
 from quide.experiments import llm_runs, paper, provenance, records, runs, staleness
 from quide.experiments.records import Record
 from quide.models import registry
@@ -121,7 +121,7 @@ def _command(facts: Mapping[str, str]) -> str:
     if facts["dataset"] == llm_runs.MMLU:
         return f"pip install 'quide[llm]' && {language.RERUN}"
     experiment = facts["experiment"].split(";")[0].replace("-", "").lower()
-    options = " --device cuda" if facts["model"] in runs.SLOW_TO_TRAIN else ""
+    options = " --device cuda" if registry.row(facts["model"], facts["dataset"]).slow else ""
     if experiment == "exp1":  # the one with several data sets
         options += f" --datasets {facts['dataset']}"
     return f"quide data fetch {facts['dataset']} && quide run {experiment}{options} --profile paper"
@@ -130,7 +130,7 @@ def _command(facts: Mapping[str, str]) -> str:
 @tabled
 def splits_table() -> Iterator[dict]:
     """One row a split of an image data set, with what pins it."""
-    for name, facts in datasets.INFO.items():
+    for name, facts in INFO.items():
         for split, images in facts.sizes.items():
             pinned = (facts.sha256[split] or "not pinned yet")[:16]
             yield {"data set": name, "split": split, "images": f"{images:,}", "SHA-256, first 16 digits": pinned}

@@ -21,12 +21,11 @@ from string import Template
 import numpy as np
 import pandas as pd
 
-from quide import evaluate, latency, metric
+from quide import latency, metric
 from quide.experiments import paper, records, runs
 from quide.experiments.mixed import FULL_PRECISION
 from quide.experiments.recipes import SEARCHED
 from quide.models import registry
-from quide.models.networks import SimpleCNN
 from quide.ptq.width import PAPER_BITS, label
 from quide.search import Configuration
 from quidebook import report
@@ -260,6 +259,7 @@ def _mixed_network(found: Landscapes) -> Offered:
     return _network(
         landscape.CONDITION, "mixed", f"mixed precision, {_here(found.profile)}", table, full_precision,
         _averaged(found.landscapes, found.profile) + note, _timed(found.device, found.timed.values["reasons"], SUMMED),
+        main.num_weights,
     )  # fmt: skip
 
 
@@ -278,16 +278,24 @@ def _paper_network(condition: str, swept: scores.Measured | None, mixed: Landsca
         timed = _timed(swept.device, swept.noisy)
     full_precision = float(paper.conditions().loc[condition, "full_precision_accuracy"])
     source = "Accuracies: stated in the paper's text, or implied by it (†)."
-    return _network(condition, "paper", "the paper's numbers", table, full_precision, source, timed)
+    sizes = None if mixed is None else mixed.main.num_weights
+    return _network(condition, "paper", "the paper's numbers", table, full_precision, source, timed, sizes)
 
 
 def _network(
-    condition: str, source: str, words: str, table: pd.DataFrame, full_precision: float, accuracies: str, timed: str
+    condition: str,
+    source: str,
+    words: str,
+    table: pd.DataFrame,
+    full_precision: float,
+    accuracies: str,
+    timed: str,
+    sizes: tuple[int, ...] | None = None,
 ) -> Offered:
     """Finish a table of accuracies and measured latencies (from where ``timed`` says, if there are any) with the
-    paper's latencies and scores and the two imagined kernels; ``words`` follow the condition's label."""
+    paper's latencies and scores and the two imagined kernels; ``words`` follow the condition's label, ``sizes`` are
+    the weights of each layer."""
     facts, of_paper = paper.conditions().loc[condition], source == "paper"
-    sizes = tuple(evaluate.num_weights(SimpleCNN())) if condition == landscape.CONDITION else None
     kernel = "paper" if of_paper else "measured"
     _add_cells(table, "paper", condition, "latency_ms", source != PUBLISHED)  # which would be another network's
     for score in SCORES:
