@@ -15,8 +15,9 @@ import pytest
 from quidebook import report
 from quidebook.evidence import scores
 from quidebook.pages import what_if as whatif
-from quidebook.pages.what_if import CONTROLS, COUNTS, IMAGENET, KERNELS, MIXED, RESNET, START, UNITS, Offered, Setting
+from quidebook.pages.what_if import IMAGENET, MIXED, RESNET, START
 from quidebook.shared import landscape
+from quidebook.shared.choices import CONTROLS, COUNTS, KERNELS, SCORES, UNITS, Offered, Position
 
 from quide import metric
 from quide.evaluate import label
@@ -54,10 +55,10 @@ def small() -> Offered:
     return Offered("k", "A < B", table, 0.9, 0.3, 10, (1, 3), "measured", "32 bits", "Accuracies.", sources)
 
 
-def settings(network: Offered) -> list[Setting]:
+def settings(network: Offered) -> list[Position]:
     """Positions of the controls: each kernel in two units, both counts, a few tolerances."""
     units = ("ms-batch", "ms-image")
-    return [Setting(network.key, *each) for each in product(network.latency_sources, units, COUNTS, TOLERANCES)]
+    return [Position(network.key, *each) for each in product(network.latency_sources, units, COUNTS, TOLERANCES)]
 
 
 def data_of(markup: str) -> dict:
@@ -196,8 +197,8 @@ def test_the_knee_is_the_metrics(known, small):
             named = len(found) == len(network.table) or network.stated_knee in found
             assert network.best(setting) == (first if named else None)
             assert network.whole(setting) == (len(found) == len(network.table))
-    assert small.best(Setting("k", "equal")) is None
-    assert small.best(Setting("k", "measured", tolerance=0.0)) is None
+    assert small.best(Position("k", "equal")) is None
+    assert small.best(Position("k", "measured", tolerance=0.0)) is None
 
 
 def test_imagined_latencies(known):
@@ -245,7 +246,7 @@ def test_the_script_gets_what_python_knows(known):
         for row, (name, cells) in zip(shown["table"], network.table.iterrows(), strict=True):
             bits = tuple(row["bits"]) if isinstance(row["bits"], list) else row["bits"]
             assert (row["name"], bits) == (name, cells.bits)
-            columns = ("accuracy", *KERNELS, *whatif.SCORES)
+            columns = ("accuracy", *KERNELS, *SCORES)
             found, known_cells = [row[column] for column in columns], [cells[column] for column in columns]
             assert found == [None if math.isnan(value) else value for value in known_cells]
 
@@ -353,7 +354,7 @@ def test_a_score_that_the_paper_states_stands_where_a_part_is_missing_and_only_f
         assert network.stated(replace(network.start(), **moved), "gated_index").isna().all()
     for key, other in known.items():
         if not key.endswith("-paper"):
-            assert other.table[list(whatif.SCORES)].isna().all(axis=None) and other.stated_knee == ""
+            assert other.table[list(SCORES)].isna().all(axis=None) and other.stated_knee == ""
 
 
 # --- exercises -------------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ pytest.importorskip("playwright.sync_api", reason="needs the test extra: pip ins
 from browsing import DESKTOP, PHONE, axe_findings, go  # noqa: E402
 from playwright.sync_api import Page, expect  # noqa: E402
 from quidebook.pages import what_if as whatif  # noqa: E402
-from quidebook.pages.what_if import COUNTS, KERNELS, MIXED, RESNET, START, UNITS, Offered, Setting  # noqa: E402
+from quidebook.pages.what_if import MIXED, RESNET, START  # noqa: E402
+from quidebook.shared.choices import COUNTS, KERNELS, SCORES, UNITS, Offered, Position  # noqa: E402
 
 from quide import metric
 
@@ -80,12 +81,12 @@ def page(opened: tuple[Page, list[str]], file: Path) -> Page:
     assert complaints == []
 
 
-def fragment(choice: Setting) -> str:
+def fragment(choice: Position) -> str:
     """The address of a choice."""
     return "#" + urlencode({name: value for name, value in asdict(choice).items() if value is not None})
 
 
-def rows_of(network: Offered, choice: Setting) -> list[list[str]]:
+def rows_of(network: Offered, choice: Position) -> list[list[str]]:
     """Heading and rows of the table that Python makes."""
     frame = whatif.table(network, choice)
     return [list(frame.columns), *frame.to_numpy().tolist()]
@@ -170,7 +171,7 @@ def test_every_network_and_position_shows_pythons_numbers(page, known):
     tolerances = cycle((None, 0.0, 0.45))
     for network in known.values():
         for each in product(network.latency_sources, UNITS, COUNTS):
-            choice = Setting(network.key, *each, next(tolerances))
+            choice = Position(network.key, *each, next(tolerances))
             shown = page.evaluate(GO_TO, fragment(choice))
             assert shown["table"] == rows_of(network, choice), choice
             scored = network.scores(choice)
@@ -179,7 +180,7 @@ def test_every_network_and_position_shows_pythons_numbers(page, known):
             assert shown["lines"] == [
                 name + (" ★" if plain == knee else "") for name, plain in zip(names, scored.index, strict=True)
             ]
-            stated = [network.stated(choice, score) for score in whatif.SCORES]
+            stated = [network.stated(choice, score) for score in SCORES]
             pairs = np.column_stack([scored[s.name].fillna(s) for s in stated])
             highest = np.nanmax(pairs) if not np.isnan(pairs).all() else math.nan
             np.testing.assert_allclose(shown["lengths"], np.nan_to_num(pairs / highest).ravel(), rtol=1e-6)
@@ -242,7 +243,7 @@ def test_what_the_paper_states_is_hollow_where_it_cannot_be_computed(page, known
     network = known["cifar100-simplecnn-paper"]
     page.evaluate(GO_TO, fragment(network.start()))
     hollow = page.locator(".what-if-bar.what-if-stated")
-    stated = [network.stated(network.start(), score).notna().sum() for score in whatif.SCORES]
+    stated = [network.stated(network.start(), score).notna().sum() for score in SCORES]
     assert hollow.count() == sum(stated) > 0
     assert "1.841" in hollow.all_inner_texts()
     filled = hollow.first.evaluate("bar => getComputedStyle(bar, '::before').backgroundImage")
@@ -306,7 +307,7 @@ def test_presets_and_reset(page, known):
 
 
 def test_the_address_keeps_the_choice(page, known):
-    choice = Setting(RESNET, "equal", "s-batch", "size", 0.12)
+    choice = Position(RESNET, "equal", "s-batch", "size", 0.12)
     for name, value in asdict(choice).items():
         choose(page, name, str(value))
     page.wait_for_url(lambda url: url.endswith(fragment(choice)))
@@ -360,7 +361,7 @@ def test_everything_works_by_keyboard(page, known, viewport):
     page.keyboard.press("Tab")
     page.keyboard.press("ArrowUp")
     tolerance = round(known[START].tolerance + 5 * whatif.STEP, 2)
-    choice = Setting(START, list(KERNELS)[-1], "ms-image", "size", tolerance)  # up from the first goes to the last
+    choice = Position(START, list(KERNELS)[-1], "ms-image", "size", tolerance)  # up from the first goes to the last
     assert page.evaluate(SHOWN)["table"] == rows_of(known[START], choice)
     page.locator("button[data-preset=paper]").focus()
     page.keyboard.press("Enter")

@@ -89,7 +89,7 @@ class Condition:
     @property
     def shortened(self) -> tuple[int, int] | None:
         """Epochs that it was trained for and that the paper's was; None where they are the same, or not known."""
-        if self.measured is None or self.published:
+        if self.measured is None or self.published or not self.measured.records:
             return None
         shortened = runs.schedule_of(self.measured.records[0].spec)
         return None if shortened is None else (shortened, registry.row(self.model, self.dataset).recipe.epochs)

@@ -11,9 +11,8 @@ import html
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from decimal import ROUND_HALF_UP, Decimal
-from functools import cache
 from itertools import groupby
 from pathlib import Path
 from string import Template
@@ -21,20 +20,19 @@ from string import Template
 import numpy as np
 import pandas as pd
 
-from quide import latency, metric
+from quide import metric
 from quide.experiments import paper, records, runs
 from quide.experiments.mixed import FULL_PRECISION
 from quide.experiments.recipes import SEARCHED
 from quide.models import registry
 from quide.ptq.width import PAPER_BITS, label
-from quide.search import Configuration
 from quidebook import report
 from quidebook.evidence import scores
 from quidebook.report import UNKNOWN
 from quidebook.shared import landscape
+from quidebook.shared.choices import CONTROLS, SCORES, UNITS, Offered, Position, Widths, compression_of
 from quidebook.shared.landscape import Landscapes
 
-Widths = int | Configuration  # of all layers, or one a layer
 PAGE = Path(__file__).with_suffix(".html")
 PROFILES = ("paper", "quick", "smoke")  # whose records are taken, the first that has any
 WIDTH = metric.FULL_PRECISION_BITS
@@ -43,141 +41,7 @@ STEP = 0.01  # of the tolerance
 START, MIXED, RESNET = "cifar10-simplecnn-measured", "cifar10-simplecnn-mixed", "cifar10-resnet18-paper"
 IMAGENET = "imagenet-resnet18-paper"
 PUBLISHED = "published"  # source of a network that others have trained
-SCORES = {"index": ("I", "highest"), "gated_index": ("I′", "knee")}  # heading, and the mark of the first
 SUMMED = ", and below 32 bits summed over the layers as in EXP-3"
-
-
-@dataclass(frozen=True)
-class Option:
-    """One position of a control: its words, a note on it, and for a unit, how many there are in a millisecond."""
-
-    words: str
-    note: str = ""
-    factor: float = 1.0
-
-    @property
-    def text(self) -> str:
-        """As shown beside the control."""
-        return f"{self.words} ({self.note})" if self.note else self.words
-
-
-UNITS = {
-    "ms-batch": Option("ms per batch", "the paper's"),
-    "ms-image": Option("ms per image", f"a batch has {latency.BATCH_SIZE}", 1 / latency.BATCH_SIZE),
-    "s-batch": Option("s per batch", factor=1e-3),
-    "us-batch": Option("µs per batch", factor=1e3),
-}
-COUNTS = {
-    "nominal": Option("every layer alike", "nominal, the paper's"),
-    "size": Option("every weight alike", "by size"),
-}
-KERNELS = {
-    "measured": Option("measured", "here, quantization simulated"),
-    "paper": Option("the paper's", "where its text states or implies them"),
-    "ideal": Option("ideal", "time proportional to the bits of the weights"),
-    "equal": Option("all equal", "rounding costs and saves no time"),
-}
-CONTROLS = {"unit": UNITS, "count": COUNTS, "kernel": KERNELS}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Where the controls stand; ``tolerance`` None is the paper's for the network's task."""
-
-    network: str
-    kernel: str
-    unit: str = "ms-batch"
-    count: str = "nominal"
-    tolerance: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Offered:
-    """One network on one task, with accuracies from one source.
-
-    Attributes:
-        key: its name in the page's address.
-        label: its name on the page.
-        table: one row a configuration, from the most bits to the fewest, indexed by name such as ``8 bits``. Columns:
-            ``bits`` (one width, or a tuple with one a layer), ``accuracy`` (fraction), a latency in ms for each of
-            :data:`KERNELS`, and the scores that the paper states, ``index`` and ``gated_index``; ``accuracy``,
-            ``paper`` and the scores have an ``_origin`` each. NaN is unknown.
-        full_precision: P_FP of Eq. 4; ``tolerance`` and ``num_classes`` likewise.
-        num_weights: of each layer, for counting compression by size; None where it is not known.
-        kernel: the latencies that belong with the accuracies.
-        stated_knee: name of the configuration that the paper has at the knee; empty if the numbers are not the paper's.
-        accuracy_source, latency_sources: where the numbers are from; the second has an entry a kernel that is known.
-    """
-
-    key: str
-    label: str
-    table: pd.DataFrame
-    full_precision: float
-    tolerance: float
-    num_classes: int
-    num_weights: tuple[int, ...] | None
-    kernel: str
-    stated_knee: str
-    accuracy_source: str
-    latency_sources: Mapping[str, str]
-
-    def start(self) -> Setting:
-        """Everything as the paper has it, with the network's own latencies."""
-        return Setting(self.key, self.kernel)
-
-    def threshold(self, tolerance: float | None = None) -> float:
-        """Eq. 4, with the paper's tolerance unless another is given."""
-        delta = self.tolerance if tolerance is None else tolerance
-        return metric.accuracy_threshold(self.full_precision, delta, self.num_classes)
-
-    def compression(self, count: str) -> list[float]:
-        """C of each configuration, NaN where it depends on layer sizes that are not known."""
-        return [_compression(bits, count, self.num_weights) for bits in self.table.bits]
-
-    def scores(self, setting: Setting) -> pd.DataFrame:
-        """Compression, accuracy, latency (in the setting's unit), index and gated_index by name; NaN is unknown."""
-        return _scores(self, setting)
-
-    def whole(self, setting: Setting) -> bool:
-        """Whether every configuration has a score, so that the first of them is the knee."""
-        return bool(self.scores(setting)["index"].notna().all())
-
-    def best(self, setting: Setting, score: str = "gated_index") -> str | None:
-        """Name of the configuration with the highest score; None if no score is above 0. Where some have no score it is
-        the highest of the others if the paper's knee is among these, and else None: it would mislead.
-
-        Of equal scores the configuration with more bits wins, as in :func:`quide.metric.knee`.
-        """
-        found = self.scores(setting)[score].dropna()
-        if len(found) < len(self.table) and self.stated_knee not in found:
-            return None
-        return found.idxmax() if len(found) and found.max() > 0 else None
-
-    def stated(self, setting: Setting, score: str) -> pd.Series:
-        """The paper's own scores by name, where a part is missing to compute them; they hold for its choices alone."""
-        asked = setting == replace(self.start(), kernel="paper")
-        return self.table[score].where(self.scores(setting)[score].isna() & asked)
-
-
-@cache
-def _scores(network: Offered, setting: Setting) -> pd.DataFrame:
-    frame = pd.DataFrame({"compression": network.compression(setting.count)}, index=network.table.index)
-    frame["accuracy"] = network.table.accuracy
-    frame["latency"] = network.table[setting.kernel] * UNITS[setting.unit].factor
-    known = frame.notna().all(axis=1)
-    parts = [frame.loc[known, column] for column in ("compression", "accuracy", "latency")]
-    frame[list(SCORES)] = math.nan
-    if known.any():
-        frame.loc[known, "index"] = metric.intelligence_index(*parts)
-        frame.loc[known, "gated_index"] = metric.gated_index(*parts, network.threshold(setting.tolerance))
-    return frame
-
-
-def _compression(bits: Widths, count: str, num_weights: tuple[int, ...] | None) -> float:
-    """C by one of :data:`COUNTS`; with one width for all layers both agree."""
-    if count == "nominal" or isinstance(bits, int):
-        return metric.compression_ratio(bits)
-    return math.nan if num_weights is None else metric.compression_ratio(bits, num_weights)
 
 
 # --- what is known ---------------------------------------------------------------------------------------------------
@@ -321,7 +185,7 @@ def _imagine(table: pd.DataFrame, kernel: str, sizes: tuple[int, ...] | None, so
     start = f"{_figures(reference[kernel])} ms, the latency of {name}"
     table["equal"] = reference[kernel]
     sources["equal"] = f"Latencies: all {start}."
-    compression = pd.Series([_compression(bits, "size", sizes) for bits in table.bits], table.index)
+    compression = pd.Series([compression_of(bits, "size", sizes) for bits in table.bits], table.index)
     if not math.isnan(compression[name]):
         table["ideal"] = reference[kernel] * compression[name] / compression
         sources["ideal"] = f"Latencies: in proportion to the bits of the weights, from {start}."
@@ -399,7 +263,7 @@ def markup(known: Mapping[str, Offered]) -> str:
     )
 
 
-def table(network: Offered, setting: Setting) -> pd.DataFrame:
+def table(network: Offered, setting: Position) -> pd.DataFrame:
     """The page's table, one row a configuration, with the highest I and the knee marked."""
     found = network.scores(setting)
     cells = network.table
@@ -413,7 +277,7 @@ def table(network: Offered, setting: Setting) -> pd.DataFrame:
     return pd.DataFrame(columns | {heading: _marked(network, setting, score) for score, (heading, _) in SCORES.items()})
 
 
-def _marked(network: Offered, setting: Setting, score: str = "gated_index") -> list[str]:
+def _marked(network: Offered, setting: Position, score: str = "gated_index") -> list[str]:
     """A score of each configuration; the first has a mark, and what the paper states stands where one is missing."""
     found, stated = network.scores(setting)[score], network.stated(setting, score)
     first, sign = network.best(setting, score), "▲" if score == "index" else "★"
@@ -427,7 +291,7 @@ def _marked(network: Offered, setting: Setting, score: str = "gated_index") -> l
     ]
 
 
-def _json(known: Mapping[str, Offered], start: Setting) -> str:
+def _json(known: Mapping[str, Offered], start: Position) -> str:
     """What the script works from. ``<`` is escaped, so that no text can end the script element."""
     content = {
         "networks": {key: _as_data(network) for key, network in known.items()},
