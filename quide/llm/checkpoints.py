@@ -11,10 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from quide.llm import llama2c, random_weights
-
 EXTRA, AWQ_EXTRA = "pip install 'quide[llm]'", "pip install 'quide[awq]'"
 AUTOAWQ = "autoawq"  # the form of a model that this tool has quantized, and the package that reads it
 RANDOM = "random:"  # begins what is asked for in place of a model: an architecture with random weights
@@ -81,6 +77,8 @@ def find(model: str, device: str = "cpu") -> Checkpoint:
         ValueError: no such architecture for random weights.
         FileNotFoundError: something is missing; the message lists everything that is, before anything is downloaded.
     """
+    from quide.llm import llama2c, random_weights
+
     _refuse(model, missing(model, device))
     if model.startswith(RANDOM):
         name = model.removeprefix(RANDOM)
@@ -113,6 +111,8 @@ def _is_folder(model: str) -> bool:
 
 
 def _form(folder: Path) -> str | None:
+    from quide.llm import llama2c
+
     if (folder / llama2c.MODEL).is_file():
         return "llama2c"
     if len(list(folder.glob("*.gguf"))) == 1:
@@ -146,6 +146,8 @@ def _missing_packages() -> Iterator[str]:
 def _missing_files(model: str) -> Iterator[str]:
     if not _is_folder(model):
         return
+    from quide.llm import llama2c
+
     folder = Path(model).expanduser()
     if not folder.is_dir():
         yield f"there is no folder {folder} (name a folder, or a model on the Hugging Face hub as owner/name)"
@@ -192,6 +194,8 @@ def _token() -> str | None:
 def _missing_memory(model: str, device: str) -> Iterator[str]:
     if model not in NEEDS:
         return
+    import torch
+
     wanted = NEEDS[model].gpu_gb
     if not torch.device(device).type == "cuda":
         yield f"it needs a GPU with {wanted} GB, and device is {device!r} (use device 'cuda')"

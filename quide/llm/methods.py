@@ -20,41 +20,11 @@ from torch import nn
 
 from quide.llm import llama2c, patches
 from quide.llm.checkpoints import Checkpoint
+from quide.llm.recipe import AWQ, BITSANDBYTES, NONE, ROUNDING, RUNS_LOW_BIT, WIDTHS, LlmRecipe  # noqa: F401
 from quide.ptq import rounding
-from quide.ptq.rounding import PER_TENSOR, Granularity
 
-NONE, BITSANDBYTES, AWQ, ROUNDING = "none", "bitsandbytes", "awq", "rounding"
-WIDTHS = {NONE: (32, 16), BITSANDBYTES: (8, 4), AWQ: (4, 3, 2), ROUNDING: (8, 4, 3, 2)}
-# Those that compute from low-bit weights; the others compute from weights that were rounded and widened again.
-RUNS_LOW_BIT = (NONE, BITSANDBYTES)
 GROUPS = (128, 64, 32)  # weights that share a scale; the first that divides all rows, as AWQ's kernels ask
 LIBRARIES = ("transformers", "bitsandbytes", "llmcompressor", "compressed-tensors", "lm-eval")
-
-
-@dataclass(frozen=True)
-class LlmRecipe:
-    """A way to quantize.
-
-    Attributes:
-        method: one of :data:`WIDTHS`.
-        bits: of the weights of the linear layers inside the model; embeddings and output layer keep 16.
-        granularity: of ``"rounding"`` alone: what has a scale of its own, as in :mod:`quide.ptq.rounding`.
-        outputs: of ``"rounding"`` alone: round the outputs of those layers too, to the same width.
-    """
-
-    method: str
-    bits: int
-    granularity: Granularity = PER_TENSOR
-    outputs: bool = False
-
-    def __post_init__(self):
-        if self.method not in WIDTHS:
-            raise ValueError(f"method must be one of {', '.join(WIDTHS)}, got {self.method!r}")
-        if self.bits not in WIDTHS[self.method]:
-            widths = ", ".join(map(str, WIDTHS[self.method]))
-            raise ValueError(f"bits must be one of {widths} for {self.method}, got {self.bits!r}")
-        if self.method != ROUNDING and (self.outputs or self.granularity != PER_TENSOR):
-            raise ValueError(f"granularity and outputs are for {ROUNDING}, got them with {self.method}")
 
 
 @dataclass(frozen=True)

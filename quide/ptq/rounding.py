@@ -15,12 +15,10 @@ from torch import nn
 
 from quide import ptq
 from quide.ptq.ranges import Statistics
+from quide.ptq.scheme import PER_CHANNEL, PER_TENSOR, Granularity
 
-PER_TENSOR, PER_CHANNEL = "tensor", "channel"
 SCALE_BITS = 16  # a scale is counted as a float16 number, as the formats in use store it
 _ROW_BY_ROW = replace(ptq.PAPER, weight_per_channel=True)
-
-Granularity = str | int
 
 
 def round_weight(weight: torch.Tensor, bits: int, granularity: Granularity = PER_TENSOR) -> torch.Tensor:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 FULL_PRECISION = 32
 HALF_PRECISION = 16
+PER_TENSOR, PER_CHANNEL = "tensor", "channel"  # what has a scale of its own; a number: so many weights
+Granularity = str | int
 RANGES = ("minmax", "percentile", "mse")  # rules that find the range of a tensor, see :mod:`quide.ptq.ranges`
 _CHOICES = {
     "weight_range": RANGES,

@@ -15,9 +15,9 @@ from quide.data import mmlu
 from quide.experiments import llm_runs, paper, runs
 from quide.experiments.llm_runs import CROSS_SCHEMES, PROFILE
 from quide.experiments.records import Record
-from quide.llm import autoawq, checkpoints
-from quide.llm.methods import AWQ, BITSANDBYTES, NONE, ROUNDING, RUNS_LOW_BIT, WIDTHS, LlmRecipe
-from quide.ptq.rounding import PER_TENSOR
+from quide.llm import checkpoints
+from quide.llm.recipe import AWQ, BITSANDBYTES, NONE, ROUNDING, RUNS_LOW_BIT, WIDTHS, LlmRecipe
+from quide.ptq.scheme import PER_TENSOR
 from quide.stats import Interval
 from quidebook import report
 from quidebook.report import UNKNOWN, number, percent
@@ -57,6 +57,8 @@ def run(
         device: where the language model runs, ``"cpu"`` or ``"cuda"``.
         profile: ``"smoke"``, ``"quick"`` or ``"paper"``.
     """
+    from quide.llm import autoawq  # with torch
+
     for seed in seeds if profile == PROFILE else seeds[:1]:
         llm_runs.cross(runs.Case(*CNN, seed, profile)).result()
     if profile != PROFILE:
@@ -91,6 +93,8 @@ def _run_case(case: llm_runs.Case, methods: Sequence[str], bits: Sequence[int], 
 
 def _wanted(form: str, methods: Sequence[str], bits: Sequence[int]) -> list[LlmRecipe]:
     """What is run of a model; one that is quantized already has the recipe that it was made by, and no other."""
+    from quide.llm import autoawq
+
     if form == checkpoints.AUTOAWQ:
         return [LlmRecipe(AWQ, autoawq.BITS)]
     if unknown := [method for method in methods if method not in (*WIDTHS, checkpoints.AUTOAWQ)]:

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from quide import ptq
-from quide.experiments import inputs, runs
+from quide.experiments import runs
 from quide.experiments.profiles import PROFILES
 from quide.stats import Hits
 from quidebook import report
@@ -63,6 +63,8 @@ def example(dataset: str, profile: str) -> Example:
     Raises:
         ValueError: unknown profile, or a data set without embedded images.
     """
+    from quide.experiments import inputs
+
     size = PROFILES["smoke"] if profile == "smoke" else PROFILES["quick"]
     case = runs.Case(MODEL, dataset, SEED, size.name)
     network, calibration = inputs.network(case).eval(), inputs.calibration_images(case)

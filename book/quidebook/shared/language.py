@@ -12,7 +12,7 @@ from quide.experiments import llm_runs, paper, select
 from quide.experiments.llm_runs import ACCURACY, CROSS, CROSS_SCHEMES, LATENCY, MEMORY, NEXT_TOKEN, PROFILE
 from quide.experiments.records import Record
 from quide.llm import checkpoints
-from quide.llm.methods import AWQ, BITSANDBYTES, NONE, ROUNDING, LlmRecipe
+from quide.llm.recipe import AWQ, BITSANDBYTES, NONE, ROUNDING, LlmRecipe
 from quide.stats import Hits, Interval
 from quidebook import report
 from quidebook.report import UNKNOWN, number, percent, with_origin
