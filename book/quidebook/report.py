@@ -21,19 +21,7 @@ from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
 from quide.stats import Interval
-from quidebook.verdicts import (  # noqa: F401  # pages that still take them from here
-    ABSENT,
-    CLASSES,
-    CLOSE,
-    IN_PART,
-    NEAR,
-    NOT_REPRODUCED,
-    REPRODUCED,
-    UNDECIDED,
-    accuracy_verdict,
-    knee_verdict,
-    order_verdict,
-)
+from quidebook.verdicts import CLASSES
 
 # Okabe and Ito's colours, told apart in every form of colour blindness; markers and line styles repeat the distinction.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#595959"

@@ -12,6 +12,7 @@ from quidebook import report
 from quidebook.evidence import readings
 from quidebook.pages import metric_analysis as analysis
 from quidebook.shared import components, landscape
+from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED, order_verdict
 from scipy.stats import kendalltau, spearmanr
 
 from quide import metric, stats
@@ -50,11 +51,11 @@ def test_rankings(found):
     row = table.loc[("SimpleCNN / CIFAR-10", "I'")]
     scores = {32: 0.3 / math.log2(9.4), 16: 0.6 / math.log2(43), 8: 1.192 / math.log2(12.55), 4: 0.8 / math.log2(12.76)}
     assert row["ours"] == " > ".join(map(str, [*sorted(scores, key=scores.get, reverse=True), 2]))
-    assert row["paper"] == "8 > 16 > 4 > 32 > 2" and row["verdict"] == report.IN_PART
+    assert row["paper"] == "8 > 16 > 4 > 32 > 2" and row["verdict"] == IN_PART
     assert table.loc[("SimpleCNN / CIFAR-10", "ACP"), "paper"] == "4 > 8 > others †"
-    assert table.loc[("SimpleCNN / CIFAR-10", "ACP"), "verdict"] == report.REPRODUCED
+    assert table.loc[("SimpleCNN / CIFAR-10", "ACP"), "verdict"] == REPRODUCED
     absent = table[table.index.get_level_values("condition") != "SimpleCNN / CIFAR-10"]
-    assert set(absent["ours"]) == {"no record"} and set(absent["verdict"]) == {report.UNDECIDED}
+    assert set(absent["ours"]) == {"no record"} and set(absent["verdict"]) == {UNDECIDED}
     for (label, score), shown in absent["paper"].items():  # no order is invented
         stated = paper.rankings()
         condition = paper.conditions().index[paper.conditions()["label"] == label][0]
@@ -66,7 +67,7 @@ def test_rankings(found):
 def test_a_noisy_clock_ranks_nothing(found):
     table = components.rankings_table([replace(found[0], noisy=("someone was busy",))])
     ours = table[(table["ours"] != "no record") & (table["paper"] != report.UNKNOWN)].set_index("score")
-    assert ours["verdict"].to_dict() == {"I": report.UNDECIDED, "I'": report.UNDECIDED, "ACP": report.REPRODUCED}
+    assert ours["verdict"].to_dict() == {"I": UNDECIDED, "I'": UNDECIDED, "ACP": REPRODUCED}
     agreed = analysis.agreement(table)
     assert agreed["unjudged"] == 2 and agreed["first"] == agreed["gated"] == 1, "which is told all the same"
 
@@ -74,18 +75,18 @@ def test_a_noisy_clock_ranks_nothing(found):
 @pytest.mark.parametrize(
     ("stated", "order", "scope", "verdict"),
     [
-        ((4, 8, 16), [4, 8, 16], "complete", report.REPRODUCED),
-        ((4, 8, 16), [4, 16, 8], "complete", report.IN_PART),
-        ((4, 8, 16), [8, 4, 16], "complete", report.NOT_REPRODUCED),
-        ((4, 16), [8, 4, 16], "relative", report.REPRODUCED),
-        ((4, 16), [16, 8, 4], "relative", report.NOT_REPRODUCED),
-        ((4, 8), [4, 8, 16], "top", report.REPRODUCED),
-        ((4, 8), [4, 16, 8], "top", report.IN_PART),
-        ((4, 8), [16, 4, 8], "top", report.NOT_REPRODUCED),
+        ((4, 8, 16), [4, 8, 16], "complete", REPRODUCED),
+        ((4, 8, 16), [4, 16, 8], "complete", IN_PART),
+        ((4, 8, 16), [8, 4, 16], "complete", NOT_REPRODUCED),
+        ((4, 16), [8, 4, 16], "relative", REPRODUCED),
+        ((4, 16), [16, 8, 4], "relative", NOT_REPRODUCED),
+        ((4, 8), [4, 8, 16], "top", REPRODUCED),
+        ((4, 8), [4, 16, 8], "top", IN_PART),
+        ((4, 8), [16, 4, 8], "top", NOT_REPRODUCED),
     ],
 )
 def test_an_order_is_judged_by_what_it_covers(stated, order, scope, verdict):
-    assert report.order_verdict(stated, order, scope)[0] == verdict
+    assert order_verdict(stated, order, scope)[0] == verdict
 
 
 def test_claims_of_the_caption(found, ours):

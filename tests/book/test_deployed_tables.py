@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from known_records import IMAGES, PROVENANCE, bits_with
-from quidebook import report
 from quidebook.evidence.conditions import Condition
 from quidebook.pages import exp2_resnet18 as exp2
 from quidebook.shared import deployed as arithmetic
+from quidebook.verdicts import UNDECIDED
 
 from quide.experiments import deployed, records, runs
 from quide.experiments.deployed import INTEGER, RUNTIME, SIMULATED, TORCH
@@ -79,7 +79,7 @@ def test_no_conclusion_is_drawn_that_the_numbers_do_not_bear(medians):
 def test_claims_give_evidence_and_no_verdict():
     save()
     ((claim, verdict, evidence),) = arithmetic.claims(conditions())
-    assert "ResNet-20" in claim and verdict == report.UNDECIDED
+    assert "ResNet-20" in claim and verdict == UNDECIDED
     assert evidence == "0.50 times full precision in the same library, simulated 1.20"
 
 

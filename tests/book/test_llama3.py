@@ -12,6 +12,7 @@ from quidebook import report
 from quidebook.pages import llama3_mmlu as llama3
 from quidebook.shared import language
 from quidebook.shared.language import PAPERS, LanguageRecords
+from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED
 
 from quide import stats
 from quide.experiments import llm_runs, paper, records, runs
@@ -155,10 +156,10 @@ def test_ours_is_the_most_accurate_method_of_a_width(known):
 
 def test_levels_are_compared_for_the_papers_model_alone(known):
     table = language.table3_table(known).set_index("bits")
-    assert table.verdict[["16", "2"]].tolist() == [report.REPRODUCED, report.IN_PART]  # 35.0 stated, 30 ours
+    assert table.verdict[["16", "2"]].tolist() == [REPRODUCED, IN_PART]  # 35.0 stated, 30 ours
     other = LanguageRecords([answers(recipe, SMALL, 500, 0.27) for recipe in LIBRARIES], [], [], {})
     table = language.table3_table(other)
-    assert set(table.verdict) == {report.UNDECIDED}
+    assert set(table.verdict) == {UNDECIDED}
 
 
 # --- methods, sizes, times -------------------------------------------------------------------------------------------
@@ -213,7 +214,7 @@ def test_what_is_kept_is_a_share_of_full_precision(known):
     assert shown["Llama-3-8B-Instruct", scheme, 4].low == pytest.approx(1 + change.low / 0.5)
 
 
-CONTRASTS = [(0.48, 0.7, report.REPRODUCED), (0.30, 0.7, report.NOT_REPRODUCED), (0.48, 0.95, report.NOT_REPRODUCED)]
+CONTRASTS = [(0.48, 0.7, REPRODUCED), (0.30, 0.7, NOT_REPRODUCED), (0.48, 0.95, NOT_REPRODUCED)]
 
 
 def contrast(found: LanguageRecords) -> str:
@@ -235,7 +236,7 @@ def test_the_verdict_on_4_bits_follows_both_networks(known, large, image, verdic
 @pytest.mark.parametrize(("language_share", "image", "_"), CONTRASTS)
 def test_small_models_decide_nothing_on_large_ones(language_share, image, _):
     told = [tokens(FULL, SMALL), *rounded(SMALL, TOKENS | {4: language_share})]
-    assert contrast(LanguageRecords([], told, [], {0: image_network(0, CNN | {4: image})})) == report.UNDECIDED
+    assert contrast(LanguageRecords([], told, [], {0: image_network(0, CNN | {4: image})})) == UNDECIDED
 
 
 def test_who_keeps_what_is_asked_is_told_by_scheme(known):
@@ -245,7 +246,7 @@ def test_who_keeps_what_is_asked_is_told_by_scheme(known):
     found = LanguageRecords(known.accuracy, known.next_token, [], {0: cross})
     both = [language.CNN_TITLE, "Llama-3-8B-Instruct"]
     assert language.keepers(language.kept(found)) == {name: both[name == scheme :] for name in CROSS_SCHEMES}
-    assert contrast(found) == report.IN_PART
+    assert contrast(found) == IN_PART
 
 
 # --- verdicts, figures, absence --------------------------------------------------------------------------------------
@@ -253,12 +254,12 @@ def test_who_keeps_what_is_asked_is_told_by_scheme(known):
 
 def test_claims_on_the_papers_model_follow_its_threshold(known):
     claims = language.claims_table(known).set_index("claim").verdict
-    assert claims["4 bits lose little on MMLU"] == report.REPRODUCED
-    assert claims["3 bits fall below the threshold"] == report.REPRODUCED
+    assert claims["4 bits lose little on MMLU"] == REPRODUCED
+    assert claims["3 bits fall below the threshold"] == REPRODUCED
     wrong = [answers(LlmRecipe("awq", 4), share=0.5), answers(LlmRecipe("awq", 3), share=0.66)]
     weak = LanguageRecords([answers(PLAIN), *wrong], [], [], {})
     claims = language.claims_table(weak).set_index("claim").verdict
-    assert claims["4 bits lose little on MMLU"] == claims["3 bits fall below the threshold"] == report.NOT_REPRODUCED
+    assert claims["4 bits lose little on MMLU"] == claims["3 bits fall below the threshold"] == NOT_REPRODUCED
 
 
 def test_figures_say_what_they_show(known):

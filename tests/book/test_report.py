@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from quidebook import report
+from quidebook.verdicts import REPRODUCED
 
 from quide.experiments import records
 from quide.stats import Interval
@@ -110,7 +111,7 @@ def test_a_duration_is_said_in_a_fitting_unit(seconds, words):
         ("not stated", "short"),
         ("ours +0.15 pp, inside our interval", ""),
         ("an estimated bound, not a measurement; its values are not in the text", "long"),
-        (report.REPRODUCED, "verdict-reproduced"),
+        (REPRODUCED, "verdict-reproduced"),
     ],
 )
 def test_numbers_and_orders_stay_on_one_line_and_sentences_keep_their_width(text, name):

@@ -7,6 +7,7 @@ from quidebook import report
 from quidebook.evidence import scores
 from quidebook.pages import exp1_simplecnn as exp1
 from quidebook.shared import simplecnn, table1
+from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED, accuracy_verdict, knee_verdict
 
 from quide import evaluate, metric
 from quide.experiments import paper, recipes, runs
@@ -87,7 +88,7 @@ def test_every_table_of_the_page_has_a_row_for_each_condition_and_no_nan(known):
         assert len(table), name
         assert "nan" not in " ".join(table.astype(str).to_numpy().ravel()).lower().split(), name
     absent = tables["accuracy"].query("condition == 'CIFAR-100'")
-    assert set(absent["ours P (%)"]) == {"no record"} and set(absent.verdict) == {report.UNDECIDED}
+    assert set(absent["ours P (%)"]) == {"no record"} and set(absent.verdict) == {UNDECIDED}
     assert tables["latency"].configuration.tolist()[:5] == ["32", "16", "8", "4", "2"]
     assert "(quide.PAPER)" in " ".join(tables["closest"].recipe)
 
@@ -102,14 +103,14 @@ def test_what_is_seen_of_every_figure_is_said_in_numbers(known):
 
 
 def test_verdicts_follow_their_stated_limits():
-    assert report.accuracy_verdict(0.80, 0.805, np.nan, np.nan)[0] == report.REPRODUCED
-    assert report.accuracy_verdict(0.80, 0.83, 0.79, 0.87)[0] == report.REPRODUCED
-    assert report.accuracy_verdict(0.80, 0.83, 0.81, 0.85)[0] == report.IN_PART
-    assert report.accuracy_verdict(0.80, 0.90, 0.70, 1.0)[0] == report.NOT_REPRODUCED
-    assert report.accuracy_verdict(float("nan"), 0.9, 0.8, 1.0)[0] == report.UNDECIDED
-    assert report.knee_verdict(8, {8: 0.97, 4: 0.03, None: 0.0})[0] == report.REPRODUCED
-    assert report.knee_verdict(8, {8: 0.60, 4: 0.40, None: 0.0})[0] == report.IN_PART
-    assert report.knee_verdict(8, {8: 0.40, 4: 0.60, None: 0.0})[0] == report.NOT_REPRODUCED
+    assert accuracy_verdict(0.80, 0.805, np.nan, np.nan)[0] == REPRODUCED
+    assert accuracy_verdict(0.80, 0.83, 0.79, 0.87)[0] == REPRODUCED
+    assert accuracy_verdict(0.80, 0.83, 0.81, 0.85)[0] == IN_PART
+    assert accuracy_verdict(0.80, 0.90, 0.70, 1.0)[0] == NOT_REPRODUCED
+    assert accuracy_verdict(float("nan"), 0.9, 0.8, 1.0)[0] == UNDECIDED
+    assert knee_verdict(8, {8: 0.97, 4: 0.03, None: 0.0})[0] == REPRODUCED
+    assert knee_verdict(8, {8: 0.60, 4: 0.40, None: 0.0})[0] == IN_PART
+    assert knee_verdict(8, {8: 0.40, 4: 0.60, None: 0.0})[0] == NOT_REPRODUCED
 
 
 def test_a_figure_without_alt_text_is_refused():
@@ -124,7 +125,7 @@ def test_cells_are_escaped(capsys):
     shown = []
     original, report.display = report.display, shown.append
     try:
-        report.table(pd.DataFrame({"a": ["<b>"], "verdict": [report.IN_PART]}), "x < y")
+        report.table(pd.DataFrame({"a": ["<b>"], "verdict": [IN_PART]}), "x < y")
     finally:
         report.display = original
     markup = shown[0].data
@@ -178,4 +179,4 @@ def test_the_page_stands_without_a_grid(tmp_path, monkeypatch):
     assert exp1.nearest(grid) == exp1.NO_GRID and isinstance(exp1.selection(found[0]), report.Absent)
     assert exp1.moved(grid) == exp1.knees(found) == exp1.between(found) == []
     assert exp1.site_table(grid).empty and exp1.closest_table(grid).empty
-    assert simplecnn.summary_table(found, grid).verdict.tolist() == [report.UNDECIDED]
+    assert simplecnn.summary_table(found, grid).verdict.tolist() == [UNDECIDED]

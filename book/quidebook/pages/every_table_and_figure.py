@@ -26,7 +26,7 @@ from quidebook.shared import components, imagenet, landscape, language, residual
 from quidebook.shared.claims import lossless
 from quidebook.shared.imagenet import ImageNetRecords
 from quidebook.shared.landscape import Landscapes
-from quidebook.verdicts import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
+from quidebook.verdicts import ABSENT, CLOSE, IN_PART, NEAR, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 SEEDS = 25  # of the genetic search, for Algorithm 1
 CLEARLY = 0.95  # share of test sets drawn anew from which a difference counts as more than chance
@@ -229,9 +229,9 @@ def _figure2(found: Known) -> tuple[str, str]:
     """What the text says of the figure: accuracy is stable through 8 bits, and falls at 4 except on MNIST."""
     shown, verdicts, words = present(found.conditions), [], []
     for condition in shown:
-        stable, _ = lossless(condition, 8, report.CLOSE)
+        stable, _ = lossless(condition, 8, CLOSE)
         lost = condition.summary.accuracy[32] - condition.summary.accuracy[4]
-        collapses = lost > report.NEAR
+        collapses = lost > NEAR
         expected = condition.facts["knee_bits"] != 4
         verdicts += [stable, REPRODUCED if collapses == expected else NOT_REPRODUCED]
         words.append(f"{condition.name} loses {100 * lost:.1f} pp")

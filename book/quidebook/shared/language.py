@@ -18,6 +18,7 @@ from quidebook import report
 from quidebook.report import UNKNOWN, number, percent, with_origin
 from quidebook.shared import table3
 from quidebook.shared.table3 import DECODINGS, LLAMA
+from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED, accuracy_verdict
 
 CNN, CNN_TITLE = ("simplecnn", "cifar10"), "SimpleCNN (CIFAR-10)"
 PAPERS = "meta-llama-3-8b-instruct"  # as records name the paper's model
@@ -195,13 +196,13 @@ def _readings(bits: int) -> str:
 def _table3_verdict(stated: pd.DataFrame, bits: int, best: Record | None) -> tuple[str, str]:
     """Levels are compared for the paper's own model alone; chance is too near for others to tell."""
     if best is None:
-        return report.UNDECIDED, f"not run; {RERUN}"
+        return UNDECIDED, f"not run; {RERUN}"
     interval = hits(best).interval()
     if best.spec.model != PAPERS:
-        return report.UNDECIDED, f"another model, {beside_chance(interval)} guessing ({percent(chance(), 0)})"
+        return UNDECIDED, f"another model, {beside_chance(interval)} guessing ({percent(chance(), 0)})"
     if bits not in stated.index:
-        return report.UNDECIDED, "not stated"
-    return report.accuracy_verdict(stated.accuracy[bits], interval.estimate, interval.low, interval.high)
+        return UNDECIDED, "not stated"
+    return accuracy_verdict(stated.accuracy[bits], interval.estimate, interval.low, interval.high)
 
 
 # --- like for like ---------------------------------------------------------------------------------------------------
@@ -260,7 +261,7 @@ def _knee_claim() -> tuple[str, str, str]:
     led = sum(width == 4 for width in knees)
     return (
         "4 bits have the highest I', from the paper's own numbers",
-        report.IN_PART if 0 < led < len(knees) else report.REPRODUCED if led else report.NOT_REPRODUCED,
+        IN_PART if 0 < led < len(knees) else REPRODUCED if led else NOT_REPRODUCED,
         f"in {led} of {len(knees)} combinations of a reading of the units and a growth of latency with the width",
     )
 
@@ -275,22 +276,22 @@ def _model_claims(known: LanguageRecords) -> Iterator[tuple[str, str, str]]:
     ):
         best = known.best(bits)
         if base is None or best is None:
-            yield claim, report.UNDECIDED, f"not run; {RERUN}"
+            yield claim, UNDECIDED, f"not run; {RERUN}"
             continue
         evidence = f"{interval_cell(best)} % after {interval_cell(base)} %"
         if known.main == PAPERS:
             yield claim, _holds(bits, hits(best).interval()), evidence
         else:
             where = f"another model, near chance ({percent(chance(), 0)}) from the start"
-            yield claim, report.UNDECIDED, f"{title(known.main)}: {evidence}; {where}"
+            yield claim, UNDECIDED, f"{title(known.main)}: {evidence}; {where}"
 
 
 def _holds(bits: int, ours: Interval) -> str:
     """Above the stated threshold at 4 bits, not above it at 3 and 2."""
     above, below = ours.low > table3.threshold(), ours.high <= table3.threshold()
     if not above and not below:
-        return report.IN_PART
-    return report.REPRODUCED if above == (bits == 4) else report.NOT_REPRODUCED
+        return IN_PART
+    return REPRODUCED if above == (bits == 4) else NOT_REPRODUCED
 
 
 def _cross_claim(known: LanguageRecords) -> Iterator[tuple[str, str, str]]:
@@ -301,10 +302,10 @@ def _cross_claim(known: LanguageRecords) -> Iterator[tuple[str, str, str]]:
         return
     keep = keepers(shares)
     contrast = [scheme for scheme, names in keep.items() if set(names) == set(networks) - {CNN_TITLE}]
-    verdict = report.UNDECIDED
+    verdict = UNDECIDED
     if title(PAPERS) in networks:
-        some = report.IN_PART if contrast else report.NOT_REPRODUCED
-        verdict = report.REPRODUCED if len(contrast) == len(keep) else some
+        some = IN_PART if contrast else NOT_REPRODUCED
+        verdict = REPRODUCED if len(contrast) == len(keep) else some
     yield (
         "(implied) large language models tolerate 4 bits, image networks do not, treated alike",
         verdict,
