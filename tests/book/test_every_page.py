@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+import string
 from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
 import notebook_outputs
 import pytest
 from matplotlib.figure import Figure
@@ -68,3 +72,18 @@ def test_with_one_seed_and_texts_that_attack(
     outputs = rendered(notebook)
     assert list(notebook_outputs.faults(outputs)) == []
     assert "<img" not in notebook_outputs.markup(outputs)
+
+
+def test_every_template_of_a_notebook_can_be_filled() -> None:
+    """Each literal that ``report.say`` gets with facts parses, and all its fields have names."""
+    templates = 0
+    for notebook in NOTEBOOKS:
+        for cell in nbformat.read(notebook, as_version=4).cells:
+            calls = ast.walk(ast.parse(cell.source)) if cell.cell_type == "code" else ()
+            for call in (node for node in calls if isinstance(node, ast.Call) and len(node.args) == 2):
+                if ast.unparse(call.func) == "report.say" and isinstance(call.args[0], ast.Constant):
+                    parsed = string.Formatter().parse(call.args[0].value)
+                    fields = [field for _, field, _, _ in parsed if field is not None]
+                    assert all(re.match(r"[a-z_]", field) for field in fields), (notebook.stem, fields)
+                    templates += 1
+    assert templates > 20
