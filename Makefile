@@ -17,7 +17,7 @@ INSTALL := grep -vE '^(nvidia-[^m]|cuda-|triton)' requirements.lock > $(VENV)/cp
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab lint format bench set-up browser lock clean
+.PHONY: help book test quick lab lint format bench set-up browser lock clean
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -29,6 +29,9 @@ book: $(READY)  ## run the notebooks that changed (PROFILE=quick) and build the 
 
 test:  ## set up, check the style, run all tests, build the book and open it in a browser
 	@PYTHON="$(PYTHON)" bash .ci/run
+
+quick: $(READY)  ## the tests to run while working: the style, the floors, the library's small parts; under a minute
+	@$(RUN) -m pytest --quiet --numprocesses 2 --dist loadfile -m quick
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	@$(RUN) -m jupyterlab notebooks

@@ -21,6 +21,26 @@ _BOOK = {"smoke_environment", "rendered_book"}
 RENDERING_LIMIT = 1200  # seconds
 
 
+# The tier of `make quick`: what most changes break, and takes no more than seconds a file.
+QUICK = (
+    "test_layers.py", "library/test_metric.py", "library/test_stats.py", "library/test_search.py",
+    "library/test_rounding.py", "library/test_observers.py", "library/test_evaluate.py", "library/test_models.py",
+    "data/test_datasets.py", "data/test_decoders.py", "data/test_stories.py", "experiments/test_provenance.py",
+    "experiments/test_select.py", "book/test_report.py",
+)  # fmt: skip
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    named = item.path.relative_to(CHECKOUT / "tests").as_posix()
+    return (named in QUICK or item.name.startswith("test_style")) and item.get_closest_marker("slow") is None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks those of the quick tier."""
+    if CHECKOUT / "tests" in item.path.parents and _is_quick(item):
+        item.add_marker("quick")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Side by side (``-n``): first a file that has the book built, last the others that need it, to wait for no one."""

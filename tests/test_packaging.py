@@ -242,6 +242,12 @@ def test_make_help_lists_every_target(checkout: Path) -> None:
         assert named in listed, f"README.md names make {named}"
 
 
+def test_the_quick_tier_names_files_that_exist(checkout: Path) -> None:
+    from conftest import QUICK
+
+    assert all((checkout / "tests" / name).is_file() for name in QUICK)
+
+
 def make_set_up(folder: Path, python: str, *variables: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PIP_"))}
     return subprocess.run(
