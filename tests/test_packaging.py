@@ -126,7 +126,7 @@ EXTRAS = {
     "quide.data": ["data"],
     "quide.models": ["data"],
     "quide.search": ["search"],
-    "quide.experiments.deployed": ["deploy"],
+    "quide.deploy": ["deploy"],
     "quide.llm": ["llm", "awq"],
     "quidebook": ["book"],
 }
@@ -169,11 +169,17 @@ def test_metric_needs_no_torch(tmp_path: Path) -> None:
 
 ALONE = """
 import sys
+from importlib.machinery import ModuleSpec
 
-class Blocked:
+class Blocked:  # torch looks whether some packages are there, without importing them
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in BLOCKED:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return ModuleSpec(name, self) if name.partition(".")[0] in BLOCKED else None
+
+    def create_module(self, spec):
+        raise ModuleNotFoundError(f"No module named {spec.name!r}", name=spec.name)
+
+    def exec_module(self, module):
+        pass
 
 sys.meta_path.insert(0, Blocked())
 import torch

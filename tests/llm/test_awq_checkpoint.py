@@ -133,7 +133,7 @@ def test_too_little_text_is_refused_and_nothing_is_left(source, tmp_path, monkey
 
 def test_a_case_is_quantized_on_the_questions_that_awq_is_calibrated_on(source, folder, monkeypatch):
     seen = []
-    monkeypatch.setattr(llm_runs, "_calibration", lambda recipe, case: TEXTS)
+    monkeypatch.setattr(language, "calibration", lambda recipe, case: TEXTS)
     monkeypatch.setattr(autoawq, "make", lambda *arguments: seen.append(arguments) or folder)
     made = llm_runs.by_autoawq(llm_runs.Case(source, seed=5))
     assert seen == [(source, TEXTS, "cpu")]
