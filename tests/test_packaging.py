@@ -127,6 +127,7 @@ EXTRAS = {
     "quide.models": ["data"],
     "quide.search": ["search"],
     "quide.deploy": ["deploy"],
+    "quide.diagnosis": ["book"],
     "quide.llm": ["llm", "awq"],
     "quidebook": ["book"],
 }
