@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from quide import metric, stats
-from quide.data import imagenet
 from quide.experiments import imagenet_runs, paper, records
 from quide.experiments.imagenet_runs import CONDITION, LOW_BITS, PROFILE, SCHEMES, SEARCHED, UNTIMED
 from quide.ptq.width import PAPER_BITS, label
@@ -57,6 +56,8 @@ def run(
         fewest: likewise, for every one of its configurations.
         profile: ``"smoke"``, ``"quick"`` or ``"paper"``.
     """
+    from quide.data import imagenet  # with torch, which a page that shows records does not need
+
     if profile != PROFILE or imagenet.folder() is None:
         return
     for model in models:
