@@ -21,7 +21,7 @@ from quide.experiments.imagenet_runs import (
     SEARCHED,
     UNTIMED,
 )
-from quide.models import pretrained
+from quide.models import registry
 from quide.ptq.width import PAPER_BITS, label
 from quide.stats import Hits, Interval
 from quidebook import report, verdicts
@@ -29,6 +29,7 @@ from quidebook.report import UNKNOWN, number, percent, tabled, with_origin
 from quidebook.verdicts import CLOSE, IN_PART, NEAR, NOT_REPRODUCED, REPRODUCED, UNDECIDED
 
 PAPERS = "resnet18"  # the network of the paper's rows
+MODELS = [row.model for row in registry.ROWS if row.dataset == DATASET]
 PUBLISHED_IMAGES = 50_000  # of the validation set; fewer are another set, on which levels do not compare
 CLAIM = ["claim", "verdict", "evidence"]
 RERUN = "quide run exp2_imagenet --profile paper"
@@ -72,7 +73,7 @@ def _best(kind: str, method: str | None) -> dict[str, records.Record]:
             dataset=DATASET,
             where=lambda record: record.spec.details.get("method") == method,
         )
-        for model in pretrained.trained_on(DATASET)
+        for model in MODELS
     }
     return {model: record for model, record in best.items() if record is not None}
 
@@ -82,7 +83,7 @@ def _best(kind: str, method: str | None) -> dict[str, records.Record]:
 
 def title(model: str) -> str:
     """A network as printed."""
-    return pretrained.network(model).title
+    return registry.row(model, DATASET).title
 
 
 def stated() -> pd.DataFrame:
@@ -178,7 +179,7 @@ def collapse_verdict(record: records.Record, name: str) -> tuple[str, str]:
 def table1(known: ImageNetRecords) -> Iterator[dict]:
     """Table 1's ImageNet rows: the paper's accuracy, ours, the change, and the share of full precision that is kept."""
     theirs = stated()
-    for model in pretrained.trained_on(DATASET):
+    for model in MODELS:
         record = known.accuracy.get(model)
         for bits in PAPER_BITS:
             accuracy = theirs.accuracy[bits]
