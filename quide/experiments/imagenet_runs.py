@@ -43,7 +43,7 @@ SCHEMES = {
 
 
 @dataclass(frozen=True)
-class Case:
+class ImageNetCase:
     """A published network on the images of ``QUIDE_IMAGENET``; the seed decides the calibration images.
 
     Args:
@@ -122,7 +122,7 @@ class Case:
 @lru_cache(maxsize=2)
 def _observed(model: str, seed: int, calibration_sha256: str, activation_range: str) -> ptq.Prepared:
     """One calibration for all runs that read the same from the same images."""
-    case = Case(model, seed)
+    case = ImageNetCase(model, seed)
     scheme = replace(ptq.PAPER, activation_range=activation_range)
     return ptq.prepare(case.network, case.calibrated_on.normalized(), scheme)
 
@@ -145,7 +145,7 @@ def _checksum(spec: records.RunSpec) -> str:
 
 
 @measured(ACCURACY, "quide.experiments.compute.imagenet:accuracy", _deciding, _checksum)
-def accuracy(case: Case, bits: Sequence[int | Configuration] = (*paper.BITS, SEARCHED)) -> dict:
+def accuracy(case: ImageNetCase, bits: Sequence[int | Configuration] = (*paper.BITS, SEARCHED)) -> dict:
     """Accuracy at several widths by :data:`quide.ptq.PAPER`; a tuple holds one width for each of the six groups.
 
     Values: ``accuracy`` (fractions) and ``correct`` (packed bits) by label, ``images``, ``calibrated_on`` (packed bits:
@@ -155,7 +155,7 @@ def accuracy(case: Case, bits: Sequence[int | Configuration] = (*paper.BITS, SEA
 
 
 @measured(QUANTIZERS, "quide.experiments.compute.imagenet:quantizers", _deciding, _checksum)
-def quantizers(case: Case, bits: Sequence[int] = LOW_BITS) -> dict:
+def quantizers(case: ImageNetCase, bits: Sequence[int] = LOW_BITS) -> dict:
     """Accuracy by quantizers that the paper's text does not describe, beside the paper's, on the same images.
 
     Values: ``accuracy`` and ``correct`` by ``"<scheme>, <bits>"``, and at ``"32"``; ``images``.
@@ -165,7 +165,11 @@ def quantizers(case: Case, bits: Sequence[int] = LOW_BITS) -> dict:
 
 @measured(MIXED, "quide.experiments.compute.imagenet:mixed", _deciding, _checksum)
 def mixed(
-    case: Case, method: str = "genetic", population: int = 8, generations: int = 4, choices: Sequence[int] = CHOICES
+    case: ImageNetCase,
+    method: str = "genetic",
+    population: int = 8,
+    generations: int = 4,
+    choices: Sequence[int] = CHOICES,
 ) -> dict:
     """Accuracy of mixed-precision configurations of the six groups, for the highest I' at equal latency.
 

@@ -89,8 +89,15 @@ def fit(case: Case, device: str, progress: bool) -> train.Fit:
         every=1,  # writing takes a second at most, an epoch of a large network on a CPU half an hour
         progress=progress,
         made_by=provenance.collect(),
-        mixed_precision=torch.device(device).type == "cuda" or profiles.has_amx(),  # other CPUs get slower by it
+        mixed_precision=_in_bfloat16(case, device),
     )  # fmt: skip
+
+
+def _in_bfloat16(case: Case, device: str) -> bool:
+    """Whether passes are trained in bfloat16: on a GPU; on a CPU the slow networks alone, where it is made for that."""
+    if torch.device(device).type == "cuda":
+        return True
+    return case.row.slow and profiles.has_amx()
 
 
 def with_weights(case: Case, weights: dict[str, torch.Tensor]) -> nn.Module:

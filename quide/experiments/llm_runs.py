@@ -40,7 +40,7 @@ cross = weight_only
 
 
 @dataclass(frozen=True)
-class Case:
+class LanguageCase:
     """A language model; the seed decides which questions are drawn, and which are calibrated on."""
 
     checkpoint: Checkpoint
@@ -79,7 +79,7 @@ def _deciding(model: str) -> tuple[str, ...]:
     return ("quide.llm.methods:load",)
 
 
-def by_autoawq(case: Case) -> Case:
+def by_autoawq(case: LanguageCase) -> LanguageCase:
     """The same with the model as autoawq quantizes it, on the questions that AWQ is calibrated on elsewhere too."""
     from quide.experiments.compute import language
     from quide.llm import autoawq, checkpoints, methods
@@ -92,7 +92,7 @@ def by_autoawq(case: Case) -> Case:
 
 
 @measured(ACCURACY, "quide.experiments.compute.language:accuracy", _deciding)
-def accuracy(case: Case, recipe: LlmRecipe, shots: int, limit: int | None, progress: bool = True) -> dict:
+def accuracy(case: LanguageCase, recipe: LlmRecipe, shots: int, limit: int | None, progress: bool = True) -> dict:
     """Answers to MMLU's test questions, by lm-evaluation-harness.
 
     Args:
@@ -122,7 +122,7 @@ def answered(run: Run) -> records.Record:
 
 
 @measured(NEXT_TOKEN, "quide.experiments.compute.language:next_token", _deciding)
-def next_token(case: Case, recipe: LlmRecipe) -> dict:
+def next_token(case: LanguageCase, recipe: LlmRecipe) -> dict:
     """Which token comes next in stories that the model has never seen (:mod:`stories`), each story by itself.
 
     Values: ``accuracy`` (fraction of the tokens that the model holds for the likeliest), ``correct`` (packed bits),
@@ -131,7 +131,7 @@ def next_token(case: Case, recipe: LlmRecipe) -> dict:
     return _details(case, recipe)
 
 
-def _details(case: Case, recipe: LlmRecipe) -> dict:
+def _details(case: LanguageCase, recipe: LlmRecipe) -> dict:
     from quide.llm import checkpoints, methods
 
     calibrated = recipe.method == methods.AWQ and case.checkpoint.form != checkpoints.AUTOAWQ
@@ -143,7 +143,7 @@ def _details(case: Case, recipe: LlmRecipe) -> dict:
 
 
 @measured(LATENCY, "quide.experiments.compute.language:timing", _deciding)
-def timing(case: Case, recipes: Sequence[LlmRecipe], progress: bool = True) -> dict:
+def timing(case: LanguageCase, recipes: Sequence[LlmRecipe], progress: bool = True) -> dict:
     """Milliseconds of a prefill of :data:`PROMPT` tokens, and of one decoding step after it, all recipes interleaved.
 
     Only methods that compute from low-bit weights can be timed: the speed of the others does not come from their width.
@@ -168,7 +168,7 @@ def timing(case: Case, recipes: Sequence[LlmRecipe], progress: bool = True) -> d
 
 
 @measured(MEMORY, "quide.experiments.compute.language:memory", _deciding)
-def memory(case: Case, recipe: LlmRecipe) -> dict:
+def memory(case: LanguageCase, recipe: LlmRecipe) -> dict:
     """Memory of one method and width, by itself.
 
     Values: ``stored_bytes`` of the weights, and ``peak_bytes``: the most that a GPU held during a prefill of

@@ -344,7 +344,7 @@ def test_autoawq_quantizes_the_model_where_it_is_asked_for(asked, spoken, tmp_pa
         for each in (("tiny", tmp_path, "gguf"), ("tiny-awq", tmp_path, "autoawq"))
     )
     monkeypatch.setattr(checkpoints, "find", lambda *_: source)
-    monkeypatch.setattr(llm_runs, "by_autoawq", lambda case: llm_runs.Case(made, case.seed))
+    monkeypatch.setattr(llm_runs, "by_autoawq", lambda case: llm_runs.LanguageCase(made, case.seed))
     monkeypatch.setattr(checkpoints, "missing_autoawq", lambda: [])
     llama3.run("tiny", ["autoawq"], [16, 4], 5, None, [0], "cpu", "paper")
     awq = LlmRecipe("awq", 4)

@@ -51,7 +51,7 @@ def of_language(spec: records.RunSpec) -> measured.Run:
     details = spec.details
     device = {4: "cpu", 128: "cuda", None: "cpu"}[details.get("calibration_questions")]
     form = "autoawq" if spec.model.endswith("-awq") else "transformers"
-    case = llm_runs.Case(Checkpoint(spec.model, Path(), form, details["weights"]), spec.seed, device)
+    case = llm_runs.LanguageCase(Checkpoint(spec.model, Path(), form, details["weights"]), spec.seed, device)
     if spec.kind == llm_runs.LATENCY:
         return llm_runs.timing(case, [LlmRecipe(**each) for each in details["recipes"]])
     recipe = LlmRecipe(**details["recipe"])
@@ -61,7 +61,7 @@ def of_language(spec: records.RunSpec) -> measured.Run:
 
 
 def of_imagenet(spec: records.RunSpec) -> measured.Run:
-    case, details = imagenet_runs.Case(spec.model, spec.seed), spec.details
+    case, details = imagenet_runs.ImageNetCase(spec.model, spec.seed), spec.details
     case.__dict__["tested"] = Images(details["images"], details["images_sha256"])
     case.__dict__["calibrated_on"] = Images(details["calibration"], details["calibration_sha256"])
     if spec.kind == imagenet_runs.MIXED:

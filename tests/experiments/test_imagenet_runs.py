@@ -16,7 +16,7 @@ from quide.data.datasets import normalize
 from quide.evaluate import label
 from quide.experiments import imagenet_runs, records
 from quide.experiments.compute import imagenet as computed
-from quide.experiments.imagenet_runs import SCHEMES, SEARCHED, Case
+from quide.experiments.imagenet_runs import SCHEMES, SEARCHED, ImageNetCase
 from quide.models import pretrained
 from quide.stats import unpack_bits
 
@@ -64,7 +64,7 @@ def small(model, tmp_path, monkeypatch):
     return imagenet_files.write_tree(tmp_path / "imagenet", monkeypatch, per_class=IMAGES // 3)
 
 
-def alone(case: Case, bits, scheme: ptq.Scheme = ptq.PAPER) -> np.ndarray:
+def alone(case: ImageNetCase, bits, scheme: ptq.Scheme = ptq.PAPER) -> np.ndarray:
     """Which images are right, by the public function on its own."""
     quantized = ptq.quantize(case.network, bits, case.calibrated_on.normalized(), scheme)
     return evaluate.correct(quantized, case.tested).numpy()
@@ -76,7 +76,7 @@ def by_layer(widths) -> list[int]:
 
 
 def test_accuracy_is_that_of_each_network_alone(small):
-    case = Case("resnet50")
+    case = ImageNetCase("resnet50")
     record = imagenet_runs.accuracy(case).result()
     for bits, name in ((32, "32"), (4, "4"), (2, "2"), (by_layer(SEARCHED), label(SEARCHED))):
         hits = alone(case, bits)
@@ -90,9 +90,9 @@ def test_accuracy_is_that_of_each_network_alone(small):
 
 
 def test_calibration_takes_training_images_where_there_are_some(small, monkeypatch, tmp_path):
-    without = imagenet_runs.accuracy(Case("resnet50"))
+    without = imagenet_runs.accuracy(ImageNetCase("resnet50"))
     imagenet_files.write_tree(tmp_path / "both", monkeypatch, per_class=2, splits=("val", "train"))
-    case = Case("resnet50")
+    case = ImageNetCase("resnet50")
     run = imagenet_runs.accuracy(case)
     assert run.spec.details["calibration_split"] == "train"
     assert all(file.parent.parent.name == "train" for file in case.calibrated_on.files)
@@ -101,17 +101,17 @@ def test_calibration_takes_training_images_where_there_are_some(small, monkeypat
 
 
 def test_other_images_seeds_and_numbers_of_images_are_other_runs(small):
-    keys = {imagenet_runs.accuracy(Case("resnet50", *rest)).spec.key for rest in ((0,), (1,), (0, 3))}
-    file = Case("resnet50").tested.files[0]
+    keys = {imagenet_runs.accuracy(ImageNetCase("resnet50", *rest)).spec.key for rest in ((0,), (1,), (0, 3))}
+    file = ImageNetCase("resnet50").tested.files[0]
     file.write_bytes(file.read_bytes() + b"\0")
-    changed = imagenet_runs.accuracy(Case("resnet50"))
+    changed = imagenet_runs.accuracy(ImageNetCase("resnet50"))
     assert len(keys | {changed.spec.key}) == 4
-    assert changed.data.split()[0] == Case("resnet50").tested.sha256
+    assert changed.data.split()[0] == ImageNetCase("resnet50").tested.sha256
 
 
 def test_fewer_images_are_spread_over_the_classes(small):
-    assert Case("resnet50", images=3).tested.labels.tolist() == [0, 1, 2]
-    assert Case("resnet50", images=IMAGES).tested.files == Case("resnet50").tested.files
+    assert ImageNetCase("resnet50", images=3).tested.labels.tolist() == [0, 1, 2]
+    assert ImageNetCase("resnet50", images=IMAGES).tested.files == ImageNetCase("resnet50").tested.files
 
 
 @pytest.mark.parametrize(
@@ -119,11 +119,11 @@ def test_fewer_images_are_spread_over_the_classes(small):
 )
 def test_a_wrong_case_is_refused_by_name(small, arguments, named):
     with pytest.raises(ValueError, match=named):
-        imagenet_runs.accuracy(Case(*arguments))
+        imagenet_runs.accuracy(ImageNetCase(*arguments))
 
 
 def test_one_calibration_does_for_all_quantizers(small):
-    case = Case("resnet50")
+    case = ImageNetCase("resnet50")
     values = imagenet_runs.quantizers(case).result().values
     assert values["accuracy"].keys() == {"32", *(f"{name}, {bits}" for name in SCHEMES for bits in (8, 4))}
     for name, scheme in SCHEMES.items():
@@ -137,10 +137,10 @@ def test_runs_of_the_same_images_share_a_calibration(small, monkeypatch):
     monkeypatch.setattr(ptq, "prepare", lambda *given: calibrated.append(given[2]) or prepare(*given))
     imagenet_runs._observed.cache_clear()
     for images in (None, 3):
-        case = Case("resnet50", 5, images)
+        case = ImageNetCase("resnet50", 5, images)
         imagenet_runs.accuracy(case).result(), imagenet_runs.quantizers(case).result()
     assert [scheme.activation_range for scheme in calibrated] == ["minmax", "mse"]
-    imagenet_runs.accuracy(Case("resnet50", 6)).result()
+    imagenet_runs.accuracy(ImageNetCase("resnet50", 6)).result()
     assert len(calibrated) == 3
 
 
@@ -152,7 +152,7 @@ def explored(record: records.Record) -> dict[str, np.ndarray]:
 
 
 def test_every_configuration_is_that_of_its_network_alone(small):
-    case = Case("resnet50")
+    case = ImageNetCase("resnet50")
     found = explored(record := imagenet_runs.mixed(case, "exhaustive", choices=(8, 2)).result())
     assert list(found) == [label(widths) for widths in itertools.product((8, 2), repeat=6)]
     for widths in ((8, 8, 8, 8, 8, 2), (2, 8, 2, 8, 8, 8), (8, 2, 2, 2, 2, 8)):
@@ -161,7 +161,7 @@ def test_every_configuration_is_that_of_its_network_alone(small):
 
 
 def test_the_genetic_search_records_what_it_evaluates(small, monkeypatch):
-    case, asked = Case("resnet50", 1), []
+    case, asked = ImageNetCase("resnet50", 1), []
     index = metric.gated_index
     monkeypatch.setattr(metric, "gated_index", lambda *given: asked.append(given) or index(*given))
     found = explored(imagenet_runs.mixed(case, population=4, generations=2).result())
@@ -174,7 +174,7 @@ def test_the_genetic_search_records_what_it_evaluates(small, monkeypatch):
 
 def test_mixed_precision_refuses_another_method(small):
     with pytest.raises(ValueError, match="method must be genetic or exhaustive"):
-        imagenet_runs.mixed(Case("resnet50"), "random")
+        imagenet_runs.mixed(ImageNetCase("resnet50"), "random")
 
 
 def test_the_cost_of_the_tree_is_counted_in_forward_passes(model):

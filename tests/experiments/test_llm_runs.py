@@ -37,12 +37,12 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def case(folder, tmp_path, monkeypatch) -> llm_runs.Case:
+def case(folder, tmp_path, monkeypatch) -> llm_runs.LanguageCase:
     from quide.llm import checkpoints
 
     mmlu_harness.tasks.cache_clear()
     mmlu_files.write(tmp_path / "mmlu", monkeypatch)
-    yield llm_runs.Case(checkpoints.Checkpoint("tiny", folder, "transformers", "0" * 64), seed=0)
+    yield llm_runs.LanguageCase(checkpoints.Checkpoint("tiny", folder, "transformers", "0" * 64), seed=0)
     mmlu_harness.tasks.cache_clear()
     language.loaded.cache_clear()
 

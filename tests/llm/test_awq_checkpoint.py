@@ -135,7 +135,7 @@ def test_a_case_is_quantized_on_the_questions_that_awq_is_calibrated_on(source, 
     seen = []
     monkeypatch.setattr(language, "calibration", lambda recipe, case: TEXTS)
     monkeypatch.setattr(autoawq, "make", lambda *arguments: seen.append(arguments) or folder)
-    made = llm_runs.by_autoawq(llm_runs.Case(source, seed=5))
+    made = llm_runs.by_autoawq(llm_runs.LanguageCase(source, seed=5))
     assert seen == [(source, TEXTS, "cpu")]
     assert (made.seed, made.checkpoint.name, made.checkpoint.form) == (5, "tiny-awq", "autoawq")
     assert made.loaded(LlmRecipe("awq", 4)).group == GROUP

@@ -63,10 +63,10 @@ def run(
     for model in models:
         for seed in seeds:
             try:
-                imagenet_runs.accuracy(imagenet_runs.Case(model, seed, images)).result()
-                imagenet_runs.quantizers(imagenet_runs.Case(model, seed, few)).result()
-                imagenet_runs.mixed(imagenet_runs.Case(model, seed, fewer), "genetic").result()
-                imagenet_runs.mixed(imagenet_runs.Case(model, seed, fewest), "exhaustive").result()
+                imagenet_runs.accuracy(imagenet_runs.ImageNetCase(model, seed, images)).result()
+                imagenet_runs.quantizers(imagenet_runs.ImageNetCase(model, seed, few)).result()
+                imagenet_runs.mixed(imagenet_runs.ImageNetCase(model, seed, fewer), "genetic").result()
+                imagenet_runs.mixed(imagenet_runs.ImageNetCase(model, seed, fewest), "exhaustive").result()
             except FileNotFoundError as error:
                 report.say(f"{titled(model)} was not run: {error}.")
                 break

@@ -67,7 +67,7 @@ def run(
         checkpoint = checkpoints.find(model, device)
     except FileNotFoundError as error:
         return report.say(f"{error}.")
-    case = llm_runs.Case(checkpoint, seeds[0], device)
+    case = llm_runs.LanguageCase(checkpoint, seeds[0], device)
     _run_case(case, methods, bits, shots, limit)
     if checkpoints.AUTOAWQ in methods and autoawq.BITS in bits and checkpoint.form in ("transformers", "gguf"):
         if lacking := list(checkpoints.missing_autoawq()):
@@ -75,7 +75,9 @@ def run(
         _run_case(llm_runs.by_autoawq(case), methods, bits, shots, limit)
 
 
-def _run_case(case: llm_runs.Case, methods: Sequence[str], bits: Sequence[int], shots: int, limit: int | None) -> None:
+def _run_case(
+    case: llm_runs.LanguageCase, methods: Sequence[str], bits: Sequence[int], shots: int, limit: int | None
+) -> None:
     form = case.checkpoint.form
     plain = form == "llama2c"  # too small for the libraries' methods, its context too short for MMLU
     wanted = _wanted(form, [NONE] if plain else methods, bits)

@@ -14,20 +14,20 @@ from quide.data import imagenet
 from quide.evaluate import label, prefix_tree
 from quide.experiments import paper
 from quide.experiments.compute.images import scored
-from quide.experiments.imagenet_runs import BATCH, CONDITION, SCHEMES, UNTIMED, Case
+from quide.experiments.imagenet_runs import BATCH, CONDITION, SCHEMES, UNTIMED, ImageNetCase
 from quide.experiments.mixed import CHOICES
 from quide.search import Configuration
 from quide.stats import pack_bits
 
 
-def accuracy(case: Case, bits: Sequence[int | Configuration]) -> dict:
+def accuracy(case: ImageNetCase, bits: Sequence[int | Configuration]) -> dict:
     prepared, seen = case.prepared(), set(case.calibrated_on.files)
     hits = {label(width): _correct(prepared, width, case) for width in tqdm(bits, desc=case.model, unit="width")}
     shown = np.array([file in seen for file in case.tested.files])
     return scored(hits) | _sizes(case) | {"images": len(case.tested), "calibrated_on": pack_bits(shown)}
 
 
-def quantizers(case: Case, bits: Sequence[int]) -> dict:
+def quantizers(case: ImageNetCase, bits: Sequence[int]) -> dict:
     hits = {"32": _correct(case.prepared(), ptq.FULL_PRECISION, case)}
     for name, scheme in tqdm(SCHEMES.items(), desc=case.model, unit="scheme"):
         for width in bits:
@@ -35,7 +35,7 @@ def quantizers(case: Case, bits: Sequence[int]) -> dict:
     return scored(hits) | {"images": len(case.tested)}
 
 
-def mixed(case: Case, method: str, population: int, generations: int, choices: Sequence[int]) -> dict:
+def mixed(case: ImageNetCase, method: str, population: int, generations: int, choices: Sequence[int]) -> dict:
     prepared, layers = case.prepared(), ptq.stages(case.network)
     reference = _correct(prepared, ptq.FULL_PRECISION, case)
     if method == "exhaustive":
@@ -80,7 +80,7 @@ def _counter(work: dict[str, int], name: str) -> Callable:
 
 
 def _tree(
-    prepared: ptq.Prepared, layers: list[list[str]], choices: Sequence[int], case: Case
+    prepared: ptq.Prepared, layers: list[list[str]], choices: Sequence[int], case: ImageNetCase
 ) -> dict[Configuration, np.ndarray]:
     tree, images = prefix_tree.PrefixTree(prepared, choices, layers), case.tested
     batches = zip(images.batches(BATCH), images.labels.split(BATCH), strict=True)
@@ -90,7 +90,12 @@ def _tree(
 
 
 def _genetic(
-    prepared: ptq.Prepared, choices: Sequence[int], population: int, generations: int, case: Case, reference: float
+    prepared: ptq.Prepared,
+    choices: Sequence[int],
+    population: int,
+    generations: int,
+    case: ImageNetCase,
+    reference: float,
 ) -> dict[Configuration, np.ndarray]:
     """What the genetic search evaluates, and the uniform widths; fitness is I' at equal latency."""
     threshold = paper.threshold(CONDITION, reference)
@@ -107,7 +112,7 @@ def _genetic(
     return hits
 
 
-def _correct(prepared: ptq.Prepared, bits: int | Configuration, case: Case) -> np.ndarray:
+def _correct(prepared: ptq.Prepared, bits: int | Configuration, case: ImageNetCase) -> np.ndarray:
     """Which images are right, bool ``(n,)``; a tuple of widths is one a group."""
     if not isinstance(bits, int):
         layers = ptq.stages(case.network)
@@ -116,7 +121,7 @@ def _correct(prepared: ptq.Prepared, bits: int | Configuration, case: Case) -> n
     return evaluate.correct(prepared.at(bits), case.tested, BATCH).numpy()
 
 
-def _sizes(case: Case) -> dict:
+def _sizes(case: ImageNetCase) -> dict:
     layers = ptq.stages(case.network)
     weights = [sum(case.network.get_submodule(name).weight.numel() for name in names) for names in layers.values()]
     return {"groups": list(layers), "num_weights": weights}

@@ -12,14 +12,14 @@ import torch
 from quide import latency
 from quide.data import mmlu, stories
 from quide.experiments import llm_runs
-from quide.experiments.llm_runs import PROMPT, Case, pack_log_likelihoods, title
+from quide.experiments.llm_runs import PROMPT, LanguageCase, pack_log_likelihoods, title
 from quide.llm import autoawq, methods, mmlu_harness
 from quide.llm.checkpoints import AUTOAWQ
 from quide.llm.methods import LlmRecipe, Loaded
 from quide.stats import pack_bits
 
 
-def accuracy(case: Case, recipe: LlmRecipe, shots: int, limit: int | None, progress: bool) -> dict:
+def accuracy(case: LanguageCase, recipe: LlmRecipe, shots: int, limit: int | None, progress: bool) -> dict:
     drawn, asked = mmlu.draw(limit, case.seed), mmlu_harness.questions(shots)
     kept = case.answers_file(recipe, shots, limit)
     loaded = case.loaded(recipe)
@@ -35,7 +35,7 @@ def accuracy(case: Case, recipe: LlmRecipe, shots: int, limit: int | None, progr
     } | facts(loaded)
 
 
-def next_token(case: Case, recipe: LlmRecipe) -> dict:
+def next_token(case: LanguageCase, recipe: LlmRecipe) -> dict:
     loaded, hits, nats = case.loaded(recipe), [], 0.0
     for text in stories.load().scored:
         tokens = loaded.encode(text)
@@ -53,7 +53,7 @@ def next_token(case: Case, recipe: LlmRecipe) -> dict:
     } | facts(loaded)
 
 
-def timing(case: Case, recipes: Sequence[LlmRecipe], progress: bool) -> dict:
+def timing(case: LanguageCase, recipes: Sequence[LlmRecipe], progress: bool) -> dict:
     loaded = {title(recipe): methods.load(case.checkpoint, recipe, list, case.device) for recipe in recipes}
     timings = {}
     for stage, make in (("prefill", _prefill), ("decode", _decode)):
@@ -66,7 +66,7 @@ def timing(case: Case, recipes: Sequence[LlmRecipe], progress: bool) -> dict:
     return timings | {"noisy": bool(reasons), "reasons": reasons, "libraries": methods.versions()}
 
 
-def memory(case: Case, recipe: LlmRecipe) -> dict:
+def memory(case: LanguageCase, recipe: LlmRecipe) -> dict:
     loaded, peak = case.loaded(recipe), None
     if torch.device(case.device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(case.device)
@@ -82,14 +82,14 @@ def facts(loaded: Loaded) -> dict:
 
 
 @lru_cache(maxsize=1)
-def loaded(case: Case, recipe: LlmRecipe) -> Loaded:
+def loaded(case: LanguageCase, recipe: LlmRecipe) -> Loaded:
     """The model, quantized; kept until another is asked for."""
     if case.checkpoint.form == AUTOAWQ:
         return autoawq.load(case.checkpoint.folder, recipe, case.device)
     return methods.load(case.checkpoint, recipe, partial(calibration, recipe, case), case.device)
 
 
-def calibration(recipe: LlmRecipe, case: Case) -> Sequence[str]:
+def calibration(recipe: LlmRecipe, case: LanguageCase) -> Sequence[str]:
     """Stories for rounding; for AWQ questions that nobody scores."""
     if recipe.method == methods.ROUNDING:
         return stories.load().calibration
