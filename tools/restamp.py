@@ -53,14 +53,15 @@ def main(commit: str) -> None:
     for name in sorted(was.keys() | now.keys()):
         print("equal  " if was.get(name) == now.get(name) else "DIFFERS", name)
     equal = {name for name in was if was[name] == now.get(name)}
-    known = json.loads(TABLE.read_text()) if TABLE.is_file() else {}
+    known: dict[str, set[str]] = {}
     for record in records.collect():
         kind, code = record.spec.kind, staleness.code(record.spec)
-        proven = {f"{kind}/{record.spec.model}", f"{kind}/*"} & equal
-        if proven and record.code in before["fresh"] and not records.same_code(record.code, code):
-            known.pop(code, None)  # code that is back as it once was ends the chain
-            known[records.latest_code(record.code)] = code
-    TABLE.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="ascii")
+        proven = record.code in before["fresh"] and {f"{kind}/{record.spec.model}", f"{kind}/*"} & equal
+        if record.code != code and proven:
+            known.setdefault(record.code, set()).add(code)
+    TABLE.write_text(
+        json.dumps({old: sorted(new) for old, new in known.items()}, indent=1, sort_keys=True) + "\n", encoding="ascii"
+    )
     print(f"Written: {TABLE.relative_to(CHECKOUT)}, {len(known)} entries")
 
 

@@ -287,22 +287,14 @@ def _order(record: Record) -> tuple:
     return spec.kind, spec.profile, spec.model, spec.dataset, spec.seed, spec.canonical
 
 
-def latest_code(code: str) -> str:
-    """The digest of the latest code that is proven to give what the code of this digest gave (``data/codes.json``)."""
-    known = _equivalent_codes()
-    while code in known:
-        code = known[code]
-    return code
-
-
-def same_code(one: str, other: str) -> bool:
-    """Whether two digests are of the same code, or of codes proven to give the same."""
-    return latest_code(one) == latest_code(other)
+def same_code(made_by: str, today: str) -> bool:
+    """Whether the digest of a record is today's, or of code proven to give what today's gives (``data/codes.json``)."""
+    return made_by == today or today in _equivalent_codes().get(made_by, ())
 
 
 @cache
-def _equivalent_codes() -> dict[str, str]:
-    """Old digest to new, as ``tools/restamp.py`` wrote them after it had compared what both codes compute."""
+def _equivalent_codes() -> dict[str, list[str]]:
+    """Digests in records to later ones, as ``tools/restamp.py`` wrote them after it compared what the codes compute."""
     file = _paths.home() / "data" / "codes.json"
     return json.loads(file.read_text(encoding="ascii")) if file.is_file() else {}
 

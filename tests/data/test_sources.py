@@ -463,7 +463,7 @@ def test_a_second_fetch_waits_for_the_first(name, splits, named, nowhere, capsys
     nowhere.mkdir(parents=True)
     waiting = threading.Event()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "_print_line", lambda _, message: waiting.set() if "waiting" in message else None)
+        patch.setattr(sources, "reporter", lambda *_: lambda said: waiting.set() if "waiting" in said else None)
         with FileLock(nowhere / ".fetch-mnist.lock"):
             second = threading.Thread(target=sources.fetch, args=[name], daemon=True)
             second.start()

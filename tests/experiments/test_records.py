@@ -301,7 +301,7 @@ def test_a_field_that_came_later_enters_a_spec_only_where_it_is_not_at_its_defau
 
 def test_a_record_of_code_that_is_proven_equivalent_is_fresh(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "codes.json").write_text('{"old": "middle", "middle": "new"}')
+    (tmp_path / "data" / "codes.json").write_text('{"old": ["middle", "new"]}')
     monkeypatch.setenv("QUIDE_HOME", str(tmp_path))
     records._equivalent_codes.cache_clear()
     try:

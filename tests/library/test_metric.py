@@ -116,7 +116,7 @@ def test_index_is_strictly_monotone_where_steps_exceed_rounding(c, p, t):
 def test_gate_never_raises_the_index_and_closes_at_the_threshold(c, p, t, threshold):
     gated = metric.gated_index(c, p, t, threshold)
     assert 0 <= gated <= metric.intelligence_index(c, p, t)
-    assert (gated == 0) == (p <= threshold)
+    assert gated == 0 if p <= threshold else gated > 0 or p - threshold < 1e-300  # what is left may underflow
     assert metric.gated_index(c, p, t, 0) == metric.intelligence_index(c, p, t)
 
 
