@@ -29,6 +29,7 @@ FLOORS = {
     "quide.cli": 4,
     "quidebook": 5,
     "quidebook.report": 5.1,
+    "quidebook.frame": 5.15,
     "quidebook.evidence": 5.2,
     "quidebook.shared": 5.3,
     "quidebook.pages": 5.4,

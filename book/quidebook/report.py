@@ -195,14 +195,35 @@ def show_markdown(text: str) -> None:
 
 def table_markup(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None = None) -> str:
     """The HTML that :func:`table` displays; arguments as there."""
+    classes = classes or CLASSES
+    frame = _verdict_second(frame, classes)
     head = "".join(f'<th scope="col">{_text(column)}</th>' for column in frame.columns)
     lines = zip(*(frame[column].tolist() for column in frame), strict=True)
-    rows = "".join(_row(list(values), classes or CLASSES) for values in lines)
+    rows = "".join(_row(list(values), classes) for values in lines)
     text = html.escape(caption)
     return (
         f'<div class="quide-table" role="region" tabindex="0" aria-label="{text}"><table><caption>{text}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A cell with a verdict and, under it, the reason."""
+
+    verdict: str
+    reason: str
+
+
+def _verdict_second(frame: pd.DataFrame, classes: Mapping[str, str]) -> pd.DataFrame:
+    """The verdict beside what heads a row, where a phone shows it, with the reason or the evidence below it."""
+    if "verdict" not in frame or not set(frame["verdict"]) & set(classes):
+        return frame
+    reasons = frame.get("reason", frame.get("evidence", pd.Series("", frame.index)))
+    judged = [_Judged(str(verdict), str(reason)) for verdict, reason in zip(frame["verdict"], reasons, strict=True)]
+    others = frame.drop(columns=["verdict", "reason", "evidence"], errors="ignore")
+    others.insert(2 if "bits" in others.columns[1:2] else 1, "verdict", judged)
+    return others
 
 
 def _row(values: Sequence[object], classes: Mapping[str, str]) -> str:
@@ -214,6 +235,9 @@ def _row(values: Sequence[object], classes: Mapping[str, str]) -> str:
 def _cell(content: object, classes: Mapping[str, str]) -> str:
     if isinstance(content, Links):
         return f"<td>{content.markup}</td>"
+    if isinstance(content, _Judged):
+        reason = f'<span class="reason">{_text(content.reason)}</span>' if content.reason else ""
+        return f'<td class="{classes.get(content.verdict, "")}"><strong>{_text(content.verdict)}</strong>{reason}</td>'
     value = str(content)
     own = "short" if UNBROKEN.fullmatch(value) else "long" if len(value) >= LONG else ""
     name = classes.get(value, own)

@@ -1,0 +1,88 @@
+"""What every page gets that its text cannot know: how many minutes it takes to read, a switch for its code, a summary.
+
+The switch is a check box that style sheets look at, so that it works without a script. Minutes are counted from the
+words that a reader sees: code behind the switch and what is folded away do not count.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+from bs4 import BeautifulSoup, Tag
+from sphinx.application import Sphinx
+
+WORDS_A_MINUTE = 200
+HIDDEN = (
+    ".cell_input, details > :not(summary), script, style, .headerlink, .toctree-wrapper, .admonition.toggle > :not(p)"
+)
+LONGEST_SUMMARY = 300  # characters
+MINUTES, TOTAL = "quide-minutes", "quide-total-minutes"
+SWITCH = (
+    '<label class="quide-code-switch d-print-none"><input type="checkbox" id="quide-show-code" autocomplete="off">'
+    " Show code</label>"
+)
+ICON = '<link rel="icon" type="image/svg+xml" href="{root}_static/favicon.svg">'
+
+
+def words(article: Tag) -> int:
+    """How many words of a page a reader sees."""
+    copy = BeautifulSoup(str(article), "html.parser")
+    for hidden in copy.select(HIDDEN):
+        hidden.decompose()
+    return len(re.findall(r"[^\W_][\w.,%'’-]*", copy.get_text(" ")))
+
+
+def minutes(count: int) -> int:
+    """Reading time of so many words."""
+    return max(1, round(count / WORDS_A_MINUTE))
+
+
+def summary(article: Tag) -> str:
+    """What a search engine shows of a page: its answer, or else its first paragraph."""
+    paragraphs = [" ".join(each.get_text(" ").split()) for each in article.select("p")]
+    answers = [text for text in paragraphs if text.startswith("Answer.")]
+    text = re.sub(r"\s+([.,;:)])", r"\1", (answers or paragraphs or [""])[0].removeprefix("Answer.").strip())
+    return text if len(text) <= LONGEST_SUMMARY else f"{text[:LONGEST_SUMMARY].rsplit(' ', 1)[0]} …"
+
+
+def furnish(app: Sphinx, failure: Exception | None) -> None:
+    """Write minutes, switch and summary into every page."""
+    if failure or app.builder.format != "html":
+        return
+    files = {name: Path(app.outdir) / f"{name}.html" for name in sorted(app.env.found_docs)}
+    articles = {name: _article(file) for name, file in files.items()}
+    counts = {name: words(article) for name, article in articles.items() if article is not None}
+    total = sum(map(minutes, counts.values()))
+    for name, file in files.items():
+        if name in counts:
+            text = file.read_text(encoding="utf-8")
+            shown = furnished(text, counts[name], total, summary(articles[name]), "../" * name.count("/"))
+            if shown != text:
+                file.write_text(shown, encoding="utf-8")
+
+
+def furnished(text: str, count: int, total: int, about: str, root: str) -> str:
+    """A page, given as HTML, with its furniture; one that has it already is left as it is."""
+    if "quide-code-switch" not in text and '<div class="cell_input' in text:
+        text = text.replace('<div class="article-header-buttons">', f'<div class="article-header-buttons">{SWITCH}', 1)
+    if 'name="description"' not in text:
+        head = f'<meta name="description" content="{html.escape(about)}">\n{ICON.format(root=root)}\n</head>'
+        text = text.replace("</head>", head, 1)
+    text = _filled(text, MINUTES, f" {minutes(count)} min to read.")
+    return _filled(text, TOTAL, f"{total // 60} h {total % 60} min")
+
+
+def _filled(text: str, name: str, content: str) -> str:
+    return re.sub(rf'(<span class="{name}">)[^<]*(</span>)', rf"\g<1>{content}\g<2>", text)
+
+
+def _article(file: Path) -> Tag | None:
+    return BeautifulSoup(file.read_text(encoding="utf-8"), "html.parser").select_one("article.bd-article")
+
+
+def setup(app: Sphinx) -> dict:
+    """Register with Sphinx."""
+    app.connect("build-finished", furnish)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,61 @@
+"""How a page begins and ends: its question and answer, for whom it is and how long it takes; what to take away from it.
+
+All is Markdown, so that links, terms and mathematics work in it; ``book/_ext/furniture.py`` fills in the minutes.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+
+from quidebook.report import Absent, Facts, show_markdown, show_markup, without_tags, worded
+
+LEVELS = ("beginner", "intermediate", "expert")
+MARK, MINUTES, END = (f'<span class="quide-{name}"></span>' for name in ("opening", "minutes", "take-aways"))
+Point = str | tuple[str, Facts]  # a sentence, or a template with its facts
+
+
+def opening(
+    question: str, answer: str, facts: Facts | None = None, *, limits: str, level: str, goals: Sequence[str]
+) -> None:
+    """Display what a page opens with, in a cell tagged ``remove-input`` below the title.
+
+    Args:
+        question: what the page asks.
+        answer: two sentences; a template of ``facts``, as in :func:`quidebook.report.say`.
+        limits: what the answer does not cover; it may be a template of the same facts.
+        level: one of :data:`LEVELS`.
+        goals: what a reader will be able to do; each goes on after "After it you can".
+    """
+    if level not in LEVELS:
+        raise ValueError(f"level must be one of {', '.join(LEVELS)}, got {level!r}")
+    kept = without_tags(limits) if isinstance(facts, Absent) else worded(limits, facts)
+    lines = [
+        f"{MARK}**Question.** {without_tags(question)}",
+        f"**Answer.** {worded(answer, facts)}",
+        f"**Limits.** {kept}",
+        f"**For:** {level} readers.{MINUTES} After it you can {without_tags('; '.join(goals))}.",
+    ]
+    show_markdown("\n\n".join(lines))
+
+
+def take_aways(*points: Point) -> None:
+    """Display what to take away, a point a line; a point whose facts are absent is left out unless all are."""
+    known = [point for point in points if isinstance(point, str) or not isinstance(point[1], Absent)]
+    lines = [worded(*((point,) if isinstance(point, str) else point)) for point in known or points[:1]]
+    show_markdown(f"{END}**Take-aways**\n\n" + "\n".join(f"- {line}" for line in lines))
+
+
+def check(question: str, options: Mapping[str, tuple[bool, str]]) -> None:
+    """Display a question with its possible answers, each of which opens to say whether it is right, and why.
+
+    Args:
+        question: plain text, as everything here.
+        options: answer -> whether it is right, and the reason.
+    """
+    answers = "".join(
+        f"<details><summary>{html.escape(answer)}</summary>"
+        f"<p><strong>{'Right.' if right else 'No.'}</strong> {html.escape(why)}</p></details>"
+        for answer, (right, why) in options.items()
+    )
+    show_markup(f'<div class="quide-check"><p><strong>{html.escape(question)}</strong></p>{answers}</div>')

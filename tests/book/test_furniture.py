@@ -1,0 +1,81 @@
+"""How pages begin and end, and what every rendered page gets: minutes, the switch for code, a summary."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+from quidebook import frame, report
+
+EXTENSION = Path(__file__).resolve().parents[2] / "book" / "_ext" / "furniture.py"
+PAGE = """<html><head></head><body><div class="article-header-buttons"></div><article class="bd-article"><h1>A title
+<a class="headerlink">#</a></h1><p><strong>Answer.</strong> It is <a>so</a>. <span class="quide-minutes"></span></p>
+<div class="cell"><div class="cell_input">x = 1</div></div><details><summary>More</summary><p>not seen</p></details>
+</article></body></html>"""
+
+
+@pytest.fixture(scope="module")
+def furniture():
+    spec = importlib.util.spec_from_file_location("furniture", EXTENSION)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    texts: list[str] = []
+    monkeypatch.setattr(frame, "show_markdown", texts.append)
+    return texts
+
+
+def test_only_what_a_reader_sees_counts(furniture):
+    article = BeautifulSoup(PAGE, "html.parser").article
+    assert furniture.words(article) == len("A title Answer It is so More".split())
+    assert furniture.summary(article) == "It is so."
+
+
+def test_a_page_is_furnished_once(furniture):
+    page = furniture.furnished(PAGE, 1400, 90, "It is so.", "../")
+    assert "7 min to read" in page and page.count('id="quide-show-code"') == 1
+    assert '<meta name="description" content="It is so.">' in page and "../_static/favicon.svg" in page
+    assert furniture.furnished(page, 1400, 90, "It is so.", "../") == page
+
+
+def test_a_page_without_code_has_no_switch(furniture):
+    assert "quide-show-code" not in furniture.furnished(PAGE.replace("cell_input", "output"), 1, 1, "", "")
+
+
+def test_an_opening_is_filled_from_facts(shown):
+    facts = {"share": 0.5}
+    frame.opening("Why?", "It is {share:pct0}.", facts, limits="One <b>seed</b>.", level="beginner", goals=["see"])
+    assert "50 %" in shown[0] and "<b>" not in shown[0] and frame.MINUTES in shown[0]
+
+
+def test_an_opening_without_records_says_how_to_make_them(shown):
+    absent = report.Absent("it", "quide run exp1")
+    frame.opening("Why?", "It is {share:pct0}.", absent, limits="None.", level="expert", goals=["see"])
+    assert "quide run exp1" in shown[0] and "{" not in shown[0]
+
+
+def test_an_unknown_level_is_refused():
+    with pytest.raises(ValueError, match="level must be one of beginner"):
+        frame.opening("", "", limits="", level="wizard", goals=[])
+
+
+def test_a_point_without_facts_is_left_out(shown):
+    absent = report.Absent("it", "quide run exp1")
+    frame.take_aways("first", ("{a}", absent), ("{a}", {"a": 2}))
+    assert shown[0].splitlines()[2:] == ["- first", "- 2"]
+    frame.take_aways(("{a}", absent))
+    assert "quide run exp1" in shown[1]
+
+
+def test_each_answer_of_a_question_says_whether_it_is_right(monkeypatch):
+    texts: list[str] = []
+    monkeypatch.setattr(frame, "show_markup", texts.append)
+    frame.check("2 < 3?", {"yes": (True, "Count."), "no": (False, "Count again.")})
+    found = BeautifulSoup(texts[0], "html.parser")
+    assert [each.get_text() for each in found.select("details p")] == ["Right. Count.", "No. Count again."]
