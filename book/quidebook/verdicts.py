@@ -10,6 +10,8 @@ from scipy.stats import kendalltau
 REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED = "✓ reproduced", "◐ in part", "✗ not reproduced", "○ not comparable"
 SUPPORTS = "◑ supports, on another network"  # that of a network which stands in for the paper's; it never gets the tick
 ABSENT = "○ cannot be run here"
+NOISY = "○ no verdict: timings noisy"
+NONE = {UNDECIDED, NOISY}  # which decide nothing
 CLASSES = {
     REPRODUCED: "verdict-reproduced",
     SUPPORTS: "verdict-supports",
@@ -17,6 +19,7 @@ CLASSES = {
     NOT_REPRODUCED: "verdict-not",
     UNDECIDED: "verdict-open",
     ABSENT: "verdict-open",
+    NOISY: "verdict-open",
 }
 CLOSE, NEAR = 0.01, 0.05  # accuracy differences (fractions) up to which a number counts as reproduced, or in part
 
@@ -44,11 +47,6 @@ def on_another_network(verdict: str, reason: str) -> tuple[str, str]:
     """Verdict and reason where the network is not the paper's: what agrees supports the claim, what does not leaves it
     open, since it is of the paper's network."""
     return (SUPPORTS, reason) if verdict == REPRODUCED else (UNDECIDED, f"{reason}; another network than the paper's")
-
-
-def by_a_noisy_clock(reason: str) -> tuple[str, str]:
-    """Verdict and reason of what depends on latencies that are not to be trusted."""
-    return UNDECIDED, f"{reason}; the timing is noisy"
 
 
 def knee_verdict(stated: int, probability: Mapping[int | None, float]) -> tuple[str, str]:

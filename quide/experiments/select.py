@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from quide.experiments import records, staleness
@@ -43,6 +43,21 @@ def known(
 ) -> list[Record]:
     """All records that match, in the order of :func:`quide.experiments.records.collect`; warns as :func:`best`."""
     return [_said(record) for record in records.collect(kind, profile, model, dataset) if where(record)]
+
+
+def unrest(values: Mapping[str, Any]) -> tuple[bool, float, float]:
+    """What timings are compared by, the quietest first: whether they are noisy, how far the A/A ratio is from 1, and
+    the widest spread (p90 over p10) of a configuration.
+
+    ``values`` are those of a record: :meth:`quide.latency.Timings.to_dict`.
+    """
+    spread = max(timed["p90_ms"] / timed["p10_ms"] for timed in values["latencies"].values())
+    return values["noisy"], abs(values["aa_ratio"] - 1), spread
+
+
+def quietest(timings: Iterable[Record]) -> Record | None:
+    """The least disturbed of several timings of one case, by :func:`unrest`; None of none."""
+    return min(timings, key=lambda record: unrest(record.values), default=None)
 
 
 def _said(record: Record) -> Record:

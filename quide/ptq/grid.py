@@ -102,12 +102,12 @@ def _read_levels(quantizer: FakeQuantize, _: object) -> None:
 
 
 class HalfPrecision(nn.Module):
-    """A network cast to float16 that takes and returns float32."""
+    """A network cast to float16, or bfloat16, that takes and returns float32."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float16):
         super().__init__()
-        self.model = model.half()
+        self.model, self.dtype = model.to(dtype), dtype
         self.meta = model.meta
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.model(images.half()).float()
+        return self.model(images.to(self.dtype)).float()

@@ -12,7 +12,7 @@ from quidebook import report
 from quidebook.evidence import readings
 from quidebook.pages import metric_analysis as analysis
 from quidebook.shared import components, landscape
-from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED, order_verdict
+from quidebook.verdicts import IN_PART, NOISY, NOT_REPRODUCED, REPRODUCED, UNDECIDED, order_verdict
 from scipy.stats import kendalltau, spearmanr
 
 from quide import metric, stats
@@ -67,7 +67,7 @@ def test_rankings(found):
 def test_a_noisy_clock_ranks_nothing(found):
     table = components.rankings_table([replace(found[0], noisy=("someone was busy",))])
     ours = table[(table["ours"] != "no record") & (table["paper"] != report.UNKNOWN)].set_index("score")
-    assert ours["verdict"].to_dict() == {"I": UNDECIDED, "I'": UNDECIDED, "ACP": REPRODUCED}
+    assert ours["verdict"].to_dict() == {"I": NOISY, "I'": NOISY, "ACP": REPRODUCED}
     agreed = analysis.agreement(table)
     assert agreed["unjudged"] == 2 and agreed["first"] == agreed["gated"] == 1, "which is told all the same"
 

@@ -1,16 +1,18 @@
 """Joining accuracy and latency records: every number of the joined table against hand arithmetic on known records."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from known_records import IMAGES, LATENCY, save_accuracy, save_timing
 from quidebook import report
 from quidebook.evidence import scores
 from quidebook.pages import exp1_simplecnn as exp1
-from quidebook.shared import simplecnn, table1
-from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED, accuracy_verdict, knee_verdict
+from quidebook.shared import claims, simplecnn, table1
+from quidebook.verdicts import IN_PART, NOISY, NOT_REPRODUCED, REPRODUCED, UNDECIDED, accuracy_verdict, knee_verdict
 
 from quide import evaluate, metric
-from quide.experiments import paper, recipes, runs
+from quide.experiments import paper, provenance, recipes, runs
 
 ACCURACY = {32: 0.80, 16: 0.80, 8: 0.7975, 4: 0.58, 2: 0.10}
 
@@ -51,6 +53,44 @@ def test_the_joined_table_is_the_formula_on_the_records(known):
     assert row.gated_index == pytest.approx(8 * (0.59 - measured.threshold) / np.log2(5.04))
     assert measured.correct.shape == (2, 5, IMAGES) and measured.latencies.shape == (2, 5)
     np.testing.assert_allclose(measured.correct.mean(2)[0], list(ACCURACY.values()))
+
+
+def test_of_several_machines_the_quietest_is_taken(known, monkeypatch):
+    ours = scores.measured("simplecnn", "cifar10", "paper")
+    for name, signs in (("noisy", {"noisy": True, "reasons": ["x"]}), ("quiet", {"aa_ratio": 1.0, "tried": [0, 0]})):
+        environment = {"device": "cpu", "device_name": name, "cores": 2, "threads": 2, "torch": "2"}
+        monkeypatch.setattr(provenance, "environment", lambda device, there=environment: there)
+        for seed in (0, 42):
+            save_timing(runs.timing(runs.Case("simplecnn", "cifar10", seed, "paper")), 3.0, **signs)
+        chosen = scores.measured("simplecnn", "cifar10", "paper")
+        assert chosen.device == (ours.device if name == "noisy" else "quiet, 2 threads, torch 2")
+    assert (ours.tried, chosen.tried) == (2, 2 + 2 + 4)
+
+
+def test_an_order_says_what_16_bits_were_timed_as(known, monkeypatch):
+    case = runs.Case("simplecnn", "cifar10", 0, "paper")
+    for seed in (0, 42):
+        slow = LATENCY | {"16": 400.0, runs.BFLOAT_16: 4.0, runs.INTEGER_16: 4.0}
+        save_timing(runs.timing(replace(case, seed=seed)), 1.0, slow)
+    condition = simplecnn.conditions(["cifar10"])[0]
+    orders = table1._orders(condition, "gated_index")
+    assert list(orders.values()) == [["float16 cast"], ["bfloat16 cast", "integer grid"]]
+    assert all(order[0] == 8 for order in orders)
+    del slow[runs.BFLOAT_16]  # as in records from before it was timed
+    save_timing(runs.timing(case), 1.0, slow)
+    condition = simplecnn.conditions(["cifar10"])[0]
+    assert list(table1._orders(condition, "gated_index").values()) == [["float16 cast"], ["integer grid"]]
+    assert runs.BFLOAT_16 not in set(table1.latency_table([condition]).configuration)
+
+
+@pytest.mark.parametrize(("sixteen", "verdict"), [(3.0, REPRODUCED), (1.3, NOISY)])
+def test_a_knee_from_a_noisy_clock_stands_where_its_noise_cannot_move_it(known, sixteen, verdict):
+    for seed in (0, 42):  # at 1.3 ms I'(16) is 0.50 and I'(8) 0.51, less than the 20 % between the percentiles
+        run = runs.timing(runs.Case("simplecnn", "cifar10", seed, "paper"))
+        save_timing(run, 1.0, LATENCY | {"16": sixteen}, noisy=True, reasons=["someone was busy"])
+    condition = simplecnn.conditions(["cifar10"])[0]
+    assert condition.summary.gated_index.idxmax() == 8
+    assert claims.knee(condition)[0] == verdict
 
 
 def test_summary_has_mean_deviation_and_interval(known):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from quide import _paths
+from quide import _paths, latency
 from quide.experiments import campaign, deployed, imagenet_runs, llm_runs, measured, mixed, provenance, records, runs
 
 
@@ -108,3 +109,27 @@ def test_specs_status_and_staleness_load_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_case_is_timed_until_it_is_quiet_and_the_quietest_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
+    monkeypatch.setattr(latency, "wait_for_quiet", lambda seconds: True)
+
+    def timed(*signs: tuple[bool, float]) -> measured.Run:
+        left = iter(signs)
+
+        def compute() -> dict:
+            noisy, aa_ratio = next(left)
+            timings = {"32": {"median_ms": 1.0, "p10_ms": 1.0, "p90_ms": 1.1}}
+            return {"latencies": timings, "noisy": noisy, "reasons": ["x"] * noisy, "aa_ratio": aa_ratio}
+
+        return replace(runs.timing(runs.Case("simplecnn", "mnist", 0, "smoke")), compute=compute)
+
+    first = campaign.retime(timed((True, 1.2), (True, 0.9), (True, 1.3), (False, 1.0)), tries=3)
+    assert first.values["aa_ratio"] == 0.9 and [each["aa_off"] for each in first.values["tried"]] == pytest.approx(
+        [0.2, 0.1, 0.3]
+    )
+    assert campaign.retime(timed((True, 1.15)), tries=1).values == first.values  # the quieter one stays
+    quiet = campaign.retime(timed((True, 1.2), (False, 1.04), (False, 1.0)))
+    assert quiet.values["aa_ratio"] == 1.04 and len(quiet.values["tried"]) == 2
+    assert records.load(first.spec) == quiet

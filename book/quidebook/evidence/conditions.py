@@ -84,7 +84,7 @@ class Condition:
     @property
     def timed(self) -> list[records.Record]:
         """The latency records, one a seed."""
-        return [record for record in self.measured.records if record.spec.kind == "latency"]
+        return self.measured.timed
 
     @property
     def shortened(self) -> tuple[int, int] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ class Measured:
         device: where the latencies were taken; ``noisy`` says why not to trust them (empty when there is no reason).
         aa_ratios: of each seed's timing run.
         records: the records it is made of.
+        tried: how many timing runs these were chosen from, on this device and others.
     """
 
     condition: str
@@ -39,6 +41,7 @@ class Measured:
     noisy: tuple[str, ...]
     aa_ratios: tuple[float, ...]
     records: list[Record]
+    tried: int = 0
 
     @property
     def seeds(self) -> list[int]:
@@ -49,6 +52,33 @@ class Measured:
     def latencies(self) -> np.ndarray:
         """``(seeds, bits)`` in milliseconds."""
         return self.table.pivot(index="seed", columns="bits", values="latency_ms")[list(paper.BITS)].to_numpy()
+
+    @property
+    def timed(self) -> list[Record]:
+        """The latency records, one a seed; of published weights one for all seeds."""
+        return [record for record in self.records if record.spec.kind == "latency"]
+
+    def sixteen_as(self, name: str) -> Measured | None:
+        """The same with 16 bits timed as one of :data:`quide.experiments.runs.SIXTEEN`; None where it was not."""
+        if not all(name in record.values["latencies"] for record in self.timed):
+            return None
+        return self._with_latency(lambda timed, bits: timed[name if bits == 16 else str(bits)]["median_ms"])
+
+    def knee_despite_noise(self) -> bool:
+        """Whether the width with the highest mean I' keeps it with its latencies at their 90th percentile, and those of
+        all other widths at their 10th."""
+        first = self.summary().set_index("bits").gated_index.idxmax()
+        worst = self._with_latency(lambda timed, bits: timed[str(bits)]["p90_ms" if bits == first else "p10_ms"])
+        return worst.summary().set_index("bits").gated_index.idxmax() == first
+
+    def _with_latency(self, of: Callable[[Mapping, int], float]) -> Measured:
+        """The same with other latencies (ms), from a record's latencies by configuration and a width."""
+        by_seed, table = {record.spec.seed: record for record in self.timed}, self.table.copy()
+        table["latency_ms"] = [
+            of(by_seed.get(seed, self.timed[0]).values["latencies"], bits)
+            for seed, bits in zip(table.seed, table.bits, strict=True)
+        ]
+        return replace(self, table=_scored(table, self.threshold))
 
     def knee(self) -> stats.KneeBootstrap:
         """Probability of each width being the knee of I', over test images and seeds."""
@@ -82,10 +112,11 @@ class Measured:
 def measured(model: str, dataset: str, profile: str) -> Measured | None:
     """Join what records hold; None when there is no seed with both an accuracy and a latency record.
 
-    Nothing is computed. Latencies come from the one device that covers most seeds. The timing of a published network
-    does for all its seeds, since they change no weight.
+    Nothing is computed. Latencies come from the one device that covers most seeds, the quietest of equals
+    (:func:`quide.experiments.select.unrest` of its most disturbed timing). The timing of a published network does for
+    all its seeds, since they change no weight.
     """
-    timed = _timings(model, dataset, profile)
+    timed, tried = _timings(model, dataset, profile)
     sweeps = select.known("accuracy", profile, model, dataset, _is_sweep)
     swept = {each.spec.seed: each for each in sorted(sweeps, key=lambda each: runs.schedule_of(each.spec) or 0)}
     if (model, dataset) in runs.PUBLISHED and timed:
@@ -107,20 +138,24 @@ def measured(model: str, dataset: str, profile: str) -> Measured | None:
         for seed, record in known.items()
         for bits in paper.BITS
     )
-    table["index"] = metric.intelligence_index(table.compression, table.accuracy, table.latency_ms)
-    table["gated_index"] = metric.gated_index(table.compression, table.accuracy, table.latency_ms, threshold)
     hits = [[unpack_bits(record.values["correct"][str(bits)]) for bits in paper.BITS] for record in known.values()]
     used = list({record.spec.key: record for record in (timed[seed] for seed in known)}.values())
     return Measured(
         condition,
-        table,
+        _scored(table, threshold),
         np.stack(hits),
         float(threshold),
         device_name(used[0]),
         tuple(sorted({reason for record in used for reason in record.values["reasons"]})),
         tuple(record.values["aa_ratio"] for record in used),
         [*known.values(), *used],
+        tried,
     )
+
+
+def _scored(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    parts = table.compression, table.accuracy, table.latency_ms
+    return table.assign(index=metric.intelligence_index(*parts), gated_index=metric.gated_index(*parts, threshold))
 
 
 def _is_sweep(record: Record) -> bool:
@@ -137,9 +172,15 @@ def device_name(record: Record) -> str:
     return f"{environment['device_name']}{threads}, torch {environment['torch']}"
 
 
-def _timings(model: str, dataset: str, profile: str) -> dict[int, Record]:
-    """Latency records by seed, of the one device that has most seeds (the first by name among equals)."""
+def _timings(model: str, dataset: str, profile: str) -> tuple[dict[int, Record], int]:
+    """Latency records by seed, of one device (:func:`measured`), and how many timing runs there were on any."""
     by_device: dict[str, dict[int, Record]] = {}
-    for record in records.collect("latency", profile, model, dataset):
+    known = records.collect("latency", profile, model, dataset)
+    for record in known:
         by_device.setdefault(device_name(record), {})[record.spec.seed] = record
-    return max((by_device[name] for name in sorted(by_device)), key=len, default={})
+
+    def worth(name: str) -> tuple:
+        return -len(by_device[name]), max(select.unrest(one.values) for one in by_device[name].values())
+
+    chosen = by_device[min(by_device, key=worth)] if known else {}
+    return chosen, sum(len(record.values.get("tried", [record])) for record in known)

@@ -26,7 +26,7 @@ from quidebook.shared import components, imagenet, landscape, language, residual
 from quidebook.shared.claims import lossless
 from quidebook.shared.imagenet import ImageNetRecords
 from quidebook.shared.landscape import Landscapes
-from quidebook.verdicts import ABSENT, CLOSE, IN_PART, NEAR, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
+from quidebook.verdicts import ABSENT, CLOSE, IN_PART, NEAR, NONE, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 SEEDS = 25  # of the genetic search, for Algorithm 1
 CLEARLY = 0.95  # share of test sets drawn anew from which a difference counts as more than chance
@@ -120,7 +120,7 @@ def judged(parts: Iterable[str], missing: Sequence[str] = ()) -> str:
     Reproduced: all parts, and nothing of the exhibit is ``missing``. Not reproduced: none, not even in part. In part:
     anything between.
     """
-    verdicts = set(parts) - {UNDECIDED}
+    verdicts = set(parts) - NONE
     if verdicts != {SUPPORTS}:  # what another network supports adds nothing to what the paper's own decides
         verdicts -= {SUPPORTS}
     if not verdicts:

@@ -22,7 +22,7 @@ from quidebook.report import UNKNOWN, number, percent
 from quidebook.shared import components
 from quidebook.shared.components import AXES, CELLS, FORMS, SCORES, Components
 from quidebook.shared.table1 import WIDTH_STYLES
-from quidebook.verdicts import IN_PART, REPRODUCED, UNDECIDED
+from quidebook.verdicts import IN_PART, NONE, REPRODUCED
 
 LINES = {32: "-", 16: "--", 8: "-.", 4: (0, (4, 1, 1, 1, 1, 1)), 2: ":"}
 HATCHES = {32: "..", 16: "xx", 8: "", 4: "//", 2: "\\\\", None: ""}
@@ -40,10 +40,10 @@ def agreement(rankings: pd.DataFrame) -> report.Facts:
     if both.empty:
         return report.Absent("an order to compare the paper's with", RERUN)
     gated = both[both["score"] == "I'"]
-    counts = {"reproduced": REPRODUCED, "in_part": IN_PART, "unjudged": UNDECIDED}
+    counts = {"reproduced": {REPRODUCED}, "in_part": {IN_PART}, "unjudged": NONE}
     return {
         "ours": len(both),
-        **{name: int((both["verdict"] == verdict).sum()) for name, verdict in counts.items()},
+        **{name: int(both["verdict"].isin(those).sum()) for name, those in counts.items()},
         "first": sum(one.split(" ")[0] == other.split(" ")[0] for one, other in gated[["paper", "ours"]].to_numpy()),
         "gated": len(gated),
     }

@@ -27,7 +27,7 @@ def judge(
         ours, full = condition.shortened
         return UNDECIDED, f"{reason}; trained for {ours} epochs, the paper for {full}"
     if timed and condition.measured.noisy:
-        return verdicts.by_a_noisy_clock(reason)
+        return verdicts.NOISY, reason
     if condition.published:
         return verdicts.on_another_network(UNDECIDED if level else verdict, reason)
     return verdict, reason
@@ -76,14 +76,19 @@ def collapse(condition: Condition, bits: int) -> Verdict:
 
 
 def knee(condition: Condition) -> Verdict:
-    """Whether the width with the highest I' is the paper's."""
+    """Whether the width with the highest I' is the paper's; from a noisy clock where its noise cannot decide that."""
     probability = condition.measured.knee().probability
-    return judge(condition, *verdicts.knee_verdict(int(condition.facts["knee_bits"]), probability))
+    verdict, reason = verdicts.knee_verdict(int(condition.facts["knee_bits"]), probability)
+    noise = condition.measured.noisy and not condition.measured.knee_despite_noise()
+    if condition.paper_name in dict(FITTED):
+        reason += "; the activation site was chosen by 4-bit accuracies"
+    return judge(condition, verdict, reason, timed=bool(noise))
 
 
-def order(condition: Condition, stated: Sequence[int], ours: Sequence[int], scope: str) -> Verdict:
-    """Whether the widths come in the stated order by a score."""
-    return judge(condition, *verdicts.order_verdict(stated, ours, scope), timed=True)
+def order(condition: Condition, stated: Sequence[int], ours: Sequence[int], scope: str, sixteen: str) -> Verdict:
+    """Whether the widths come in the stated order by a score; ``sixteen`` says what 16 bits were timed as."""
+    verdict, reason = verdicts.order_verdict(stated, ours, scope)
+    return judge(condition, verdict, f"{reason}; 16 bits: {sixteen}", timed=True)
 
 
 def of_table1(condition: Condition) -> list[tuple[str, str, str]]:

@@ -13,6 +13,7 @@ from scipy.stats import kendalltau
 
 from quide import metric
 from quide.experiments import mixed, paper
+from quide.experiments.runs import SIXTEEN
 from quide.latency import BATCH_SIZE
 from quide.ptq.width import label
 from quidebook.evidence import readings
@@ -20,7 +21,7 @@ from quidebook.evidence.readings import Reading
 from quidebook.evidence.scores import Measured
 from quidebook.report import UNKNOWN, with_origin
 from quidebook.shared.landscape import Landscapes
-from quidebook.verdicts import UNDECIDED, by_a_noisy_clock, order_verdict
+from quidebook.verdicts import NOISY, UNDECIDED, order_verdict
 
 SCORES = {
     "index": "I",
@@ -62,8 +63,9 @@ def rankings_table(found: Sequence[Measured]) -> pd.DataFrame:
                 row["ours"] = " > ".join(map(str, order))
                 if stated is not None:
                     verdict, reason = order_verdict(stated["order"], order, stated["scope"])
-                    if condition in noisy and sign != "ACP":
-                        verdict, reason = by_a_noisy_clock(reason)
+                    if sign != "ACP":
+                        verdict = NOISY if condition in noisy else verdict
+                        reason += f"; 16 bits: {SIXTEEN['16']}"
             rows.append(row | {"verdict": verdict, "reason": reason})
     return pd.DataFrame(rows)
 

@@ -18,13 +18,18 @@ from quidebook.verdicts import UNDECIDED
 
 
 def measured(found: Sequence[Condition]) -> dict[str, records.Record]:
-    """The record of each condition's network, by the network's name; of several the one with most passes."""
+    """The record of each condition's network, by the network's name; of several the quietest of most passes."""
     known = {}
     for condition in found:
         profiles = ["paper" if condition.measured is None else condition.profile]
         case = {"model": condition.model, "dataset": condition.dataset, "profiles": profiles}
-        known[condition.network] = select.best(deployed.KIND, lambda record: record.spec.details["passes"], **case)
+        known[condition.network] = select.best(deployed.KIND, _worth, **case)
     return {network: record for network, record in known.items() if record is not None}
+
+
+def _worth(record: records.Record) -> tuple:
+    noisy, *unrest = select.unrest(record.values)
+    return record.spec.details["passes"], not noisy, *(-sign for sign in unrest)
 
 
 def absent(command: str) -> Absent:

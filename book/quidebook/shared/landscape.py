@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from quide import metric, search, stats
-from quide.experiments import mixed, paper, records, runs
+from quide.experiments import mixed, paper, records, runs, select
 from quide.experiments.mixed import CHOICES, Landscape
 from quide.experiments.recipes import SEARCHED
 from quide.ptq.width import label
@@ -85,14 +85,14 @@ def budget() -> dict[str, int]:
 def known(profile: str = "paper") -> Landscapes | None:
     """The paper profile's records where they exist, else those of ``profile``; None without records."""
     for candidate in dict.fromkeys(("paper", profile)):
-        timed = records.collect("mixed_latency", candidate, MODEL, DATASET)
+        timed = select.quietest(records.collect("mixed_latency", candidate, MODEL, DATASET))
         accuracies = _accuracies(candidate)
-        if accuracies and timed:
+        if accuracies and timed is not None:
             landscapes = {
-                seed: mixed.landscape(runs.Case(MODEL, DATASET, seed, candidate), timed[0], record)
+                seed: mixed.landscape(runs.Case(MODEL, DATASET, seed, candidate), timed, record)
                 for seed, record in accuracies.items()
             }
-            return Landscapes(candidate, landscapes, timed[0], [*accuracies.values(), timed[0]])
+            return Landscapes(candidate, landscapes, timed, [*accuracies.values(), timed])
     return None
 
 

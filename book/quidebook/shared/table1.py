@@ -20,7 +20,7 @@ from quidebook.report import UNKNOWN, number, tabled, with_origin
 from quidebook.shared import claims
 from quidebook.verdicts import UNDECIDED
 
-TIMED = (*map(label, PAPER_BITS), runs.INTEGER_16, runs.COMMUTED_8)
+TIMED = (*map(label, PAPER_BITS), runs.BFLOAT_16, runs.INTEGER_16, runs.COMMUTED_8)
 MARKS = (("o", report.BLUE), ("s", report.ORANGE))  # of networks side by side
 WIDTH_STYLES = {32: report.GREY, 16: report.PURPLE, 8: report.BLUE, 4: report.ORANGE, 2: report.GREEN}
 SCORES = (("index", "I"), ("gated_index", "I'"))
@@ -72,7 +72,12 @@ def ratios(condition: Condition, name: str) -> tuple[float, float, float]:
 
 def mean_ratios(condition: Condition) -> dict[str, float]:
     """Median latency of each timed configuration relative to 32 bits, mean over seeds."""
-    return {name: ratios(condition, name)[0] for name in TIMED}
+    return {name: ratios(condition, name)[0] for name in timed_names(condition)}
+
+
+def timed_names(condition: Condition) -> list[str]:
+    """What was timed of a condition: all of :data:`TIMED`, or fewer in records from before there were as many."""
+    return [name for name in TIMED if all(name in record.values["latencies"] for record in condition.timed)]
 
 
 def draw_ratios(
@@ -112,7 +117,7 @@ def draw_ratios(
 def latency_table(found: Sequence[Condition]) -> Iterator[dict]:
     """Latency of every timed configuration relative to 32 bits, with the noise floor of the A/A pair."""
     for condition in present(found):
-        for name in TIMED:
+        for name in timed_names(condition):
             middle, low, high = ratios(condition, name)
             median = np.mean([record.values["latencies"][name]["median_ms"] for record in condition.timed])
             row = {"condition": condition.name, "configuration": name, "median (ms)": number(median, 2)}
@@ -120,6 +125,8 @@ def latency_table(found: Sequence[Condition]) -> Iterator[dict]:
         noisy, aa = condition.measured.noisy, condition.measured.aa_ratios
         row = {"condition": condition.name, "configuration": "A/A (32 bits against itself)"}
         row["median (ms)"] = f"noisy: {'; '.join(noisy)}" if noisy else "quiet"
+        if condition.measured.tried > len(aa):
+            row["median (ms)"] += f" (the quietest of {condition.measured.tried} timing runs)"
         yield row | {"relative to 32 bits": f"{np.mean(aa):.3f} ({min(aa):.3f} to {max(aa):.3f})"}
 
 
@@ -157,18 +164,29 @@ def score_table(found: Sequence[Condition]) -> Iterator[dict]:
 
 @tabled
 def ranking_table(found: Sequence[Condition]) -> Iterator[dict]:
-    """Order of the widths by I and I': each order of the paper, ours, and whether first place and order agree."""
+    """Order of the widths by I and I': each order of the paper, ours by what 16 bits are timed as, and whether first
+    place and order agree."""
     stated = paper.rankings()
     for condition in present(found):
         for quantity, sign in SCORES:
-            mine = metric.rank(PAPER_BITS, condition.summary[quantity][list(PAPER_BITS)])
-            row = {"condition": condition.name, "score": sign, "paper": UNKNOWN, "ours": " > ".join(map(str, mine))}
             known = stated[(stated.condition == condition.paper_name) & (stated.metric == quantity)]
-            if known.empty:
-                yield row | judged((UNDECIDED, "no order stated"))
-            for order, origin, scope in known[["order", "origin", "scope"]].itertuples(index=False):
-                row["paper"] = with_origin(" > ".join(map(str, order)), origin)
-                yield row | judged(claims.order(condition, order, mine, scope))
+            for mine, sixteen in _orders(condition, quantity).items():
+                row = {"condition": condition.name, "score": sign, "paper": UNKNOWN, "ours": " > ".join(map(str, mine))}
+                if known.empty:
+                    yield row | judged((UNDECIDED, "no order stated"))
+                for order, origin, scope in known[["order", "origin", "scope"]].itertuples(index=False):
+                    row["paper"] = with_origin(" > ".join(map(str, order)), origin)
+                    yield row | judged(claims.order(condition, order, mine, scope, ", ".join(sixteen)))
+
+
+def _orders(condition: Condition, quantity: str) -> dict[tuple[int, ...], list[str]]:
+    """Each order of the widths, best first, by what 16 bits can be timed as."""
+    orders: dict[tuple[int, ...], list[str]] = {}
+    for name, words in runs.SIXTEEN.items():
+        if (measured := condition.measured.sixteen_as(name)) is not None:
+            scores = measured.summary().set_index("bits")[quantity][list(PAPER_BITS)]
+            orders.setdefault(tuple(metric.rank(PAPER_BITS, scores)), []).append(words)
+    return orders
 
 
 def figure_index(found: Sequence[Condition]) -> tuple[Figure, str]:

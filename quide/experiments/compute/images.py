@@ -11,7 +11,7 @@ import torch
 from quide import evaluate, latency, ptq
 from quide.data import datasets
 from quide.experiments import inputs
-from quide.experiments.runs import COMMUTED_8, CROSS_SCHEMES, INTEGER_16, SELECTIONS, WIDTHS, Case
+from quide.experiments.runs import BFLOAT_16, COMMUTED_8, CROSS_SCHEMES, INTEGER_16, SELECTIONS, WIDTHS, Case
 from quide.ptq import rounding
 from quide.stats import pack_bits
 
@@ -51,6 +51,7 @@ def timing(case: Case, device: str, progress: bool) -> dict:
     prepared = ptq.prepare(inputs.network(case), inputs.calibration_images(case), ptq.PAPER)
     networks = {evaluate.label(width): prepared.at(width, commute=False) for width in evaluate.PAPER_BITS}
     networks["16"] = ptq.HalfPrecision(prepared.at(ptq.FULL_PRECISION))
+    networks[BFLOAT_16] = ptq.HalfPrecision(prepared.at(ptq.FULL_PRECISION), torch.bfloat16)
     networks[INTEGER_16] = prepared.at(16, commute=False)
     networks[COMMUTED_8] = prepared.at(8)
     passes = {name: partial(model.to(device), batch) for name, model in networks.items()}
