@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,19 +13,17 @@ from quide import metric, stats
 from quide.experiments import paper, recipes, records, runs
 from quide.experiments.recipes import SEARCHED
 from quide.experiments.runs import CONDITION
-from quide.ptq.scheme import PAPER
-from quide.ptq.width import PAPER_BITS, label
-from quide.stats import Hits
+from quide.ptq.width import label
 from quidebook import report, verdicts
 from quidebook.evidence.conditions import NAMES, Condition, present, trainings
 from quidebook.report import Absent, Facts, number, percent, tabled
-from quidebook.shared import simplecnn, table1
+from quidebook.shared import simplecnn, sites, table1
 from quidebook.shared.simplecnn import MODEL, stated
+from quidebook.shared.sites import SITE_MARKERS, SITES
 
 BETWEEN = (6, 5, 3)  # widths the paper skips
-SITES = {"output": "layer output, before ReLU", "relu": "after ReLU", "input": "layer input"}
-SITE_MARKERS = {"output": ("o", report.ORANGE), "relu": ("s", report.BLUE), "input": ("^", report.GREEN)}
 NO_GRID = Absent("the recipe grid", "quide run exp1 --profile paper")
+knees = sites.knees
 
 
 # --- what is run -----------------------------------------------------------------------------------------------------
@@ -134,7 +131,7 @@ def between(found: Sequence[Condition]) -> list[dict[str, object]]:
 @tabled
 def site_table(grid: pd.DataFrame) -> Iterator[dict]:
     """Accuracy by activation site at the grid's configurations, the paper's stated values in the last rows."""
-    for dataset, part in _at_sites(grid).groupby("dataset", sort=False):
+    for dataset, part in sites.at_sites(grid).groupby("dataset", sort=False):
         configurations = list(dict.fromkeys(part.configuration))
         for site, title in SITES.items():
             cells = part[part.site == site].groupby("configuration").accuracy
@@ -146,7 +143,7 @@ def site_table(grid: pd.DataFrame) -> Iterator[dict]:
 
 def figure_sites(grid: pd.DataFrame) -> tuple[Figure, str]:
     """A figure and what is seen: accuracy at 4 bits by site, one point a seed."""
-    four = _at_sites(grid, "4")
+    four = sites.at_sites(grid, "4")
     datasets = list(dict.fromkeys(four.dataset))
     figure, axes = report.panels(max(len(datasets), 1), width=7, height=2.8)
     for axis, dataset in zip(axes, datasets, strict=False):
@@ -172,7 +169,7 @@ def moved(grid: pd.DataFrame) -> list[dict[str, object]]:
     facts = []
     for dataset in dict.fromkeys(grid.dataset):
         four, eight = (
-            _at_sites(grid[grid.dataset == dataset], bits).pivot(index="seed", columns="site", values="accuracy")
+            sites.at_sites(grid[grid.dataset == dataset], bits).pivot(index="seed", columns="site", values="accuracy")
             for bits in ("4", "8")
         )
         for site in ("relu", "input"):
@@ -232,30 +229,7 @@ def nearest(grid: pd.DataFrame) -> Facts:
     return facts | {"distance": 100 * ranked.distance.iloc[-1]}
 
 
-def knees(found: Sequence[Condition]) -> list[dict[str, object]]:
-    """The knee of each condition when only the activation site moves; 32 and 16 bits and all latencies are kept.
-
-    Keys: condition, site (in words), knee (the likeliest), p32 to p2 (probabilities), index8 and index4 (I').
-    """
-    facts = []
-    for condition in present(found):
-        for site, words in SITES.items():
-            if (correct := _correct_at_site(condition, site)) is None:
-                continue
-            knee = replace(condition.measured, correct=correct).knee()
-            row = {"condition": condition.name, "site": words, "knee": max(knee.probability, key=knee.probability.get)}
-            row |= {f"p{bits}": knee.probability[bits] for bits in PAPER_BITS}
-            facts.append(row | {f"index{bits}": knee.interval(bits).estimate for bits in (8, 4)})
-    return facts
-
-
 # --- helpers ---------------------------------------------------------------------------------------------------------
-
-
-def _at_sites(grid: pd.DataFrame, configuration: str | None = None) -> pd.DataFrame:
-    """The three recipes that differ in the activation site alone, at one configuration or all."""
-    plain = grid[grid.recipe.isin({f"{site} minmax, weights per tensor" for site in SITES})]
-    return plain if configuration is None else plain[plain.configuration == configuration]
 
 
 def _mean_std(values: pd.Series) -> str:
@@ -272,17 +246,3 @@ def _ranked(grid: pd.DataFrame) -> pd.DataFrame:
     wide = grid.pivot_table(index=keys, columns="configuration", values="accuracy", aggfunc="mean").reset_index()
     differences = [(wide[name] - stated("cifar10", name)).abs() for name in wanted]
     return wide.assign(distance=np.maximum(*differences)).sort_values(["distance", "recipe"], ignore_index=True)
-
-
-def _correct_at_site(condition: Condition, site: str) -> np.ndarray | None:
-    """The condition's correctness with 8, 4 and 2 bits taken from another activation site; None without records."""
-    correct = condition.measured.correct.copy()
-    scheme = replace(PAPER, activation_site=site)
-    recipe = next(one for one in recipes.grid() if one.axis == "grid" and one.scheme == scheme)
-    for row, seed in enumerate(condition.measured.seeds):
-        record = recipe.run(runs.Case(MODEL, condition.dataset, seed, condition.profile)).known()
-        if record is None:
-            return None
-        for bits in recipes.GRID_BITS:
-            correct[row, PAPER_BITS.index(bits)] = Hits.unpacked(record.values["correct"][label(bits)]).correct
-    return correct

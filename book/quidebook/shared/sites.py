@@ -1,0 +1,56 @@
+"""Where an activation is rounded: accuracies of SimpleCNN at three sites, from records, and the knee at each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from quide.experiments import recipes, runs
+from quide.ptq.scheme import PAPER
+from quide.ptq.width import PAPER_BITS, label
+from quide.stats import Hits
+from quidebook import report
+from quidebook.evidence.conditions import Condition, present
+
+SITES = {"output": "layer output, before ReLU", "relu": "after ReLU", "input": "layer input"}
+SITE_MARKERS = {"output": ("o", report.ORANGE), "relu": ("s", report.BLUE), "input": ("^", report.GREEN)}
+
+
+def at_sites(grid: pd.DataFrame, configuration: str | None = None) -> pd.DataFrame:
+    """The three recipes that differ in the activation site alone, at one configuration or all."""
+    plain = grid[grid.recipe.isin({f"{site} minmax, weights per tensor" for site in SITES})]
+    return plain if configuration is None else plain[plain.configuration == configuration]
+
+
+def knees(found: Sequence[Condition]) -> list[dict[str, object]]:
+    """The knee of each condition when only the activation site moves; 32 and 16 bits and all latencies are kept.
+
+    Keys: condition, site (in words), knee (the likeliest), p32 to p2 (probabilities), index8 and index4 (I').
+    """
+    facts = []
+    for condition in present(found):
+        for site, words in SITES.items():
+            if (correct := correct_at_site(condition, site)) is None:
+                continue
+            knee = replace(condition.measured, correct=correct).knee()
+            row = {"condition": condition.name, "site": words, "knee": max(knee.probability, key=knee.probability.get)}
+            row |= {f"p{bits}": knee.probability[bits] for bits in PAPER_BITS}
+            facts.append(row | {f"index{bits}": knee.interval(bits).estimate for bits in (8, 4)})
+    return facts
+
+
+def correct_at_site(condition: Condition, site: str) -> np.ndarray | None:
+    """The condition's correctness with 8, 4 and 2 bits taken from another activation site; None without records."""
+    correct = condition.measured.correct.copy()
+    scheme = replace(PAPER, activation_site=site)
+    recipe = next(one for one in recipes.grid() if one.axis == "grid" and one.scheme == scheme)
+    for row, seed in enumerate(condition.measured.seeds):
+        record = recipe.run(runs.Case(condition.model, condition.dataset, seed, condition.profile)).known()
+        if record is None:
+            return None
+        for bits in recipes.GRID_BITS:
+            correct[row, PAPER_BITS.index(bits)] = Hits.unpacked(record.values["correct"][label(bits)]).correct
+    return correct
