@@ -25,7 +25,7 @@ SEARCHED = ("simplecnn", "cifar10")  # the network of mixed precision
 TIMINGS = {"latency": runs.timing, deployed.KIND: deployed.run, "mixed_latency": mixed.timing}  # by kind
 COUNTS = ("fresh", "stale", "absent")
 _EXPERIMENTS = {
-    "mixed_accuracy": "exp3", "mixed_latency": "exp3", "weight_only": "llama3_mmlu", "imagenet": "exp2_imagenet",
+    "mixed_accuracy": "exp3", "mixed_latency": "exp3", "weight_only": "llama3_mmlu", "imagenet": "exp2_imagenet", "aiq": "aiq",
     "llm": "llama3_mmlu", "simplecnn": "exp1", "resnet18": "exp2", "resnet20": "exp2",
 }  # fmt: skip
 
@@ -159,4 +159,4 @@ def command(what: RunSpec | Planned) -> str:
 
 
 def _family(kind: str) -> str:
-    return next((family for family in ("imagenet", "llm") if kind.startswith(f"{family}_")), "")
+    return next((family for family in ("imagenet", "llm", "aiq") if kind.startswith(f"{family}_")), "")

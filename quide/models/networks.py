@@ -64,7 +64,7 @@ def resnet18(num_classes: int = 10, in_channels: int = 3, image_size: int = 32) 
     return network
 
 
-def resnet20(num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> nn.Module:
+def resnet20(num_classes: int = 10, in_channels: int = 3, image_size: int = 32, projections: bool = False) -> nn.Module:
     """ResNet-20, the network for CIFAR-10 of He et al. (2016, §4.2): a 3x3 stem, three stages of three blocks with 16,
     32 and 64 channels, one linear layer; 20 layers to quantize.
 
@@ -76,15 +76,19 @@ def resnet20(num_classes: int = 10, in_channels: int = 3, image_size: int = 32) 
         num_classes: outputs of the last layer.
         in_channels: 3 for CIFAR.
         image_size: as in :func:`resnet18`.
+        projections: 1x1 convolutions on the two skips instead (their option B), ``downsample.0`` of their blocks.
 
     Shapes:
         as :class:`SimpleCNN`.
     """
-    from torchvision.models.resnet import BasicBlock  # here, as above
+    from torchvision.models.resnet import BasicBlock, conv1x1  # here, as above
 
     def stage(before: int, width: int) -> nn.Sequential:
         if before == width:
             first = BasicBlock(width, width)
+        elif projections:
+            skip = nn.Sequential(conv1x1(before, width, 2), nn.BatchNorm2d(width))
+            first = BasicBlock(before, width, 2, skip)
         else:
             added = (width - before) // 2
             pixels, channels = nn.AvgPool2d(1, stride=2), nn.ConstantPad3d((0, 0, 0, 0, added, added), 0.0)

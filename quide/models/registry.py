@@ -91,6 +91,13 @@ ROWS = (
         mean=(123.68 / 255, 116.779 / 255, 103.939 / 255), std=(1 / 255,) * 3,  # pixels less the mean of each channel
     ),
 )  # fmt: skip
+AIQ_ADDRESS = "https://github.com/ShreshthRajan/cs242/tree/f2b4867"
+AIQ_SHA256 = {  # of the arrays of the four ResNet-20 that AIQ's authors published, by their names
+    "cifar10_best": "b1174e9eae6ee3cc271a622921923cc2def3a7003f7c8a1dca3fc1e6cdfc3e7e",
+    "uniform_int8": "a2b71608da21b4500c589849450f6cc0fdbe56030799fab9b41c3352abecb33d",
+    "uniform_int4": "7ad4b33477d4cd4d065bd28f78bd413139a10f5d1e3dcd66e4d657d44fe345ac",
+    "ai_aware_greedy": "579393ab444e3c1cd48794e2c9820c98b48bd614c443d952acc260fd5f4635d0",
+}
 BUILDERS = {row.model: row.builder for row in ROWS if row.builder}
 _ROWS = {(row.model, row.dataset): row for row in ROWS}
 

@@ -58,10 +58,11 @@ def narrowing(
     *,
     revisit: bool = False,
     steps: int | None = None,
+    bound: Callable[[Configuration], float] | None = None,
     executor: Executor | None = None,
     progress: bool = False,
 ) -> SearchResult:
-    """AIQ's greedy search: from full precision, each step gives one layer one of the choices, by the best of such moves.
+    """AIQ's greedy search: from full precision, each step gives one layer one of the choices, by the best such move.
 
     Args:
         fitness: maps a tuple of widths to a finite number, higher is better.
@@ -69,6 +70,8 @@ def narrowing(
         choices: widths that a layer can be given.
         revisit: layers that were given a width may be given another; the authors' search never does.
         steps: at most so many; None for as many as there are layers without ``revisit``, no limit with it.
+        bound: what a configuration's fitness cannot exceed, where that costs nothing to know, such as its intensity
+            without any loss of accuracy. Moves that cannot be the best are not evaluated; the path is the same.
         executor, progress: as in :func:`quide.search.genetic`.
 
     Raises:
@@ -86,9 +89,9 @@ def narrowing(
                 for width in choices
                 if width != here[layer] and (revisit or here[layer] == FULL_PRECISION)
             ]
-            if not moves or max(scores := scorer.round(moves)) <= scorer.values[here]:
+            if not moves or scorer.values[best := _best(scorer, moves, bound)] <= scorer.values[here]:
                 break
-            here = moves[scores.index(max(scores))]
+            here = best
             left = None if left is None else left - 1
     return scorer.result()
 
@@ -99,6 +102,7 @@ def coordinate_descent(
     choices: Sequence[int] = (FULL_PRECISION, 8, 4),
     *,
     order: Sequence[int] | None = None,
+    bound: Callable[[Configuration], float] | None = None,
     executor: Executor | None = None,
     progress: bool = False,
 ) -> SearchResult:
@@ -108,6 +112,7 @@ def coordinate_descent(
     Args:
         fitness, num_layers, choices: as in :func:`narrowing`; the first choice is the start.
         order: the order the layers are taken in, by their places; the network's own by default.
+        bound: as in :func:`narrowing`.
         executor, progress: as in :func:`quide.search.genetic`.
 
     Raises:
@@ -126,9 +131,24 @@ def coordinate_descent(
                     here,
                     *((*here[:layer], width, *here[layer + 1 :]) for width in choices if width != here[layer]),
                 ]
-                scores = scorer.round(moves)
-                here = moves[scores.index(max(scores))]  # the first of equals: where it stands
+                here = _best(scorer, moves, bound)  # the first of equals: where it stands
     return scorer.result()
+
+
+def _best(
+    scorer: Scorer, moves: Sequence[Configuration], bound: Callable[[Configuration], float] | None
+) -> Configuration:
+    """The best of some moves, the first of equals, as a row of the history."""
+    if bound is not None:
+        highest, worth = -np.inf, {}
+        for move in sorted(moves, key=bound, reverse=True):
+            if bound(move) < highest:
+                break
+            (worth[move],) = scorer([move])
+            highest = max(highest, worth[move])
+        moves = [move for move in moves if move in worth]
+    scores = scorer.round(list(moves))
+    return moves[scores.index(max(scores))]
 
 
 def random_of_equal_bytes(

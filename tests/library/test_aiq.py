@@ -76,6 +76,20 @@ def test_coordinate_descent_ends_where_no_single_layer_gains(order):
         assert table[last] >= table[(*last[:layer], width, *last[layer + 1 :])]
 
 
+@pytest.mark.parametrize("search", [
+    aiq.narrowing, lambda *a, **o: aiq.narrowing(*a, revisit=True, **o), aiq.coordinate_descent,
+])  # fmt: skip
+@pytest.mark.parametrize("seed", range(5))
+def test_a_bound_saves_evaluations_and_changes_nothing(search, seed):
+    rng = np.random.default_rng(seed)
+    worth = {bits: sum((32 - width) / 8 for width in bits) for bits in itertools.product((32, 8, 4), repeat=4)}
+    fitness = {bits: top - rng.uniform(0, 2) for bits, top in worth.items()}
+    plain, bounded = search(fitness.__getitem__, 4), search(fitness.__getitem__, 4, bound=worth.__getitem__)
+    assert bounded.best == plain.best and bounded.evaluations < plain.evaluations
+    taken = [[row["best_configuration"] for row in found.history] for found in (plain, bounded)]
+    assert taken[0] == taken[1]
+
+
 def test_coordinate_descent_refuses_an_order_that_misses_a_layer():
     with pytest.raises(ValueError, match="order must name each of 0..2 once"):
         aiq.coordinate_descent(additive(GAINS), 3, order=[0, 1, 1])
