@@ -96,8 +96,8 @@ def search(
     Values: ``found`` (one width a layer) and its ``fitness``; ``evaluated``: widths, right ones of the selection
     images, and fitness of every configuration, in order; on the images that were not selected by ``accuracy`` and
     ``correct`` of ``"32"``, ``"found"`` and, of the greedy search, ``"random 1"``, ... whose weights take as many
-    bytes, with their widths in ``random``; of the exhaustive one ``tested`` (right ones of these images, in the order of
-    ``evaluated``); ``images``, how many, and ``tested_on``, which of the test images (packed); and what
+    bytes, with their widths in ``random``; of the exhaustive one ``tested`` (right ones of these images, in the order
+    of ``evaluated``); ``images``, how many, and ``tested_on``, which of the test images (packed); and what
     :func:`traffic` needs.
     """
     if method not in METHODS:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from quide import latency
-from quide.experiments import deployed, mixed, recipes, records, runs, select, staleness
+from quide.experiments import aiq, deployed, mixed, recipes, records, runs, select, staleness
 from quide.experiments.measured import KINDS, Run
 from quide.experiments.records import Record, RunSpec
 from quide.models import registry
@@ -25,8 +25,9 @@ SEARCHED = ("simplecnn", "cifar10")  # the network of mixed precision
 TIMINGS = {"latency": runs.timing, deployed.KIND: deployed.run, "mixed_latency": mixed.timing}  # by kind
 COUNTS = ("fresh", "stale", "absent")
 _EXPERIMENTS = {
-    "mixed_accuracy": "exp3", "mixed_latency": "exp3", "weight_only": "llama3_mmlu", "imagenet": "exp2_imagenet", "aiq": "aiq",
-    "llm": "llama3_mmlu", "simplecnn": "exp1", "resnet18": "exp2", "resnet20": "exp2",
+    "mixed_accuracy": "exp3", "mixed_latency": "exp3", "weight_only": "llama3_mmlu", "imagenet": "exp2_imagenet",
+    "llm": "llama3_mmlu", "aiq_networks": "aiq", "aiq_layers": "aiq", "aiq_search": "aiq", "simplecnn": "exp1",
+    "resnet18": "exp2", "resnet20": "exp2",
 }  # fmt: skip
 
 
@@ -79,7 +80,8 @@ def planned() -> list[Planned]:
         for profile in ("paper", "short") if profile == "paper" or row.slow
         for seed in SEEDS
     )  # fmt: skip
-    return [one for case in cases for one in (*_named(case), *_timed(case))]
+    found = [one for case in cases for one in (*_named(case), *_timed(case))]
+    return found + [_of(run.spec, (run.spec.key,)) for run in aiq.runs()]
 
 
 def run(wanted: Iterable[Run], refresh: bool = False) -> list[Record]:
@@ -103,7 +105,11 @@ def of(case: runs.Case) -> list[Run]:
 def _named(case: runs.Case) -> Iterator[Planned]:
     for one in of(case):
         keys = tuple(spec.key for spec in (one.spec, *one.others))
-        yield Planned(one.spec.kind, case.model, case.dataset, case.seed, case.profile, keys)
+        yield _of(one.spec, keys)
+
+
+def _of(spec: RunSpec, keys: tuple[str, ...]) -> Planned:
+    return Planned(spec.kind, spec.model, spec.dataset, spec.seed, spec.profile, keys)
 
 
 def _timed(case: runs.Case) -> Iterator[Planned]:
@@ -159,4 +165,4 @@ def command(what: RunSpec | Planned) -> str:
 
 
 def _family(kind: str) -> str:
-    return next((family for family in ("imagenet", "llm", "aiq") if kind.startswith(f"{family}_")), "")
+    return next((family for family in ("imagenet", "llm") if kind.startswith(f"{family}_")), "")
