@@ -146,6 +146,11 @@ def statements() -> pd.DataFrame:
     return _read("statements")
 
 
+def aiq() -> pd.DataFrame:
+    """Numbers of AIQ (arXiv 2512.14090), by name: quantity, value, unit, and source: its text, program or results."""
+    return _read("aiq").set_index("id")
+
+
 def exhibits() -> pd.DataFrame:
     """The tables, figures and the algorithm: kind, section, what each shows, how much of it is known."""
     return _read("exhibits").set_index("exhibit")

@@ -34,7 +34,7 @@ from quide.search import aiq as searching
 from quide.stats import pack_bits
 
 PART = 2000  # images whose activations are kept
-KEPT_BYTES = 2**31  # of activations, those of the configurations evaluated last
+KEPT_BYTES = 3 * 2**29  # of activations, those of the configurations evaluated last
 
 
 class SharedStarts:
@@ -52,7 +52,7 @@ class SharedStarts:
         self.weights = {name: model.get_submodule(name).weight.detach() for name in layers}
         self.stages, self.ends = _stages(self.model, layers)
         self.kept: OrderedDict[Configuration, tuple[torch.Tensor, ...]] = OrderedDict()
-        self.rounded = cache(self._rounded)
+        self.rounded: dict[tuple[str, int], nn.Parameter] = {}
 
     @torch.inference_mode()
     def correct(self, widths: Configuration) -> torch.Tensor:
@@ -64,14 +64,16 @@ class SharedStarts:
                 self.kept.move_to_end(widths[:end])
         for place in range(start + 1, len(self.stages)):
             for layer in range(self.ends[place - 1] if place else 0, self.ends[place]):
-                name = self.layers[layer]
-                self.model.get_submodule(name).weight = self.rounded(name, widths[layer])
+                self._round(self.layers[layer], widths[layer])
             state = tuple(self.stages[place](batch) for batch in state)
             self._keep(widths[: self.ends[place]], state)
         return torch.cat(state).argmax(1) == self.labels
 
-    def _rounded(self, name: str, bits: int) -> nn.Parameter:
-        return nn.Parameter(rounding.round_weight(self.weights[name], bits, "channel"), requires_grad=False)
+    def _round(self, name: str, bits: int) -> None:
+        if (name, bits) not in self.rounded:
+            weight = rounding.round_weight(self.weights[name], bits, "channel")
+            self.rounded[name, bits] = nn.Parameter(weight, requires_grad=False)
+        self.model.get_submodule(name).weight = self.rounded[name, bits]
 
     def _keep(self, start: Configuration, state: tuple[torch.Tensor, ...]) -> None:
         self.kept[start] = state
