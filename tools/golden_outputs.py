@@ -29,9 +29,12 @@ from quide.data import datasets, embedded, imagenet
 from quide.deploy import onnx
 from quide.evaluate import prefix_tree
 from quide.experiments import llm_runs, records, staleness
+from quide.experiments.aiq import METHODS
+from quide.experiments.compute import aiq
 from quide.llm import checkpoints, llama2c, methods
 from quide.models import keras_resnet50, networks, train
 from quide.ptq import rounding
+from quide.search.aiq import AUTHORS
 
 SCHEMES = [
     ptq.PAPER,
@@ -155,6 +158,26 @@ def weight_only(model: torch.nn.Module) -> str:
     return digest(*found)
 
 
+def aiq_runs(projections: bool) -> str:
+    """Hits with rounded weights, what is counted, and what searches find by a made-up accuracy."""
+    torch.manual_seed(1)
+    model, pool = networks.resnet20(projections=projections).eval(), embedded.load("cifar10", "test")
+    counted = aiq.traffic(model)
+    widths = [counted.uniform(32), counted.uniform(4), (*counted.uniform(8)[:9], *counted.uniform(4)[9:])]
+    found = [aiq.tested(model, counted.layers, pool.subset(slice(0, 2 * IMAGES)), widths), counted]
+    found += [aiq.random_like(widths[2], counted, 0), aiq.same_weights(model, model, counted.layers, widths[1])]
+    score = AUTHORS.__call__
+    for method in METHODS:
+        result = aiq._searched(
+            method,
+            lambda bits: score(counted.intensity(bits), 0.99 - 0.01 / (2 + sum(bits) % 13), 0.99),
+            counted,
+            lambda bits: score(counted.intensity(bits), 1.0, 0.99),
+        )
+        found += [result.best, result.best_fitness]
+    return digest(*found)
+
+
 def language(folder: Path) -> str:
     """Logits of a tiny model by every method and width, and of one in the format of llama2.c."""
     models = [
@@ -200,6 +223,9 @@ def outputs() -> dict[str, str]:
     found["training/resnet18"] = trained("resnet18", "cifar10", train.RESNET18, 48)
     found["imagenet_accuracy/resnet50"] = found["imagenet_quantizers/resnet50"] = resnet50(search_too=False)
     found["imagenet_mixed/resnet50"] = resnet50(search_too=True)
+    for kind in ("aiq_networks", "aiq_layers", "aiq_search"):
+        for name, projections in (("aiq-resnet20", True), ("resnet20", False)):
+            found[f"{kind}/{name}"] = aiq_runs(projections)
     with tempfile.TemporaryDirectory() as folder:
         spoken = language(Path(folder))
     for kind in ("llm_accuracy", "llm_next_token", "llm_memory", "llm_latency"):

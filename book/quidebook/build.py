@@ -35,7 +35,7 @@ KERNEL = "python3"
 KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=50"]  # no remarks on the transport or on being stopped; cells have errors
 ROUNDS = 2  # a notebook that writes records outdates those executed before it: they are executed once more
 
-_EXPERIMENT = re.compile(r"(exp\d+|llama3)_\w+")
+_EXPERIMENT = re.compile(r"(exp\d+|llama3)_\w+|aiq")
 # The "[elapsed<left, rate]" that ends a tqdm bar, and its remark that it could draw a prettier one.
 _PROGRESS = re.compile(r"\[\d+(:\d\d)+[<,].*\]|TqdmWarning|import tqdm as notebook_tqdm")
 _IGNORED = re.compile(r"__pycache__|\.ipynb_checkpoints|\.partial$")
@@ -108,7 +108,7 @@ def experiments(root: Path) -> dict[str, Path]:
     found = {}
     for file in sorted((root / "notebooks").glob("*.ipynb")):
         if match := _EXPERIMENT.fullmatch(file.stem):
-            found[match[1]] = found[file.stem] = file
+            found[match[1] or file.stem] = found[file.stem] = file
     if not found:
         raise FileNotFoundError(f"no experiment in {root / 'notebooks'}; work in a checkout of QuIDE or set QUIDE_HOME")
     return found

@@ -1,0 +1,586 @@
+"""The page of AIQ (arXiv 2512.14090): its authors' table beside ours, searches by its objective, and what else chooses.
+
+Everything but the count of MobileNetV2 is read from records and from ``data/paper/aiq.csv``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+from quide import metric
+from quide.experiments import aiq, paper, select
+from quide.experiments.aiq import AUTHORS, OURS, PRINTED, PUBLISHED, THEIRS, Traffic, traffic
+from quide.experiments.records import Record
+from quide.search import Configuration
+from quide.search.aiq import AiqObjective
+from quide.stats import Hits, Interval
+from quidebook import report
+from quidebook.report import Absent, tabled
+from quidebook.verdicts import ABSENT, NOT_REPRODUCED, REPRODUCED
+
+COMMAND = "QUIDE_DATA=<folder> quide run aiq --profile paper"
+NAMES = {"32": "full precision", "8": "uniform 8 bits", "4": "uniform 4 bits", "greedy": "their greedy search"}
+STATED = {"32": "fp32", "8": "int8", "4": "int4", "greedy": "greedy"}  # as data/paper/aiq.csv calls them
+TITLES = {THEIRS: "AIQ's authors'", OURS: "published, without projections"}
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+ROUGHLY = 5.0  # percentage points around "about 50 %"
+
+
+@dataclass(frozen=True)
+class AiqRecords:
+    """What the page is made from."""
+
+    networks: Mapping[str, Record]
+    layers: Mapping[str, Record]
+    searches: tuple[Record, ...]
+
+    @cached_property
+    def used(self) -> list[Record]:
+        """All of them."""
+        return [*self.networks.values(), *self.layers.values(), *self.searches]
+
+    def of(self, model: str, method: str, split: str = "train", objective: AiqObjective = AUTHORS) -> Record | None:
+        """A search; None where there is no record of it."""
+        wanted = model, method, split, objective
+        return next((record for record in self.searches if _asked(record) == wanted), None)
+
+
+def found() -> AiqRecords:
+    """The records there are."""
+    of = {kind: {record.spec.model: record for record in select.known(kind)} for kind in ("aiq_networks", "aiq_layers")}
+    return AiqRecords(of["aiq_networks"], of["aiq_layers"], tuple(select.known("aiq_search")))
+
+
+def run(seed: int, profile: str) -> None:
+    """Every run of the page where there is no record, at profile ``paper``; what cannot be had is said to be absent."""
+    if profile != "paper":
+        return
+    for one in aiq.runs(seed):
+        try:
+            one.result()
+        except FileNotFoundError as error:
+            report.say(f"{one.spec.kind} of {one.spec.model} was not run: {error}.")
+
+
+def absent(known: AiqRecords) -> Absent | None:
+    """In place of facts, where a record of the authors' networks is missing."""
+    return None if THEIRS in known.networks else Absent("the networks of AIQ's authors", COMMAND)
+
+
+# --- their table -----------------------------------------------------------------------------------------------------
+
+
+def stated(name: str) -> float:
+    """A number of AIQ's paper, program or result files, accuracies as fractions; see ``data/paper/aiq.csv``."""
+    row = paper.aiq().loc[name]
+    return row.value / 100 if row.unit == "%" else row.value
+
+
+@tabled
+def their_table(known: AiqRecords) -> Iterable[dict]:
+    """Their four networks: accuracy in their files, of their weights, and of ours; intensity likewise."""
+    if THEIRS not in known.networks:
+        return
+    record = known.networks[THEIRS]
+    counted, values = traffic(record), record.values
+    base = counted.intensity(counted.uniform(32))
+    for name in PUBLISHED:
+        key = STATED[name]
+        ours = counted.intensity(tuple(values["widths"][name]))
+        yield {
+            "network": NAMES[name],
+            "top-1 stated": report.percent(stated(f"{key}.accuracy")),
+            "their weights, our code": report.percent(values["accuracy"][f"theirs {name}"]),
+            "our rounding": report.percent(values["accuracy"][name]),
+            "intensity stated": report.number(stated(f"{key}.intensity"), 3),
+            "ours": report.number(ours, 3),
+            "gain": f"{100 * (ours / base - 1):+.1f} %",
+        }
+
+
+def reproduced(known: AiqRecords) -> Mapping[str, object] | Absent:
+    """Facts: right (how many of the 4 networks are right on as many images as stated), images, same (least share of
+    weights equal bit for bit), change of the greedy network (pp, paired)."""
+    if gone := absent(known):
+        return gone
+    values = known.networks[THEIRS].values
+    right = sum(
+        round(values["accuracy"][f"theirs {name}"] * values["images"])
+        == round(stated(f"{STATED[name]}.accuracy") * values["images"])
+        for name in PUBLISHED
+    )
+    gain = traffic(known.networks[THEIRS])
+    greedy, full = tuple(values["widths"]["greedy"]), gain.uniform(32)
+    return {
+        "right": right,
+        "of": len(PUBLISHED),
+        "images": values["images"],
+        "same": min(values["same_weights"].values()),
+        "change": _change(values, "greedy"),
+        "gain": gain.intensity(greedy) / gain.intensity(full) - 1,
+        "four": sum(width == 4 for width in greedy),
+        "eight": sum(width == 8 for width in greedy),
+    }
+
+
+@tabled
+def claim_table(known: AiqRecords) -> Iterable[dict]:
+    """ "About 50 % more intensity within 1 percentage point", judged for each of the rounded networks."""
+    if THEIRS not in known.networks:
+        return
+    record = known.networks[THEIRS]
+    counted, values = traffic(record), record.values
+    for name in PUBLISHED[1:]:
+        widths = tuple(values["widths"][name])
+        gain = 100 * (counted.intensity(widths) / counted.intensity(counted.uniform(32)) - 1)
+        change = _change(values, name)
+        enough = abs(gain - 100 * stated("claim.gain")) <= ROUGHLY
+        close = change.estimate >= -stated("claim.within")
+        yield {
+            "network": NAMES[name],
+            "both halves hold": "yes" if enough and close else "no",
+            "gain in intensity": f"{gain:+.1f} %",
+            "change of top-1 (pp)": report.with_interval(change),
+            "reason": _reason(enough, close, change),
+        }
+
+
+def _reason(enough: bool, close: bool, change: Interval) -> str:
+    limit = -stated("claim.within")
+    parts = [] if enough else [f"more than {ROUGHLY:.0f} points from 50 %"]
+    if close:
+        parts += ["within 1 pp" + (", the interval reaches beyond" if change.low < limit else "")]
+    else:
+        parts += ["loses more than 1 pp"]
+    return "; ".join(parts)
+
+
+# --- searches --------------------------------------------------------------------------------------------------------
+
+
+@tabled
+def search_table(known: AiqRecords) -> Iterable[dict]:
+    """What each search found, on the images it did not select by; and random widths of as many bytes."""
+    for record in known.searches:
+        values, counted = record.values, traffic(record)
+        model, method, split, objective = _asked(record)
+        if method == "exhaustive":
+            continue
+        shown = {"network": TITLES[model], "search": method, "objective": _objective(objective)}
+        yield {
+            **shown,
+            "selected on": f"{record.spec.details['selection_images']:,} {split} images",
+            "evaluated": str(len(values["evaluated"])),
+            "layers at 4, 8, 32": _counts(values["found"]),
+            "gain": f"{100 * _gain(counted, values['found']):+.1f} %",
+            "change there (pp)": f"{_selected_change(record):+.2f}",
+            "change on the others (pp)": report.with_interval(_change(values, "found")),
+        }
+
+
+def random_facts(known: AiqRecords) -> list[dict[str, object]]:
+    """Where random widths of as many bytes were tested: what, of which network; how many, how many do better than the
+    search, the best and the worst change against it (pp, paired)."""
+    named = [(record, "greedy", f"{TITLES[THEIRS]}, at their widths") for record in known.networks.values()]
+    named += [
+        (record, "found", f"{TITLES[record.spec.model]}, selected on {record.spec.details['selection_split']} images")
+        for record in known.searches
+    ]
+    facts = []
+    for record, of, what in named:
+        drawn = [name for name in record.values["accuracy"] if name.startswith("random")]
+        if not drawn:
+            continue
+        changes = sorted((_change(record.values, name, of) for name in drawn), key=lambda one: one.estimate)
+        better = sum(change.estimate > 0 for change in changes)
+        facts.append({"what": what, "count": len(drawn), "better": better, "worst": changes[0], "best": changes[-1]})
+    return facts
+
+
+def search_facts(known: AiqRecords) -> Mapping[str, object] | Absent:
+    """The authors' search on their network, by training images and by test images: gain and change of each."""
+    by = {split: known.of(THEIRS, "greedy", split) for split in ("train", "test")}
+    if None in by.values():
+        return Absent("AIQ's search on its authors' network", COMMAND)
+    facts: dict[str, object] = {}
+    for split, record in by.items():
+        facts |= {
+            f"{split}_gain": _gain(traffic(record), record.values["found"]),
+            f"{split}_change": _change(record.values, "found"),
+            f"{split}_selected": _selected_change(record),
+            f"{split}_evaluated": len(record.values["evaluated"]),
+            f"{split}_counts": _counts(record.values["found"]),
+        }
+    size = len(traffic(by["train"]).layers)
+    return facts | {"all_moves": 1 + sum(2 * left for left in range(size, 0, -1))}
+
+
+# --- the audit -------------------------------------------------------------------------------------------------------
+
+
+@tabled
+def objective_table() -> Iterable[dict]:
+    """Which of the stated rows each form of the objective prefers, from the stated numbers alone."""
+    forms = {"as printed": PRINTED, "as in their program": AUTHORS}
+    forms["as in their program, lambda 0.5"] = AiqObjective(
+        0.5, AUTHORS.intensity_unit, AUTHORS.drop_unit, AUTHORS.floor
+    )
+    for title, objective in forms.items():
+        score = {
+            name: objective(stated(f"{key}.intensity"), stated(f"{key}.accuracy"), stated("fp32.accuracy"))
+            for name, key in STATED.items()
+        }
+        best = max(score, key=score.get)
+        yield {"objective": title, "prefers": NAMES[best]} | {NAMES[n]: report.number(v, 4) for n, v in score.items()}
+
+
+def turning_point() -> dict[str, float]:
+    """Lambda of the printed objective above which it prefers uniform 4 bits to what their search found (stated), as
+    ``turn``; and ``used``, theirs."""
+    four, greedy = ((stated(f"{key}.intensity"), 100 * stated(f"{key}.accuracy")) for key in ("int4", "greedy"))
+    per_point, lost = four[0] - greedy[0], greedy[1] - four[1]
+    return {"turn": lost / (lost + per_point), "used": stated("search.trade_off")}
+
+
+def exchange() -> dict[str, float]:
+    """Percentage points of accuracy that each form of the objective gives for one operation per byte."""
+    return {
+        name: one.trade_off / one.intensity_unit * one.drop_unit / (1 - one.trade_off)
+        for name, one in (("program", AUTHORS), ("printed", PRINTED))
+    }
+
+
+def batch_facts(known: AiqRecords) -> Mapping[str, object] | Absent:
+    """Gain of uniform 4 bits by batch, and of 8 and 4 bits for weights and activations alike."""
+    if gone := absent(known):
+        return gone
+    counted = traffic(known.networks[THEIRS])
+    gains = {f"at_{batch}": _gain(counted, counted.uniform(4), batch) for batch in BATCHES}
+    both = {f"both_{bits}": _with_activations(counted, bits) for bits in (8, 4)}
+    return gains | both
+
+
+def figure_batch(known: AiqRecords) -> tuple[Figure, str]:
+    """A figure and what is seen: the gain in intensity of 8 and 4 bits against the batch."""
+    figure, (axis,) = report.panels(width=6.0, height=3.2)
+    counted, words = traffic(known.networks[THEIRS]), []
+    for bits, style, colour in ((8, "o-", report.BLUE), (4, "s--", report.ORANGE)):
+        gains = [100 * _gain(counted, counted.uniform(bits), batch) for batch in BATCHES]
+        axis.plot(BATCHES, gains, style, color=colour, label=f"weights at {bits} bits")
+        words.append(f"{bits} bits: " + ", ".join(f"{g:.1f} at {b}" for g, b in zip(gains, BATCHES, strict=True)))
+    axis.set_xscale("log", base=2)
+    axis.set(xlabel="images in a batch", ylabel="gain in intensity (%)", title="The gain is gone at 64 images")
+    axis.set_xticks(BATCHES, map(str, BATCHES))
+    axis.legend()
+    return figure, "Gain in %, by batch. " + "; ".join(words) + "."
+
+
+def mobilenet() -> Mapping[str, object]:
+    """MobileNetV2 on images of 32x32 pixels, counted here: intensity and millions of operations with the groups of its
+    convolutions and without, and how many times the second is the first."""
+    import torch
+    from torchvision.models import mobilenet_v2
+
+    from quide import arithmetic_intensity
+
+    model, image = mobilenet_v2(num_classes=10), torch.zeros(1, 3, 32, 32)
+    true, without = (arithmetic_intensity(model, image, as_published=way) for way in (False, True))
+    return {
+        "stated": stated("mobilenet.intensity"),
+        "true": true.intensity,
+        "ignored": without.intensity,
+        "times": without.intensity / true.intensity,
+        "mega": true.flops / 1e6,
+        "mega_ignored": without.flops / 1e6,
+        "speedup": stated("mobilenet.speedup"),
+        "random": stated("mobilenet.random.throughput") / stated("mobilenet.fp32.throughput"),
+        "over_random": stated("mobilenet.aiq.throughput") / stated("mobilenet.random.throughput") - 1,
+        "lost": 100 * (stated("mobilenet.random.accuracy") - stated("mobilenet.aiq.accuracy")),
+    }
+
+
+def throughput() -> Mapping[str, float]:
+    """Their own timing of the four ResNet-20, images per second over that of full precision, batch 128 (stated)."""
+    full = stated("fp32.throughput")
+    return {key: stated(f"{key}.throughput") / full for key in ("int8", "int4", "greedy")}
+
+
+# --- layers ----------------------------------------------------------------------------------------------------------
+
+
+def figure_layers(known: AiqRecords) -> tuple[Figure, str]:
+    """A figure and what is seen: change of accuracy against gain in intensity, each layer alone at 4 bits."""
+    figure, axes = report.panels(len(known.layers), width=7.6, height=3.4, sharey=True)
+    words = []
+    for axis, (model, record) in zip(axes, known.layers.items(), strict=True):
+        counted, values = traffic(record), record.values
+        gains = [100 * each for each in _alone(record)]
+        changes = [_change(values, name) for name in counted.layers]
+        middle = np.array([one.estimate for one in changes])
+        bars = [[one.estimate - one.low for one in changes], [one.high - one.estimate for one in changes]]
+        axis.errorbar(gains, middle, yerr=bars, fmt="o", color=report.BLUE, capsize=2, markersize=4)
+        axis.axhline(0, color=report.GREY, linewidth=0.8)
+        axis.set(xlabel="gain in intensity (%)", title=TITLES[model])
+        words.append(f"{TITLES[model]}: changes from {middle.min():.2f} to {middle.max():.2f}")
+    axes[0].set_ylabel("change of top-1 (pp)")
+    return figure, "One dot a layer at 4 bits, with its 95 % interval. " + "; ".join(words) + "."
+
+
+def layer_facts(known: AiqRecords) -> list[dict[str, object]]:
+    """By network: layers, apart (how many intervals leave out zero), widest (half an interval, pp), and the rank
+    correlation of the gain with the change, with its p value."""
+    facts = []
+    for model, record in known.layers.items():
+        changes = [_change(record.values, name) for name in traffic(record).layers]
+        test = spearmanr(_alone(record), [one.estimate for one in changes])
+        facts.append(
+            {
+                "title": TITLES[model],
+                "layers": len(changes),
+                "apart": sum(one.high < 0 or one.low > 0 for one in changes),
+                "half": float(np.median([(one.high - one.low) / 2 for one in changes])),
+                "largest": max(abs(one.estimate) for one in changes),
+                "rho": float(test.statistic),
+                "p": float(test.pvalue),
+                "images": record.values["images"],
+            }
+        )
+    return facts
+
+
+def _alone(record: Record) -> list[float]:
+    """Gain of each layer alone."""
+    counted, bits = traffic(record), record.spec.details["bits"]
+    full = counted.uniform(32)
+    return [_gain(counted, (*full[:place], bits, *full[place + 1 :])) for place in range(len(full))]
+
+
+# --- what each objective chooses -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Every configuration of the exhaustive search: widths, kilobytes of weights, accuracy on the images it selects by
+    and on the test images, and the network they are of."""
+
+    counted: Traffic
+    widths: tuple[Configuration, ...]
+    kilobytes: np.ndarray
+    selected: np.ndarray
+    tested: np.ndarray
+    images: int
+
+    @property
+    def full(self) -> int:
+        """Place of full precision."""
+        return self.widths.index(self.counted.uniform(32))
+
+    @property
+    def intensity(self) -> np.ndarray:
+        """Of each."""
+        return np.array([self.counted.intensity(widths) for widths in self.widths])
+
+
+def grouped(known: AiqRecords) -> Grouped | None:
+    """The exhaustive search on the authors' network; None without its record."""
+    if (record := known.of(THEIRS, "exhaustive")) is None:
+        return None
+    values, counted = record.values, traffic(record)
+    widths = tuple(tuple(row[0]) for row in values["evaluated"])
+    kilobytes = np.array([np.dot(counted.num_weights, each) / 8000 for each in widths])
+    right = np.array([row[1] for row in values["evaluated"]])
+    selected = right / record.spec.details["selection_images"]
+    return Grouped(
+        counted, widths, kilobytes, selected, np.array(values["tested"]) / values["images"], values["images"]
+    )
+
+
+def choices(every: Grouped) -> dict[str, int]:
+    """What each objective chooses by the images selected by, by name: its place."""
+    full = every.selected[every.full]
+    score = {
+        name: [objective(ai, accuracy, full) for ai, accuracy in zip(every.intensity, every.selected, strict=True)]
+        for name, objective in (("AIQ, their program", AUTHORS), ("AIQ, printed", PRINTED))
+    }
+    compression = [metric.compression_ratio(widths) for widths in every.widths]
+    floor = paper.threshold("cifar10-resnet18", full)
+    score["I', equal T"] = metric.gated_index(compression, every.selected, 1.0, floor)
+    chosen = {name: int(np.argmax(values)) for name, values in score.items()}
+    budget = every.kilobytes[chosen["AIQ, their program"]]
+    chosen["HAQ's: best within AIQ's bytes"] = _best(every.selected, every.kilobytes <= budget, -every.kilobytes)
+    within = every.selected >= full - stated("claim.within") / 100
+    chosen["a deployer's: fewest bytes within 1 pp"] = _best(-every.kilobytes, within, every.selected)
+    true = every.tested >= every.tested[every.full] - stated("claim.within") / 100
+    chosen["the truth: fewest bytes within 1 pp of the test images"] = _best(-every.kilobytes, true, every.tested)
+    return chosen
+
+
+def _best(worth: np.ndarray, allowed: np.ndarray, then: np.ndarray) -> int:
+    """The place of highest worth among those allowed; of equals the one that is best by the second."""
+    return max(np.flatnonzero(allowed), key=lambda place: (worth[place], then[place]))
+
+
+@tabled
+def choice_table(known: AiqRecords) -> Iterable[dict]:
+    """What each objective chooses among all configurations of the groups, and what that costs on the test images."""
+    if (every := grouped(known)) is None:
+        return
+    edge = set(frontier(every))
+    for name, place in choices(every).items():
+        yield {
+            "chosen by": name,
+            "widths of the groups": "-".join(str(every.widths[place][start]) for start in _starts(every)),
+            "weights (kB)": f"{every.kilobytes[place]:.1f}",
+            "gain in intensity": f"{100 * _gain(every.counted, every.widths[place]):+.1f} %",
+            "change of top-1 (pp)": f"{100 * (every.tested[place] - every.tested[every.full]):+.2f}",
+            "on the true frontier": "yes" if place in edge else "no",
+        }
+
+
+def frontier(every: Grouped) -> list[int]:
+    """Places of the configurations that none beats in both bytes and accuracy on the test images, smallest first."""
+    from quide.search import pareto_front
+
+    kept = pareto_front(np.stack([-every.kilobytes, every.tested], 1))
+    return sorted(np.flatnonzero(kept), key=lambda place: every.kilobytes[place])
+
+
+def figure_choices(known: AiqRecords) -> tuple[Figure, str]:
+    """A figure and what is seen: all configurations, their frontier, and what each objective chooses."""
+    every = grouped(known)
+    figure, (axis,) = report.panels(width=7.2, height=4.0)
+    axis.plot(every.kilobytes, 100 * every.tested, ".", color="#BBBBBB", markersize=4, label="every configuration")
+    edge = frontier(every)
+    axis.plot(every.kilobytes[edge], 100 * every.tested[edge], "-", color=report.GREY, label="true frontier")
+    words = []
+    styles = ("o", "s", "^", "D", "v", "P")
+    for marker, (name, place) in zip(styles, choices(every).items(), strict=True):
+        x, y = every.kilobytes[place], 100 * every.tested[place]
+        axis.plot([x], [y], marker, markersize=8, markerfacecolor="none", markeredgewidth=1.6, label=name)
+        words.append(f"{name}: {x:.0f} kB, {y:.2f} %")
+    axis.set_xscale("log")
+    axis.set(xlabel="bytes of weights (kB)", ylabel="top-1 on the test images (%)", title="What each objective chooses")
+    axis.set_ylim(bottom=100 * every.tested[every.full] - 8)
+    axis.legend(fontsize=7, loc="lower right")
+    return figure, "; ".join(words) + "."
+
+
+def _starts(every: Grouped) -> list[int]:
+    """Place of the first layer of each group."""
+    names = [name.partition(".")[0] for name in every.counted.layers]
+    return [names.index(group) for group in aiq.GROUPS]
+
+
+# --- the end of the page ---------------------------------------------------------------------------------------------
+
+
+@tabled
+def verdict_table(known: AiqRecords) -> Iterable[dict]:
+    """What AIQ states, beside what was found here."""
+    if THEIRS not in known.networks:
+        return
+    facts, record = reproduced(known), known.networks[THEIRS]
+    holds = claim_table(known).set_index("network")["both halves hold"]
+    printed = objective_table().set_index("objective").prefers
+    widths = np.array(record.values["widths"]["greedy"])
+    sizes = np.array(traffic(record).num_weights)
+    small, large = (
+        float((widths[chosen] == 4).mean()) for chosen in (sizes < np.median(sizes), sizes > np.median(sizes))
+    )
+    intensity = {name: traffic(record).intensity(tuple(record.values["widths"][name])) for name in PUBLISHED}
+    beaten = [name for name in ("8", "4") if intensity["greedy"] > intensity[name]]
+    claims = [
+        (
+            "top-1 of the four networks",
+            facts["right"] == facts["of"],
+            f"{facts['right']} of {facts['of']} to the image",
+        ),
+        (
+            "about 50 % more intensity within 1 pp",
+            holds[NAMES["greedy"]] == "yes",
+            report.with_interval(facts["change"]) + " pp",
+        ),
+        (
+            "the highest intensity, beside uniform 8 and 4 bits",
+            len(beaten) == 2,
+            "above " + (" and ".join(NAMES[name] for name in beaten) or "none") + " only",
+        ),
+        (
+            "larger layers get fewer bits",
+            large > small,
+            f"4 bits for {large:.0%} of the larger layers, {small:.0%} of the smaller",
+        ),
+        (
+            "the objective leads to the searched network",
+            printed["as printed"] == NAMES["greedy"],
+            f"as printed it prefers {printed['as printed']}",
+        ),
+    ]
+    for claim, right, reason in claims:
+        yield {"claim": claim, "verdict": REPRODUCED if right else NOT_REPRODUCED, "found here": reason}
+    yield {
+        "claim": "1.66 times the throughput on MobileNetV2",
+        "verdict": ABSENT,
+        "found here": "not run: it needs their network in 8-bit kernels",
+    }
+
+
+def absent_table(known: AiqRecords, seed: int) -> pd.DataFrame:
+    """What has no record, and the command that makes it."""
+    there = {record.key for record in known.used}
+    missing = [run.spec for run in aiq.runs(seed) if run.spec.key not in there]
+    rows = []
+    for spec in missing:
+        details = spec.details
+        searched = f", {details['method']} on {details['selection_split']} images" if "method" in details else ""
+        rows.append((f"{TITLES[spec.model]} ResNet-20: {spec.kind.removeprefix('aiq_')}{searched}", COMMAND))
+    rows.append(("MobileNetV2 timed in 8-bit kernels, their second claim", report.UNKNOWN))
+    return pd.DataFrame(rows, columns=["absent", "command"])
+
+
+# --- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def _asked(record: Record) -> tuple[str, str, str, AiqObjective]:
+    details = record.spec.details
+    return record.spec.model, details["method"], details["selection_split"], aiq.objective_of(record)
+
+
+def _objective(objective: AiqObjective) -> str:
+    return {AUTHORS: "their program's", PRINTED: "printed"}.get(objective, "other")
+
+
+def _change(values: Mapping, name: str, reference: str = "32") -> Interval:
+    """Of top-1 in percentage points, paired."""
+    hits = (Hits.unpacked(values["correct"][each]) for each in (name, reference))
+    change = next(hits).change(next(hits))
+    return Interval(100 * change.estimate, 100 * change.low, 100 * change.high)
+
+
+def _selected_change(record: Record) -> float:
+    """Of top-1 on the images selected by, in percentage points."""
+    right = {tuple(widths): count for widths, count, _ in record.values["evaluated"]}
+    lost = right[tuple(record.values["found"])] - right[traffic(record).uniform(32)]
+    return 100 * lost / record.spec.details["selection_images"]
+
+
+def _gain(counted: Traffic, widths: Iterable[int], batch: int = 1) -> float:
+    return counted.intensity(tuple(widths), batch) / counted.intensity(counted.uniform(32), batch) - 1
+
+
+def _with_activations(counted: Traffic, bits: int) -> float:
+    """How many times the intensity is that of full precision where activations have the width too."""
+    saved = counted.activation_bytes * (1 - bits / 32)
+    return counted.bytes(counted.uniform(32)) / (counted.bytes(counted.uniform(bits)) - saved)
+
+
+def _counts(widths: Iterable[int]) -> str:
+    widths = list(widths)
+    return ", ".join(str(widths.count(bits)) for bits in (4, 8, 32))
