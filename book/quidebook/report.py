@@ -158,6 +158,13 @@ def table(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None =
     show_markup(table_markup(frame, caption, classes))
 
 
+def folded(frame: pd.DataFrame, caption: str) -> None:
+    """:func:`table` behind its caption, for what few readers ask for."""
+    if not frame.empty:
+        inside = table_markup(frame, caption)
+        show_markup(f"<details><summary>Table: {html.escape(caption)}</summary>{inside}</details>")
+
+
 def rows(columns: Mapping[str, str], many: Iterable[Facts]) -> pd.DataFrame:
     """Cells for :func:`table`: a row for each of several facts, a template of them for each column."""
     fields = _Fields()

@@ -42,7 +42,7 @@ def remade(record: records.Record) -> list[measured.Run]:
     if spec.kind in timings:
         device = details["environment"]["device"]
         return [timings[spec.kind](case) if spec.kind == "deployed" else timings[spec.kind](case, device)]
-    return campaign.of(case)
+    return campaign.everything(case)
 
 
 def of_language(spec: records.RunSpec) -> measured.Run:
