@@ -20,6 +20,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
+from quide.experiments import staleness
 from quide.stats import Interval
 from quidebook.verdicts import CLASSES
 
@@ -333,14 +334,18 @@ def provenance(records: Iterable, *commands: str) -> None:
         made=("made", _span),
         commit=("commit", _distinct),
         data=("data", _distinct),
+        stale=("stale", "sum"),
+        noisy=("noisy", "sum"),
     )
     columns = ["ran", "network", "seeds", "profile", "records", "took", "made", "data", "machine", "commit"]
-    details = table_markup(summary.reset_index()[columns], "What was run, on which data, where and when")
+    marks = [mark for mark in ("stale", "noisy") if facts[mark].any()]
+    marked = "".join(f", {facts[mark].sum()} {mark}" for mark in marks)
+    details = table_markup(summary.reset_index()[[*columns, *marks]], "What was run, on which data, where and when")
     keys = ", ".join(facts["ran"].str.replace(" ", "_") + " " + facts["key"])
     again = "\n".join(line for command in commands for line in (command, f"{command} --seeds 7  # another seed"))
     show_markup(
         f'<details class="quide-provenance"><summary>Drawn from {len(used)} records, made {_span(facts["made"])} in '
-        f"{_duration(facts['seconds'].sum())}: what ran, where, by which code</summary>{details}"
+        f"{_duration(facts['seconds'].sum())}{marked}: what ran, where, by which code</summary>{details}"
         f"<p>Keys: {html.escape(keys)}</p><p>Made by these commands; what has its record is "
         f'<a class="reference internal" href="../book/rerun.html#records">not run again</a>.</p>'
         f"<pre>{html.escape(again)}</pre></details>"
@@ -362,6 +367,8 @@ def _provenance_row(record) -> dict[str, object]:
         "seconds": record.values.get("training", {}).get("seconds", record.seconds),
         "data": record.data[:8],
         "key": record.key,
+        "stale": staleness.stale(record),
+        "noisy": bool(record.values.get("noisy")),
     }
 
 
