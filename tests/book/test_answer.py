@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from known_results import condition, landscape
+from notebook_outputs import headings
 from quidebook import report
 from quidebook.evidence.conditions import Condition
 from quidebook.shared import answer
@@ -62,3 +63,9 @@ def test_the_search_is_judged_on_every_checkpoint(monkeypatch):
     verdict, facts = answer.searched()
     ahead = facts["ahead"]
     assert verdict == (REPRODUCED if ahead == 0 else NOT_REPRODUCED if ahead == facts["networks"] else IN_PART)
+
+
+def test_each_claim_leads_to_a_section_that_is_there(checkout):
+    for _, _, (_, address) in first_page_words(checkout).values():
+        page, section = address.removeprefix("../").split(".html#")
+        assert section in headings(checkout / f"{page}.ipynb"), address

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from known_results import condition, landscape
+from notebook_outputs import headings
 from quidebook.evidence.conditions import NAMES, Condition
 from quidebook.pages import every_table_and_figure as overview
 from quidebook.report import UNKNOWN
@@ -34,14 +32,6 @@ def known(measured=(), truth=None) -> overview.Known:
     ]
     conditions.append(Condition("resnet18", "cifar10", "none", None, "quide run exp2"))
     return overview.Known(conditions, [], *NOTHING, list(measured), truth)
-
-
-def headings(notebook: Path) -> set[str]:
-    """Anchors of a page's headings, as MyST makes them: GitHub's way."""
-    cells = json.loads(notebook.read_text())["cells"]
-    text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    titles = [re.sub(r"[$`*]|\{\w+\}", "", title) for title in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)]
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_every_exhibit_of_the_paper_is_judged_and_has_a_place():

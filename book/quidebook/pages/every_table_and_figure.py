@@ -49,7 +49,7 @@ PLACES = {
         (EXP3, "table-2-paper-against-ours", "CIFAR-10"),
         (IMAGENET, "table-2-mixed-precision-in-six-groups", "ImageNet"),
     ],
-    "Table 3": [(LLAMA, "table-3-paper-and-ours", "Llama on MMLU"), (AUDIT, "the-units-of-table-3", "its units")],
+    "Table 3": [(LLAMA, "table-3", "Llama on MMLU"), (AUDIT, "the-units-of-table-3", "its units")],
     "Table 4": [(ANALYSIS, "table-4-four-scores-four-orders", "The metric, examined")],
     "Figure 1": [(EXP1, "figure-1-i-and-i-by-width", "SimpleCNN"), (EXP2, "figure-1-i-and-i-by-width", "ResNet-18")],
     "Figure 2": [
