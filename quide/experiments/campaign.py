@@ -13,7 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from quide import latency
-from quide.experiments import aiq, deployed, imagenet_runs, mixed, recipes, records, runs, select, staleness
+from quide.experiments import aiq, deployed, imagenet_runs, mixed, profiles, recipes, records, runs, select, staleness
 from quide.experiments.measured import KINDS, Run
 from quide.experiments.records import Record, RunSpec
 from quide.models import registry
@@ -86,12 +86,19 @@ def planned() -> list[Planned]:
 
 
 def cases(models: Sequence[str], dataset: str, seeds: Sequence[int], profile: str) -> list[runs.Case]:
-    """A case for each network and seed. Weights of others have no short schedule: theirs are of the paper profile."""
+    """A case for each network and seed. Weights of others have no short schedule: theirs are of the paper profile. None
+    of a network that has no embedded weights, at the profiles that ask for them.
+
+    Raises:
+        ValueError: a network that there is none of on the data set.
+    """
+    published = {model: registry.row(model, dataset).published for model in models}
+    embedded = profiles.profile(profile).embedded
     return [
-        runs.Case(model, dataset, seed, "paper" if registry.row(model, dataset).published else profile)
-        for model in models
+        runs.Case(model, dataset, seed, "paper" if published[model] else profile)
+        for model in models if model == "simplecnn" or not embedded
         for seed in seeds
-    ]
+    ]  # fmt: skip
 
 
 def of(case: runs.Case, device: str = "cpu") -> list[Run]:

@@ -82,8 +82,8 @@ def timed_names(condition: Condition) -> list[str]:
 
 def draw_ratios(
     axis: plt.Axes,
-    drawn: Mapping[str, Sequence[tuple[float, float, float]]],
-    names: Sequence[str],
+    drawn: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    names: Mapping[str, str],
     reference: str,
 ) -> str:
     """Dots with bars from p10 to p90: a row for each of ``names``, in it a mark for each network.
@@ -92,24 +92,23 @@ def draw_ratios(
 
     Args:
         axis: to draw on.
-        drawn: by network, :func:`ratio` of each name.
+        drawn: by network, :func:`ratio` of each name that was measured.
         names: as printed.
         reference: what all are relative to, in words.
     """
+    said, order = [], list(names)
     for row, ((network, values), (mark, color)) in enumerate(zip(drawn.items(), MARKS, strict=False)):
-        places = np.arange(len(names)) + 0.25 * (row - (len(drawn) - 1) / 2)
-        middle, low, high = np.array(values).T
+        places = [order.index(name) + 0.25 * (row - (len(drawn) - 1) / 2) for name in values]
+        middle, low, high = np.array(list(values.values())).T
         error = [middle - low, high - middle]
         axis.errorbar(middle, places, xerr=error, fmt=mark, color=color, capsize=3, label=network)
-    axis.legend()
+        told = ", ".join(f"{names[name]} {one[0]:.2f}" for name, one in values.items())
+        said.append(f"{network}: {told}")
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     axis.axvline(1, color=report.GREY, linestyle="--", linewidth=1)
-    axis.set_yticks(range(len(names)), names)
+    axis.set_yticks(range(len(names)), names.values())
     axis.invert_yaxis()
     axis.set(xlabel=f"latency relative to {reference}", xlim=(0, None))
-    said = [
-        f"{network}: {', '.join(f'{name} {one[0]:.2f}' for name, one in zip(names, values, strict=True))}"
-        for network, values in drawn.items()
-    ]
     return f"Dot plot, latency over that of {reference}. {'. '.join(said)}."
 
 
