@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from quide import _check
+from quide.ptq.width import Bits, Width
 
 FULL_PRECISION_BITS = 32
 
@@ -80,15 +81,16 @@ def latency_penalty(latency_ms: ArrayLike) -> Any:
     return _evaluate(_log2_plus_one, latency_ms=latency_ms)
 
 
-def compression_ratio(bits: int | Iterable[int], num_weights: int | Iterable[int] | None = None) -> float:
+def compression_ratio(bits: Bits | Iterable[Bits], num_weights: int | Iterable[int] | None = None) -> float:
     """Compression relative to 32-bit storage: nominal, as the paper counts it, or by the true number of bits.
 
     Args:
-        bits: width of all layers, or one width per layer, integers in 1..32. A sequence is one network, not several.
+        bits: width of all layers, or one width per layer: integers in 1..32, or :class:`quide.Width`, of which the
+            weights count. A sequence is one network, not several.
         num_weights: weights per layer (biases stay in float and are left out). Without it every layer counts the same,
             ``32 / mean(bits)`` (§3.1, Algorithm 1); with it each layer counts by its size.
     """
-    widths = bit_widths(bits)
+    widths = [width.weights if isinstance(width, Width) else width for width in bit_widths(bits)]
     if num_weights is None:
         sizes = [1] * len(widths)
     else:
@@ -100,17 +102,17 @@ def compression_ratio(bits: int | Iterable[int], num_weights: int | Iterable[int
     return FULL_PRECISION_BITS * sum(sizes) / sum(b * n for b, n in zip(widths, sizes, strict=True))
 
 
-def rank(bits: Iterable[int], scores: Iterable[float]) -> list[int]:
+def rank(bits: Iterable[Bits], scores: Iterable[float]) -> list[Bits]:
     """Bit-widths from the highest score to the lowest; equal scores put the wider one, the safer choice, first.
 
     Args:
-        bits: distinct integers in 1..32.
+        bits: distinct widths, as :func:`compression_ratio` takes them.
         scores: one finite score per bit-width, in the same order.
     """
     return [width for _, width in sorted(_scored(bits, scores), reverse=True)]
 
 
-def knee(bits: Iterable[int], scores: Iterable[float]) -> int | None:
+def knee(bits: Iterable[Bits], scores: Iterable[float]) -> Bits | None:
     """Bit-width with the highest score, or None if no score is above 0; the paper's *Pareto knee* when the score is I'.
 
     Arguments and ties are those of :func:`rank`.
@@ -188,23 +190,27 @@ def finite_array(name: str, value: ArrayLike) -> np.ndarray:
     return array
 
 
-def bit_widths(bits: int | Iterable[int]) -> list[int]:
-    """``bits`` as a list of Python integers; ``ValueError`` if empty or one is not an integer in 1..32."""
+def bit_widths(bits: Bits | Iterable[Bits]) -> list[Bits]:
+    """``bits`` as a list; ``ValueError`` if empty or one is neither an integer in 1..32 nor a :class:`quide.Width`."""
     return _wholes("bits", bits, 1, FULL_PRECISION_BITS)
 
 
-def _wholes(name: str, values: int | Iterable[int], low: int, high: float = math.inf) -> list[int]:
-    """``values`` as Python integers, which do not overflow and divide with a single rounding; 8.0 counts as 8."""
+def _wholes(name: str, values: Bits | Iterable[Bits], low: int, high: float = math.inf) -> list[Bits]:
+    """``values`` as Python integers, which do not overflow and divide with a single rounding; 8.0 counts as 8.
+
+    Where ``high`` bounds widths, a :class:`quide.Width` is one.
+    """
     if np.ndim(values) > 1:
         raise ValueError(f"{name} must be one number or a flat sequence, got shape {np.shape(values)}")
     entries = [values] if np.ndim(values) == 0 else list(values)
     if not entries:
         raise ValueError(f"{name} is empty; pass at least one value")
     whole = [int(entry) if isinstance(entry, (float, np.floating)) and entry % 1 == 0 else entry for entry in entries]
-    return _check.wholes(name, whole, low, high)
+    pair = Width if high < math.inf else ()
+    return [entry if isinstance(entry, pair) else _check.wholes(name, [entry], low, high)[0] for entry in whole]
 
 
-def _scored(bits: Iterable[int], scores: Iterable[float]) -> list[tuple[float, int]]:
+def _scored(bits: Iterable[Bits], scores: Iterable[float]) -> list[tuple[float, Bits]]:
     """(score, bit-width) pairs: as tuples they sort by score, then by width."""
     widths, values = bit_widths(bits), finite_array("scores", scores)
     if values.shape != (len(widths),):

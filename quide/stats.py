@@ -14,6 +14,7 @@ from scipy import stats
 
 from quide import metric
 from quide._check import whole
+from quide.ptq.width import Bits
 
 _LENGTH = struct.Struct("<Q")
 CHUNK = 2_000_000  # resampled images held at once: 16 MB of indices
@@ -88,12 +89,12 @@ class KneeBootstrap:
         probability: share of replicates in which each bit-width is the knee; key ``None``: in which there is none.
     """
 
-    bits: tuple[int, ...]
+    bits: tuple[Bits, ...]
     index: np.ndarray
     replicates: np.ndarray
-    probability: dict[int | None, float]
+    probability: dict[Bits | None, float]
 
-    def interval(self, bits: int, level: float = 0.95) -> Interval:
+    def interval(self, bits: Bits, level: float = 0.95) -> Interval:
         """Percentile interval of I' at one bit-width."""
         if bits not in self.bits:
             raise ValueError(f"bits must be one of {self.bits}, got {bits!r}")
@@ -167,7 +168,7 @@ def paired_difference_interval(correct_a: ArrayLike, correct_b: ArrayLike, level
 def bootstrap_knee(
     correct: ArrayLike,
     latency_ms: ArrayLike,
-    bits: Iterable[int],
+    bits: Iterable[Bits],
     *,
     tolerance: float | None = None,
     num_classes: int | None = None,
@@ -260,9 +261,9 @@ def resample(generator: np.random.Generator, count: int, images: int) -> np.ndar
     return np.bincount(drawn.ravel(), minlength=count * images).reshape(count, images).astype(np.float64)
 
 
-def _knee_shares(widths: tuple[int, ...], index: np.ndarray) -> dict[int | None, float]:
+def _knee_shares(widths: tuple[Bits, ...], index: np.ndarray) -> dict[Bits | None, float]:
     """Share of rows won by each width, as :func:`quide.metric.knee` decides it: ties go to the wider one."""
-    widest_first = sorted(range(len(widths)), key=lambda column: -widths[column])
+    widest_first = sorted(range(len(widths)), key=widths.__getitem__, reverse=True)
     ordered = index[:, widest_first]
     winner = np.where(ordered.max(1) > 0, ordered.argmax(1), len(widths))
     share = np.bincount(winner, minlength=len(widths) + 1) / len(index)

@@ -15,6 +15,8 @@ FLOORS = {
     "quide.metric": 0,
     "quide.stats": 0.5,
     "quide.search": 0.5,
+    "quide.ptq.scheme": -0.9,  # what can be asked for, of which scores and searches know too; no torch
+    "quide.ptq.width": -0.8,
     "quide.ptq": 1,
     "quide.latency": 1,
     "quide.intensity": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from html import unescape
@@ -66,3 +67,11 @@ def _texts(output: RichOutput) -> Iterator[str]:
 def markup(outputs: list[RichOutput]) -> str:
     """All that is read as Markdown or HTML."""
     return "\n".join(text for output in outputs for text in _texts(output))
+
+
+def headings(notebook: Path) -> set[str]:
+    """Anchors of a page's headings, as MyST makes them: GitHub's way."""
+    cells = json.loads(notebook.read_text())["cells"]
+    text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    titles = [re.sub(r"[$`*]|\{\w+\}", "", title) for title in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -7,6 +7,7 @@ words that a reader sees: code behind the switch and what is folded away do not 
 from __future__ import annotations
 
 import html
+import posixpath
 import re
 from pathlib import Path
 
@@ -22,6 +23,11 @@ MINUTES, TOTAL = "quide-minutes", "quide-total-minutes"
 SWITCH = (
     '<label class="quide-code-switch d-print-none"><input type="checkbox" id="quide-show-code" autocomplete="off">'
     " Show code</label>"
+)
+MOVED = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>This page has moved</title>'
+    '<meta http-equiv="refresh" content="0; url={target}"></head><body><p>This page has moved: '
+    '<a href="{target}">go there</a>.</p></body></html>\n'
 )
 ICON = '<link rel="icon" type="image/svg+xml" href="{root}_static/favicon.svg">'
 
@@ -45,6 +51,15 @@ def summary(article: Tag) -> str:
     answers = [text for text in paragraphs if text.startswith("Answer.")]
     text = re.sub(r"\s+([.,;:)])", r"\1", (answers or paragraphs or [""])[0].removeprefix("Answer.").strip())
     return text if len(text) <= LONGEST_SUMMARY else f"{text[:LONGEST_SUMMARY].rsplit(' ', 1)[0]} …"
+
+
+def redirect(app: Sphinx, failure: Exception | None) -> None:
+    """Write, at the address of every page that has moved, where it is now."""
+    if failure or app.builder.format != "html":
+        return
+    for old, new in app.config.book_moved.items():
+        target = posixpath.relpath(f"{new}.html", posixpath.dirname(old))
+        Path(app.outdir, f"{old}.html").write_text(MOVED.format(target=target), encoding="utf-8")
 
 
 def furnish(app: Sphinx, failure: Exception | None) -> None:
@@ -84,5 +99,7 @@ def _article(file: Path) -> Tag | None:
 
 def setup(app: Sphinx) -> dict:
     """Register with Sphinx."""
+    app.add_config_value("book_moved", {}, "html", dict)
     app.connect("build-finished", furnish)
+    app.connect("build-finished", redirect)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,9 +2,9 @@
 // of quide/metric.py, and a test compares them. On a page without the controls this file does nothing.
 "use strict";
 
-const whatIf = (() => {
+(() => {
   const PAUSE_MS = 300; // a slider is described when it has come to rest, not at every step
-  const FIGURES = 4; // significant digits of latencies and scores
+  const PRINTED = 4; // significant digits of the paper's numbers, and of any score at most
   const UNKNOWN = "–";
   const CONTROLS = ["network", "kernel", "unit", "count", "tolerance"];
 
@@ -87,9 +87,9 @@ const whatIf = (() => {
 
   // --- in words -----------------------------------------------------------------------------------------------------
 
-  function figures(value) {
+  function figures(value, digits = PRINTED) {
     if (value === null || value === 0) return value === null ? UNKNOWN : "0";
-    return value.toFixed(Math.max(0, FIGURES - 1 - Math.floor(Math.log10(Math.abs(value)))));
+    return value.toFixed(Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(value)))));
   }
 
   const fixed = (value, digits) => (value === null ? UNKNOWN : value.toFixed(digits));
@@ -249,14 +249,15 @@ const whatIf = (() => {
       find("caption").textContent = caption;
       find(".quide-table").setAttribute("aria-label", caption);
       const kneeMark = result.whole ? " ★ knee" : " ★ highest";
+      const digits = result.network.figures[choice.kernel];
       const cell = (value, stated, origin, mark) =>
-        stated === null ? figures(value) + (mark || "") : `${figures(stated)} ${originWords(origin)}`;
+        stated === null ? figures(value, scoreDigits(result.network)) + (mark || "") : `${figures(stated)} ${originWords(origin)}`;
       const lines = result.rows.map((row, place) => {
         const known = result.network.table[place];
         const cells = [
           fixed(row.compression, 2),
           implied(percent(row.accuracy), known.accuracy_origin === "derived"),
-          implied(figures(row.latency), choice.kernel === "paper" && known.paper_origin === "derived"),
+          implied(figures(row.latency, digits), choice.kernel === "paper" && known.paper_origin === "derived"),
           cell(row.index, row.stated[0], known.index_origin, place === result.best && " ▲ highest"),
           cell(row.gatedIndex, row.stated[1], known.gated_index_origin, place === result.knee && kneeMark),
         ];
@@ -266,6 +267,8 @@ const whatIf = (() => {
       find("tbody").replaceChildren(...lines);
       find(".what-if-source").textContent = result.network.latency_sources[choice.kernel];
     }
+
+    const scoreDigits = (network) => Math.min(network.figures[choice.kernel] + 1, PRINTED);
 
     // Bars are as long as their score's share of the highest I, so that a change of unit shows as a change of order.
     function drawChart(result) {
@@ -287,8 +290,9 @@ const whatIf = (() => {
         name.textContent = result.network.table[place].name + marks;
         shown(result.rows[place]).forEach((value, which) => {
           bars[which].style.setProperty("--share", (value ?? 0) / highest);
-          bars[which].firstChild.textContent = figures(value);
-          bars[which].classList.toggle("what-if-stated", result.rows[place].stated[which] !== null);
+          const stated = result.rows[place].stated[which] !== null;
+          bars[which].firstChild.textContent = figures(value, stated ? PRINTED : scoreDigits(result.network));
+          bars[which].classList.toggle("what-if-stated", stated);
         });
       });
       chart.setAttribute("aria-label", `Bars of I and I′, the numbers of the table below. ${standing(result)}.`);
@@ -328,7 +332,4 @@ const whatIf = (() => {
 
   const root = document.getElementById("what-if");
   if (root !== null) start(root);
-  return {
-    intelligenceIndex, gatedIndex, accuracyThreshold, compressionRatio, knee, score, describe, toFragment, fromFragment,
-  };
 })();

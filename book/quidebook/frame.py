@@ -8,10 +8,14 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 
-from quidebook.report import Absent, Facts, show_markdown, show_markup, without_tags, worded
+import pandas as pd
+
+from quidebook.report import Absent, Facts, show_markdown, show_markup, table_markup, without_tags, worded
 
 LEVELS = ("beginner", "intermediate", "expert")
-MARK, MINUTES, END = (f'<span class="quide-{name}"></span>' for name in ("opening", "minutes", "take-aways"))
+MARK, MINUTES, TOTAL_MINUTES, END = (
+    f'<span class="quide-{name}"></span>' for name in ("opening", "minutes", "total-minutes", "take-aways")
+)
 Point = str | tuple[str, Facts]  # a sentence, or a template with its facts
 
 
@@ -59,3 +63,9 @@ def check(question: str, options: Mapping[str, tuple[bool, str]]) -> None:
         for answer, (right, why) in options.items()
     )
     show_markup(f'<div class="quide-check"><p><strong>{html.escape(question)}</strong></p>{answers}</div>')
+
+
+def folded(summary: str, frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None = None) -> None:
+    """Display a table, as :func:`quidebook.report.table` does, in a line that unfolds."""
+    table = table_markup(frame, caption, classes)
+    show_markup(f"<details><summary>{html.escape(summary)}</summary>{table}</details>")

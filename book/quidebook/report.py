@@ -20,6 +20,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
+from quide.experiments import staleness
 from quide.stats import Interval
 from quidebook.verdicts import CLASSES
 
@@ -156,6 +157,13 @@ def table(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None =
     if frame.empty:
         return say(f"*{caption}*: there is no record of it here.")
     show_markup(table_markup(frame, caption, classes))
+
+
+def folded(frame: pd.DataFrame, caption: str) -> None:
+    """:func:`table` behind its caption, for what few readers ask for."""
+    if not frame.empty:
+        inside = table_markup(frame, caption)
+        show_markup(f"<details><summary>Table: {html.escape(caption)}</summary>{inside}</details>")
 
 
 def rows(columns: Mapping[str, str], many: Iterable[Facts]) -> pd.DataFrame:
@@ -307,48 +315,46 @@ def positions(bits: Iterable[int], widths: Sequence[int]) -> list[int]:
 
 
 def provenance(records: Iterable, *commands: str) -> None:
-    """Display which records a page was drawn from: what ran, where, when, on which data, how long, and every key.
+    """Display one line on the records a page was drawn from; it unfolds to what ran, where, when, on which data, how
+    long, every key, and the commands (each takes ``--seeds``) that make them.
 
     Args:
         records: :class:`quide.experiments.records.Record` objects.
-        commands: what makes them; each takes ``--seeds``.
+        commands: as typed.
     """
-    used = sorted(
-        {record.key: record for record in records}.values(), key=lambda record: (record.spec.kind, record.key)
-    )
-    again = " and ".join(f"`{command}`" for command in commands)
+    used = {record.key: record for record in records}.values()
     if not used:
-        say(f"No record was used. To make them: {again}")
+        say(f"No record was used. To make them: {' and '.join(f'`{command}`' for command in commands)}")
         return
-    facts = pd.DataFrame(_provenance_row(record) for record in used)
-    grouped = facts.groupby(["ran", "network", "profile", "machine"], sort=False)
-    summary = grouped.agg(
+    facts = pd.DataFrame(map(_provenance_row, sorted(used, key=lambda record: (record.spec.kind, record.key))))
+    summary = facts.groupby(["ran", "network", "profile", "machine"], sort=False).agg(
         seeds=("seed", lambda seeds: ", ".join(map(str, sorted(set(seeds))))),
         records=("key", "count"),
         took=("seconds", lambda seconds: _duration(seconds.sum())),
         made=("made", _span),
         commit=("commit", _distinct),
         data=("data", _distinct),
-    ).reset_index()
-    columns = ["ran", "network", "seeds", "profile", "records", "took", "made", "data", "machine", "commit"]
-    caption = "Provenance: what was run for this page, on which data, where and when, and how long it took"
-    keys = ", ".join(f"{record.spec.kind} {record.key}" for record in used)
-    show_markup(
-        f'<div class="quide-provenance">{table_markup(summary[columns], caption)}'
-        f"<details><summary>Keys of the {len(used)} records</summary><p>{html.escape(keys)}</p></details></div>"
+        stale=("stale", "sum"),
+        noisy=("noisy", "sum"),
     )
-    lines = [line for command in commands for line in (command, f"{command} --seeds 7  # another seed")]
-    show_markdown(
-        "The records are made by these commands. What has its record is [not run again](../book/rerun.md#records).\n\n"
-        + "\n".join(["```bash", *lines, "```"])
+    columns = ["ran", "network", "seeds", "profile", "records", "took", "made", "data", "machine", "commit"]
+    marks = [mark for mark in ("stale", "noisy") if facts[mark].any()]
+    marked = "".join(f", {facts[mark].sum()} {mark}" for mark in marks)
+    details = table_markup(summary.reset_index()[[*columns, *marks]], "What was run, on which data, where and when")
+    keys = ", ".join(facts["ran"].str.replace(" ", "_") + " " + facts["key"])
+    again = "\n".join(line for command in commands for line in (command, f"{command} --seeds 7  # another seed"))
+    show_markup(
+        f'<details class="quide-provenance"><summary>Drawn from {len(used)} records, made {_span(facts["made"])} in '
+        f"{_duration(facts['seconds'].sum())}{marked}: what ran, where, by which code</summary>{details}"
+        f"<p>Keys: {html.escape(keys)}</p><p>Made by these commands; what has its record is "
+        f'<a class="reference internal" href="../book/rerun.html#records">not run again</a>.</p>'
+        f"<pre>{html.escape(again)}</pre></details>"
     )
 
 
 def _provenance_row(record) -> dict[str, object]:
     made = record.provenance
     machine = made["accelerator"] or f"{made['cpu']}, {made['threads'] or 'all'} threads"
-    # A training that was taken up again tells how long all of it took.
-    seconds = record.values.get("training", {}).get("seconds", record.seconds)
     return {
         "ran": record.spec.kind.replace("_", " "),
         "network": f"{record.spec.model} on {record.spec.dataset}",
@@ -357,9 +363,12 @@ def _provenance_row(record) -> dict[str, object]:
         "made": made["date"][:10],
         "machine": f"{machine}, torch {made['packages']['torch']}",
         "commit": made["git_commit"] or UNKNOWN,
-        "seconds": seconds,
+        # A training that was taken up again tells how long all of it took.
+        "seconds": record.values.get("training", {}).get("seconds", record.seconds),
         "data": record.data[:8],
         "key": record.key,
+        "stale": staleness.stale(record),
+        "noisy": bool(record.values.get("noisy")),
     }
 
 

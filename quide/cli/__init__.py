@@ -112,7 +112,12 @@ def run(
 
 @app.command()
 def sweep(
-    model: Annotated[str, typer.Argument(help="What builds it: package.module:function or file.py:function.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="What builds it: package.module:function or file.py:function; torchvision:NAME, timm:NAME."
+        ),
+    ],
     data: Annotated[
         Path,
         typer.Option(
@@ -123,7 +128,9 @@ def sweep(
     weights: Annotated[
         Path | None, typer.Option(help="Its weights: .safetensors, or .pt that holds nothing else.", metavar="FILE")
     ] = None,
-    bits: Annotated[str, typer.Option(help="Widths to compare; 32 is always among them.", metavar="BITS")] = "8,4",
+    bits: Annotated[
+        str, typer.Option(help="Widths to compare, such as 8,4,W4A8; 32 is always among them.", metavar="BITS")
+    ] = "8,4",
     tolerance: Annotated[
         float,
         typer.Option(min=0, max=1, help="Accuracy that may be lost, a fraction; the delta of the paper's threshold."),
@@ -131,6 +138,14 @@ def sweep(
     passes: Annotated[int, typer.Option(min=1, help="Timed passes a width; the paper takes 1000.")] = 100,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     output: Annotated[Path | None, typer.Option(help="Also write it to a .csv or .json file.", metavar="FILE")] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="Width of layers by name or pattern, such as fc=32.", metavar="LAYER=BITS"),
+    ] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(help="Counted instead of accuracy: a function of outputs and labels.", metavar="MODULE:FUNCTION"),
+    ] = None,
     picture: Annotated[
         Path | None, typer.Option("--plot", help="Also draw it into a .png, .svg, .pdf or .html file.", metavar="FILE")
     ] = None,
@@ -139,18 +154,19 @@ def sweep(
 
     MODEL is called without arguments and returns a torch.nn.Module. To import it is to run it: name your own code.
     """
-    from quide.cli import plot, probe
+    from quide.cli import files, plot, probe
 
     if output is not None:
         probe.check_format(output)
     if picture is not None:
         plot.check(picture)
-    widths = _widths(bits)
+    widths, kept = _widths(bits), _kept(keep or [])
     _check_device(device)
-    network = probe.read_network(model, weights).to(device)
+    network, counted = probe.read_network(model, weights).to(device), files.read_score(score) if score else None
     found = probe.probe(
-        network, probe.read_data(data).to(device), widths, tolerance=tolerance, passes=passes, progress=True
-    )
+        network, probe.read_data(data, scored=bool(score)).to(device), widths,
+        tolerance=tolerance, passes=passes, keep=kept, score=counted, progress=True,
+    )  # fmt: skip
     print(probe.as_text(found))
     if output is not None:
         probe.save(found, output)
@@ -278,11 +294,28 @@ def _checked(parameters: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _widths(bits: str) -> list[int]:
+def _widths(bits: str) -> list:
+    from quide.ptq import width
+
     try:
-        return [int(width) for width in bits.split(",")]
-    except ValueError:
-        raise ValueError(f"bits must be widths with commas between them, such as 8,4, got {bits!r}") from None
+        return [width.read(each) for each in bits.split(",")]
+    except ValueError as error:
+        raise ValueError(f"bits must be widths with commas between them, such as 8,4, got {bits!r}: {error}") from None
+
+
+def _kept(entries: list[str]) -> dict:
+    from quide.ptq import width
+
+    kept = {}
+    for entry in entries:
+        name, _, bits = entry.rpartition("=")
+        try:
+            kept[name] = width.read(bits)
+        except ValueError as error:
+            raise ValueError(f"keep must be a layer and its width, such as fc=32, got {entry!r}: {error}") from None
+        if not name:
+            raise ValueError(f"keep must be a layer and its width, such as fc=32, got {entry!r}")
+    return kept
 
 
 def _check_device(device: str) -> None:
@@ -303,7 +336,7 @@ def _message(error: Exception) -> str:
     if hasattr(error, "format_message"):  # typer's usage errors
         where = error.ctx.command_path if getattr(error, "ctx", None) else "quide"
         return f"{error.format_message().rstrip('.')}; see: {where} --help"
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and "pip install" not in str(error):
         return f"{error}; install what is missing, such as: pip install 'quide[book]'"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.strerror}: {error.filename}"

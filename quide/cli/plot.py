@@ -7,7 +7,8 @@ import io
 from pathlib import Path
 
 from quide import metric
-from quide.cli.probe import Probe, advice, as_text
+from quide.cli.files import check_output
+from quide.cli.probe import Probe, advice, as_text, percent, spoken
 
 ENDINGS = (".png", ".svg", ".pdf", ".html")
 BLUE, ORANGE = "#0072B2", "#D55E00"
@@ -29,10 +30,7 @@ def check(file: Path) -> None:
         FileNotFoundError: the folder does not exist.
         ModuleNotFoundError: matplotlib is not installed.
     """
-    if file.suffix not in ENDINGS or file.is_dir():
-        raise ValueError(f"plot must be a file that ends in {', '.join(ENDINGS)}, got {file}")
-    if not file.parent.is_dir():
-        raise FileNotFoundError(f"{file.parent} does not exist; make it, or name another --plot")
+    check_output("plot", file, ENDINGS)
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
@@ -66,9 +64,8 @@ def draw(found: Probe, file: Path) -> None:
 def description(found: Probe) -> str:
     """The picture in words."""
     rows = [
-        f"{row.bits} bits: accuracy {row.accuracy:.1%} [{row.accuracy_low:.1%}, {row.accuracy_high:.1%}], "
-        f"I' {row.gated_index:.3f}"
-        for row in found.table.itertuples()
+        f"{spoken(row['bits'])}: accuracy (%) {percent(row)}, I' {row['gated_index']:.3f}"
+        for row in found.table.to_dict("records")
     ]
     return "; ".join(rows)
 
@@ -77,12 +74,15 @@ def _figure(found: Probe):
     from matplotlib.figure import Figure
 
     table, places = found.table, range(len(found.table))
+    for end in ("low", "high"):  # a score of the user's has no interval
+        table = table.assign(**{f"accuracy_{end}": table[f"accuracy_{end}"].fillna(table["accuracy"])})
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     error = 100 * abs(table[["accuracy_low", "accuracy_high"]].to_numpy().T - table["accuracy"].to_numpy())
     left.errorbar(places, 100 * table["accuracy"], yerr=error, fmt="o-", color=BLUE, capsize=3)
+    what = "score (%)" if found.correct is None else "accuracy (%), 95 % interval"
     left.axhline(100 * found.threshold, color="black", linestyle=":", linewidth=1)
-    left.set_ylabel("accuracy (%), 95 % interval; dotted: threshold")
+    left.set_ylabel(f"{what}; dotted: threshold")
     low, high = (
         metric.gated_index(table["compression"], table[f"accuracy_{end}"], table["latency_ms"], found.threshold)
         for end in ("low", "high")
@@ -94,6 +94,6 @@ def _figure(found: Probe):
         axes.set_xticks(places, [str(bits) for bits in table["bits"]])
         axes.set_xlabel("bits")
         axes.spines[["top", "right"]].set_visible(False)
-    best = "no width is above the threshold" if found.knee is None else f"highest I' at {found.knee} bits"
+    best = "no width is above the threshold" if found.knee is None else f"highest I' at {spoken(found.knee)}"
     figure.suptitle(best, fontsize=11)
     return figure

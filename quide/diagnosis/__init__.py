@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,9 +15,10 @@ from torch import nn
 from tqdm import tqdm
 
 from quide import evaluate
-from quide.data.datasets import BATCH, check_images
+from quide.data.datasets import BATCH
 from quide.diagnosis.ranges import by_layer, grids_of
 from quide.diagnosis.sentence import PHRASES
+from quide.evaluate.inputs import Images, calibration_images, gathered
 from quide.ptq.grid import FakeQuantize
 from quide.ptq.prepared import META, Prepared, layer_widths, prepare
 from quide.ptq.scheme import FULL_PRECISION, PAPER, Scheme
@@ -33,10 +34,10 @@ SIDES = ("both", "weights", "activations")
 
 def sensitivity(
     model: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    calibration: torch.Tensor,
-    bits: int | Sequence[int] = 4,
+    images: Images,
+    labels: torch.Tensor | None,
+    calibration: torch.Tensor | Iterable,
+    bits: Bits | Sequence[Bits] = 4,
     *,
     scheme: Scheme = PAPER,
     keep: Mapping[str, Bits] | None = None,
@@ -45,7 +46,7 @@ def sensitivity(
     """What each layer alone costs in accuracy, and what leaving it alone in full precision gives back.
 
     Args:
-        model, images, labels, calibration: as :func:`quide.sweep` takes them.
+        model, images, labels, calibration: as :func:`quide.sweep` takes them; batches are put together.
         bits, keep: as :func:`quide.quantize` takes them; a layer that ``keep`` names has its width in all networks but
             that of full precision, and no row.
         scheme: the PTQ recipe; 16 bits are always a grid here.
@@ -61,18 +62,17 @@ def sensitivity(
     Raises:
         ValueError: as :func:`quide.sweep`.
     """
-    check_images(images, labels)
     scheme = replace(scheme, sixteen_bit="grid")
-    prepared = prepare(model, calibration, scheme, keep=keep, fastest_layout=True)
-    return _Bench(prepared, images, labels, bits).sensitivity(progress)
+    prepared = prepare(model, calibration_images(calibration), scheme, keep=keep, fastest_layout=True)
+    return _Bench(prepared, *gathered(images, labels, prepared), bits).sensitivity(progress)
 
 
 def diagnose(
     model: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    calibration: torch.Tensor,
-    bits: int | Sequence[int] = 4,
+    images: Images,
+    labels: torch.Tensor | None,
+    calibration: torch.Tensor | Iterable,
+    bits: Bits | Sequence[Bits] = 4,
     *,
     scheme: Scheme = PAPER,
     keep: Mapping[str, Bits] | None = None,
@@ -89,7 +89,7 @@ def diagnose(
     Raises:
         ValueError: as :func:`quide.sweep`; ``quantized`` is of another kind, or of other layers.
     """
-    check_images(images, labels)
+    calibration = calibration_images(calibration)
     if quantized is not None:
         how = getattr(quantized, "meta", {}).get(META)
         if how is None:
@@ -99,6 +99,7 @@ def diagnose(
     prepared = prepare(model, calibration, replace(scheme, sixteen_bit="grid"), keep=keep, fastest_layout=fastest)
     if quantized is not None and list(how.layers) != prepared.layers:
         raise ValueError(f"quantized must be made of the model, got one with layers {', '.join(how.layers)}")
+    images, labels = gathered(images, labels, prepared)
     bench = _Bench(prepared, images, labels, bits)
     network = bench.network(bench.widths) if quantized is None else quantized
     found = {side: bench.hits(bench.network(bench.widths, side)) for side in SIDES[1:]} | {"both": bench.hits(network)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +14,7 @@ from torch import fx, nn
 from quide import _denormals, latency, metric
 from quide.data.datasets import BATCH, ImageSet
 from quide.evaluate import inputs, knees
-from quide.evaluate.inputs import Images
+from quide.evaluate.inputs import Images, Score
 from quide.evaluate.prefix_tree import exhaustive  # noqa: F401 - one of this module's public names
 from quide.ptq.layers import quantizable_layers
 from quide.ptq.prepared import Prepared, prepare
@@ -23,8 +23,6 @@ from quide.ptq.width import PAPER_BITS, Bits, checked, label, layer_widths
 from quide.stats import pack_bits
 
 FULL = f"{FULL_PRECISION} bits"  # the network itself, whatever its configurations are called
-
-Score = Callable[[torch.Tensor, torch.Tensor], float]
 
 
 @torch.inference_mode()
@@ -174,7 +172,7 @@ def _score(
     found = {name: torch.cat(parts) for name, parts in kept.items()}
     truth = torch.cat(truths)
     if score is not None:
-        accuracy = {name: float(score(outputs, truth)) for name, outputs in found.items()}
+        accuracy = {name: inputs.scored(score, outputs, truth) for name, outputs in found.items()}
         return _Scored(accuracy, {}, None, None, first[:batch_size])
     hits = {name: right.numpy() for name, right in found.items()}
     accuracy = {name: int(right.sum()) / len(right) for name, right in hits.items()}

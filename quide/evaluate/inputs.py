@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+import math
+from collections.abc import Callable, Iterable, Iterator, Sized
 
 import torch
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from quide.ptq.prepared import Prepared
 CALIBRATION_SIZE = 512  # images that are taken of an iterable (§3.3)
 
 Images = torch.Tensor | Iterable[tuple[torch.Tensor, torch.Tensor]]
+Score = Callable[[torch.Tensor, torch.Tensor], float]
 
 
 def check_given(images: Images, labels: torch.Tensor | None) -> None:
@@ -62,8 +64,29 @@ def calibration_images(calibration: torch.Tensor | Iterable) -> torch.Tensor:
     return torch.cat(taken)[:CALIBRATION_SIZE] if taken else torch.empty(0, 0)
 
 
+def scored(score: Score, outputs: torch.Tensor, labels: torch.Tensor) -> float:
+    """What a score of the user's makes of all outputs: a fraction, or refused."""
+    found = score(outputs, labels)
+    try:
+        value = float(found)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise ValueError(f"score must return a number in [0, 1] of all outputs and all labels, got {found!r}")
+    return value
+
+
+def gathered(images: Images, labels: torch.Tensor | None, prepared: Prepared) -> tuple[torch.Tensor, torch.Tensor]:
+    """All test images and labels in one tensor each, on the network's device."""
+    check_given(images, labels)
+    pairs = list(batches(images, labels, prepared))
+    if not pairs:
+        raise ValueError("images hold no batch; give one or more batches of (images, labels)")
+    return tuple(torch.cat(parts) for parts in zip(*pairs, strict=True))
+
+
 def batches(
-    images: Images, labels: torch.Tensor | None, prepared: Prepared, progress: bool, scored: bool = False
+    images: Images, labels: torch.Tensor | None, prepared: Prepared, progress: bool = False, scored: bool = False
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of at most 128 images with their labels, on the network's device and in its layout.
 

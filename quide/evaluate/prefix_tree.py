@@ -9,13 +9,13 @@ its parent left. With four layers and four widths, 256 configurations take 4 + 1
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from quide import _denormals
-from quide.evaluate.inputs import Images, batches, calibration_images, check_given, check_outputs
+from quide.evaluate.inputs import Images, Score, batches, calibration_images, check_given, check_outputs, scored
 from quide.evaluate.stages import Stage, alone, parts
 from quide.ptq.prepared import Prepared, prepare
 from quide.ptq.scheme import HALF_PRECISION, PAPER, Scheme
@@ -37,6 +37,7 @@ def exhaustive(
     *,
     groups: Sequence[Sequence[str]] | None = None,
     keep: Mapping[str, Bits] | None = None,
+    score: Score | None = None,
     limit: int = LIMIT,
     progress: bool = False,
 ) -> dict[tuple[Bits, ...], float]:
@@ -46,7 +47,8 @@ def exhaustive(
 
     Args:
         model, keep: as :func:`quide.quantize` takes them; layers that ``keep`` names are in no group.
-        images, labels, calibration: as :func:`quide.sweep` takes them. Memory does not grow with n.
+        images, labels, calibration, score: as :func:`quide.sweep` takes them. Memory grows with n only with ``score``,
+            for which all outputs are kept.
         choices: widths that a layer can have.
         scheme: the PTQ recipe.
         groups: names of the layers that share a width, group after group in the order the network runs them; every
@@ -55,26 +57,35 @@ def exhaustive(
         progress: show a bar over the images, with the time left.
 
     Returns:
-        Accuracy (fraction) by configuration, a tuple with one width a layer (with ``groups``: one a group); the last
-        width changes fastest, in the order of ``choices``.
+        Accuracy, or score (fraction), by configuration, a tuple with one width a layer (with ``groups``: one a group);
+        the last width changes fastest, in the order of ``choices``.
 
     Raises:
         ValueError: as :func:`quide.quantize`; images and labels of different number, or none; groups that do not hold
             each layer once or that run in turns; more than ``limit`` configurations.
     """
-    check_given(images, labels)
+    if score is None or not isinstance(images, torch.Tensor):
+        check_given(images, labels)
     prepared = prepare(model, calibration_images(calibration), scheme, keep=keep, fastest_layout=True)
     tree = PrefixTree(prepared, choices, groups, limit)
-    hits, count = torch.zeros(len(tree.configurations), dtype=torch.long), 0
-    for batch, truth in batches(images, labels, prepared, progress):
-        if not count:
-            with torch.inference_mode():
-                check_outputs(prepared.graph(batch), truth)
-        hits += tree.correct(batch, truth).sum(1).cpu()
-        count += len(batch)
-    if not count:
+    hits, outputs, truths = torch.zeros(len(tree.configurations), dtype=torch.long), [], []
+    for batch, truth in batches(images, labels, prepared, progress, scored=score is not None):
+        if score is not None:
+            outputs.append(tree.outputs(batch).cpu())
+        else:
+            if not truths:
+                with torch.inference_mode():
+                    check_outputs(prepared.graph(batch), truth)
+            hits += tree.correct(batch, truth).sum(1).cpu()
+        truths.append(truth.cpu())
+    if not truths:
         raise ValueError("images hold no batch; give one or more batches of (images, labels)")
-    return {widths: hit / count for widths, hit in zip(tree.configurations, hits.tolist(), strict=True)}
+    truth = torch.cat(truths)
+    if score is None:
+        found = [hit / len(truth) for hit in hits.tolist()]
+    else:
+        found = [scored(score, each, truth) for each in torch.cat(outputs, dim=1)]
+    return dict(zip(tree.configurations, found, strict=True))
 
 
 class PrefixTree:
@@ -127,27 +138,38 @@ class PrefixTree:
 
         Equal, bit for bit, to those of :func:`quide.evaluate.predict` on the same batch.
         """
+        return self._each(images, lambda logits: logits.argmax(1))
+
+    @torch.inference_mode()
+    def outputs(self, images: torch.Tensor) -> torch.Tensor:
+        """What each configuration returns for images ``(n, ...)``: ``(configurations, n, ...)``."""
+        return self._each(images, lambda logits: logits)
+
+    def _each(self, images: torch.Tensor, read: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         if self._stackable is None and len(images) >= SMALLEST_PART:
             self._stackable = self._try_stacking(images)
         stacked = bool(self._stackable) and len(images) >= SMALLEST_PART
         # Stacks of prefixes start from few images and end with many rows.
         parts = images.tensor_split(len(images) // SMALLEST_PART) if stacked else [images]
         limit = STACK_BYTES if stacked else 0
-        predicted = torch.cat([self._predict(part, limit) for part in parts], dim=1)
+        found = torch.cat([self._below(part, limit, read) for part in parts], dim=1)
         if self._half is not None:
             place = self.configurations.index((HALF_PRECISION,) * len(self.configurations[0]))
-            predicted[place] = self._half(images).argmax(1)
-        return predicted
+            found[place] = read(self._half(images))
+        return found
 
     def correct(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Which of the images ``(n, ...)`` each configuration classifies as labelled: bool ``(configurations, n)``."""
         return self.predict(images) == labels
 
-    def _predict(self, images: torch.Tensor, limit: int) -> torch.Tensor:
-        predicted = torch.empty(len(self.configurations), len(images), dtype=torch.long, device=images.device)
+    def _below(self, images: torch.Tensor, limit: int, read: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        found = None
         for places, logits in self._descend(0, torch.zeros(1, dtype=torch.long), (images,), limit):
-            predicted[places.to(images.device)] = logits.argmax(1).view(len(places), len(images))
-        return predicted
+            values = read(logits).unflatten(0, (len(places), len(images)))
+            if found is None:
+                found = values.new_empty(len(self.configurations), *values.shape[1:])
+            found[places.to(images.device)] = values
+        return found
 
     def _descend(
         self, depth: int, places: torch.Tensor, state: tuple, limit: int

@@ -1,4 +1,4 @@
-"""Every run that the experiments would make at the profiles paper and short: fresh, stale or absent. Needs no torch.
+"""What the experiments run, and every run that they would make: fresh, stale or absent. Needs no torch to tell.
 
 A timing belongs to the machine it is taken on: that of any machine counts. What is measured on ImageNet and on language
 models is named by files that are seldom here: what there is counts, and a kind without a record is one absent run.
@@ -6,13 +6,14 @@ models is named by files that are seldom here: what there is counts, and a kind 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
+from tqdm import tqdm
 
 from quide import latency
-from quide.experiments import aiq, deployed, mixed, recipes, records, runs, select, staleness
+from quide.experiments import aiq, deployed, imagenet_runs, mixed, profiles, recipes, records, runs, select, staleness
 from quide.experiments.measured import KINDS, Run
 from quide.experiments.records import Record, RunSpec
 from quide.models import registry
@@ -74,36 +75,121 @@ def status() -> pd.DataFrame:
 
 def planned() -> list[Planned]:
     """What the experiments on image networks would make."""
-    cases = (
+    every = (
         runs.Case(row.model, row.dataset, seed, profile)
         for row in registry.ROWS if row.builder
         for profile in ("paper", "short") if profile == "paper" or row.slow
         for seed in SEEDS
     )  # fmt: skip
-    found = [one for case in cases for one in (*_named(case), *_timed(case))]
+    found = [one for case in every for one in (*_named(case), *_timed(case))]
     return found + [_of(run.spec, (run.spec.key,)) for run in aiq.runs()]
 
 
-def run(wanted: Iterable[Run], refresh: bool = False) -> list[Record]:
-    """The record of each run, computed and saved if there is none."""
-    return [one.result(refresh) for one in wanted]
+def cases(models: Sequence[str], dataset: str, seeds: Sequence[int], profile: str) -> list[runs.Case]:
+    """A case for each network and seed. Weights of others have no short schedule: theirs are of the paper profile. None
+    of a network that has no embedded weights, at the profiles that ask for them.
+
+    Raises:
+        ValueError: a network that there is none of on the data set.
+    """
+    published = {model: registry.row(model, dataset).published for model in models}
+    embedded = profiles.profile(profile).embedded
+    return [
+        runs.Case(model, dataset, seed, "paper" if published[model] else profile)
+        for model in models if model == "simplecnn" or not embedded
+        for seed in seeds
+    ]  # fmt: skip
 
 
-def of(case: runs.Case) -> list[Run]:
-    """What the experiments ask of a case besides timings: training, sweeps, recipes, configurations."""
-    found = [] if case.published else [runs.training(case)]
+def of(case: runs.Case, device: str = "cpu") -> list[Run]:
+    """What EXP-1 and EXP-2 ask of a case besides timings: training, sweeps, recipes."""
+    found = [] if case.published else [runs.training(case, device)]
     found.append(runs.accuracy(case))
     if case.published:
-        found += [runs.accuracy(case, SITED_BITS, replace(PAPER, activation_site=site)) for site in SITES]
+        found += [sited(case, site) for site in SITES]
     if case.model == "simplecnn":
         found += [runs.accuracy(case, BETWEEN), *(recipe.run(case) for recipe in recipes.grid())]
-    if (case.model, case.dataset) == SEARCHED:
-        found += [mixed.accuracy(case), runs.weight_only(case)]
     return found
 
 
+def sited(case: runs.Case, site: str) -> Run:
+    """Accuracy with activations rounded elsewhere; at the site of quide.PAPER it is the run of all widths."""
+    if site == PAPER.activation_site:
+        return runs.accuracy(case)
+    return runs.accuracy(case, SITED_BITS, replace(PAPER, activation_site=site))
+
+
+def measure(wanted: Sequence[runs.Case], device: str = "cpu") -> list[str]:
+    """Everything that EXP-1 and EXP-2 ask of cases, computed where there is no record; of embedded weights the sweep
+    and the timing. What cannot be had is left out: a line on each is returned."""
+    left_out: dict[str, str] = {}
+    for case in tqdm(wanted, desc="runs", unit="run"):
+        first = case == next(one for one in wanted if (one.model, one.dataset) == (case.model, case.dataset))
+        try:
+            for run in [runs.accuracy(case)] if case.size.embedded else of(case, device):
+                run.result()
+            if first or not case.published:  # weights that no seed changes are timed once
+                runs.timing(case, device, progress=False).result()
+            if first and case.model != "simplecnn":
+                deployed.run(case).result()
+        except FileNotFoundError as error:
+            if not case.published:
+                raise
+            left_out.setdefault(case.model, f"{case.row.title} was not run: {error}.")
+        except ModuleNotFoundError as error:
+            left_out.setdefault(deployed.KIND, f"Real 8-bit arithmetic was not timed: {error}.")
+    return list(left_out.values())
+
+
+def measure_mixed(wanted: Sequence[runs.Case], device: str = "cpu") -> None:
+    """What EXP-3 asks: accuracy of every configuration of each case, latency of those of the first."""
+    for case in tqdm(wanted, desc="runs", unit="run"):
+        mixed.accuracy(case, progress=False).result()
+    mixed.timing(wanted[0], device, progress=False).result()
+
+
+def measure_imagenet(
+    models: Sequence[str], seeds: Sequence[int], images: int | None, few: int, fewer: int, fewest: int, profile: str
+) -> list[str]:
+    """What EXP-2 asks on ImageNet, at profile ``paper`` and with ``QUIDE_IMAGENET`` set, since nothing of it is
+    embedded; a line on each network that cannot be had is returned.
+
+    Args:
+        models: networks of ImageNet, see :data:`quide.models.pretrained.NETWORKS`.
+        seeds: of the calibration draw.
+        images: how many validation images accuracy is measured on; None for all.
+        few: likewise, for the quantizers that the paper does not describe.
+        fewer: likewise, for the genetic search of mixed precision.
+        fewest: likewise, for every one of its configurations.
+        profile: any but ``paper`` runs nothing.
+    """
+    if profile != imagenet_runs.PROFILE:
+        return []
+    from quide.data import imagenet  # with torch, which a page that shows records does not need
+
+    left_out: list[str] = []
+    if imagenet.folder() is None:
+        return left_out
+    for model in models:
+        try:
+            for seed in seeds:
+                imagenet_runs.accuracy(imagenet_runs.ImageNetCase(model, seed, images)).result()
+                imagenet_runs.quantizers(imagenet_runs.ImageNetCase(model, seed, few)).result()
+                imagenet_runs.mixed(imagenet_runs.ImageNetCase(model, seed, fewer), "genetic").result()
+                imagenet_runs.mixed(imagenet_runs.ImageNetCase(model, seed, fewest), "exhaustive").result()
+        except FileNotFoundError as error:
+            left_out.append(f"{registry.row(model, imagenet_runs.DATASET).title} was not run: {error}.")
+    return left_out
+
+
+def everything(case: runs.Case) -> list[Run]:
+    """What all experiments ask of a case besides timings."""
+    more = [mixed.accuracy(case), runs.weight_only(case)] if (case.model, case.dataset) == SEARCHED else []
+    return of(case) + more
+
+
 def _named(case: runs.Case) -> Iterator[Planned]:
-    for one in of(case):
+    for one in everything(case):
         keys = tuple(spec.key for spec in (one.spec, *one.others))
         yield _of(one.spec, keys)
 
@@ -119,7 +205,7 @@ def _timed(case: runs.Case) -> Iterator[Planned]:
 def timed_kinds(case: runs.Case) -> list[str]:
     """What the experiments time of a case, keys of :data:`TIMINGS`."""
     first = case.seed == SEEDS[0]
-    kinds = ["latency"] if first or not case.published else []  # weights that no seed changes are timed once
+    kinds = ["latency"] if first or not case.published else []
     kinds += [deployed.KIND] if first and case.model != "simplecnn" else []
     return kinds + (["mixed_latency"] if first and (case.model, case.dataset) == SEARCHED else [])
 

@@ -1,4 +1,4 @@
-"""Models quantized by autoawq, the tool that the paper names: made and read, as long as that archived package works.
+"""Models quantized by autoawq, one of the tools for AWQ: made and read, as long as that archived package works.
 
 Frozen: that package is archived, so this file is kept as it is, for the checkpoints that there are, and gains nothing.
 

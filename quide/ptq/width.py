@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import total_ordering
 
 from quide._check import wholes
 from quide.ptq.scheme import FULL_PRECISION
 
 
-@dataclass(frozen=True)
+@total_ordering
+@dataclass(frozen=True, eq=False)
 class Width:
     """Bits of a layer's weights and of its activations, each in 1..32; 32 leaves that side as it is.
 
-    Stands wherever a whole number does. Compression is that of storage, and counts ``weights``.
+    Stands wherever a whole number does, equals the one that both sides are, and is the wider the more bits its weights
+    have. Compression is that of storage, and counts ``weights``.
     """
 
     weights: int = FULL_PRECISION
@@ -26,6 +30,18 @@ class Width:
 
     def __str__(self) -> str:
         return f"w{self.weights}a{self.activations}"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Width):
+            return self.weights == self.activations == other
+        return (self.weights, self.activations) == (other.weights, other.activations)
+
+    def __lt__(self, other: Bits) -> bool:
+        theirs = (other.weights, other.activations) if isinstance(other, Width) else (other, other)
+        return (self.weights, self.activations) < theirs
+
+    def __hash__(self) -> int:
+        return hash(self.weights if self.weights == self.activations else (self.weights, self.activations))
 
 
 Bits = int | Width
@@ -45,6 +61,15 @@ def both(width: Bits) -> Width:
 def checked(width: Bits) -> Bits:
     """A width as it is, or a Python integer in 1..32."""
     return width if isinstance(width, Width) else _whole(width)
+
+
+def read(text: str) -> Bits:
+    """A width as people type it: ``"8"``, or ``"W4A8"`` for its two sides."""
+    if sides := re.fullmatch(r"w(\d+)a(\d+)", text.strip(), re.IGNORECASE):
+        return Width(*map(int, sides.groups()))
+    if not text.strip().isdecimal():
+        raise ValueError(f"a width must be a whole number in 1..{FULL_PRECISION} or such as W4A8, got {text!r}")
+    return _whole(int(text))
 
 
 def layer_widths(bits: Bits | Sequence[Bits], layers: Sequence[str]) -> tuple[Bits, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 
 from quide._check import whole
+from quide.ptq.width import Bits
 from quide.search.scoring import Configuration, Scorer, SearchResult, distinct_configurations, finite, generator, space
 
 BATCH = 1024  # configurations handed to an executor at once; bounds the futures alive in a long search
@@ -16,7 +17,7 @@ ENUMERATION_LIMIT = 4**8  # largest space that `exhaustive` takes unasked
 def exhaustive(
     fitness: Callable[[Configuration], float],
     num_layers: int,
-    choices: Sequence[int] = (16, 8, 4, 2),
+    choices: Sequence[Bits] = (16, 8, 4, 2),
     *,
     limit: int = ENUMERATION_LIMIT,
     executor: Executor | None = None,
@@ -40,7 +41,7 @@ def exhaustive(
 def random_search(
     fitness: Callable[[Configuration], float],
     num_layers: int,
-    choices: Sequence[int] = (16, 8, 4, 2),
+    choices: Sequence[Bits] = (16, 8, 4, 2),
     budget: int = 20 + 30 * (20 - 5),
     seed: int = 0,
     *,
@@ -64,7 +65,7 @@ def random_search(
 def greedy(
     fitness: Callable[[Configuration], float],
     num_layers: int,
-    choices: Sequence[int] = (16, 8, 4, 2),
+    choices: Sequence[Bits] = (16, 8, 4, 2),
     *,
     executor: Executor | None = None,
     progress: bool = False,

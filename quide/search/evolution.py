@@ -8,13 +8,14 @@ from concurrent.futures import Executor
 import numpy as np
 
 from quide._check import whole
+from quide.ptq.width import Bits
 from quide.search.scoring import Configuration, Scorer, SearchResult, generator, non_negative, space, uniform
 
 
 def genetic(
     fitness: Callable[[Configuration], float],
     num_layers: int,
-    choices: Sequence[int] = (16, 8, 4, 2),
+    choices: Sequence[Bits] = (16, 8, 4, 2),
     population: int = 20,
     generations: int = 30,
     mutation: float = 0.15,
@@ -44,7 +45,7 @@ def genetic(
     Args:
         fitness: maps a tuple of ``num_layers`` widths to a finite number of at least 0, always the same for one tuple.
         num_layers: length of a configuration.
-        choices: distinct integers: bit-widths, or codes for whatever a layer can be given.
+        choices: distinct integers, bit-widths or codes for whatever a layer can be given; or :class:`quide.Width`.
         population: configurations in a generation.
         generations: how many times a new generation is bred.
         mutation: probability that a child is mutated.
@@ -92,7 +93,7 @@ def _spin(wheel: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray
 
 
 def _child(
-    members: list[Configuration], wheel: np.ndarray, rng: np.random.Generator, choices: Sequence[int],
+    members: list[Configuration], wheel: np.ndarray, rng: np.random.Generator, choices: Sequence[Bits],
     mutation: float, mutation_width: int,
 ) -> Configuration:  # fmt: skip
     """Lines 15 to 19 of Algorithm 1."""
@@ -108,7 +109,7 @@ def _crossover(first: Configuration, second: Configuration, rng: np.random.Gener
 
 
 def _mutate(
-    configuration: Configuration, rng: np.random.Generator, choices: Sequence[int], width: int
+    configuration: Configuration, rng: np.random.Generator, choices: Sequence[Bits], width: int
 ) -> Configuration:
     """Set ``width`` layers to another choice; with a single choice there is none, and nothing changes."""
     changed = list(configuration)

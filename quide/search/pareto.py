@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from quide._check import whole
+from quide.ptq.width import Bits
 from quide.search.scoring import Configuration, Scorer, distinct_configurations, generator, space, vector
 
 
@@ -33,7 +34,7 @@ class Frontier:
 def nsga2(
     objectives: Callable[[Configuration], Sequence[float]],
     num_layers: int,
-    choices: Sequence[int] = (16, 8, 4, 2),
+    choices: Sequence[Bits] = (16, 8, 4, 2),
     population: int = 40,
     generations: int = 30,
     seed: int = 0,
@@ -66,7 +67,7 @@ def nsga2(
     ladder = sorted(choices)
     size = len(ladder) ** num_layers
     first = distinct_configurations(rng, num_layers, ladder, min(population, size))
-    positions = np.searchsorted(ladder, first)
+    positions = np.array([[ladder.index(width) for width in configuration] for configuration in first])
     algorithm = _pymoo_nsga2(positions, len(ladder), population, generations, int(rng.integers(2**31)))
     with Scorer(objectives, vector, min(population * generations, size), executor, progress) as scorer:
         while algorithm.has_next() and (asked := algorithm.ask()) is not None:  # None: no new offspring to be had

@@ -15,8 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from quide._check import whole, wholes
+from quide.ptq.width import Bits, Width
 
-Configuration = tuple[int, ...]
+Configuration = tuple[Bits, ...]
 LOST = 8  # configurations named when a worker dies
 
 
@@ -172,12 +173,12 @@ def vector(configuration: Configuration, values: Any) -> tuple[float, ...]:
     return tuple(values.tolist())
 
 
-def uniform(rng: np.random.Generator, num_layers: int, choices: Sequence[int]) -> Configuration:
+def uniform(rng: np.random.Generator, num_layers: int, choices: Sequence[Bits]) -> Configuration:
     return tuple(choices[index] for index in rng.integers(len(choices), size=num_layers))
 
 
 def distinct_configurations(
-    rng: np.random.Generator, num_layers: int, choices: Sequence[int], count: int
+    rng: np.random.Generator, num_layers: int, choices: Sequence[Bits], count: int
 ) -> list[Configuration]:
     """``count`` configurations drawn uniformly without replacement, in random order; cost follows ``count``."""
     size = len(choices) ** num_layers
@@ -190,10 +191,10 @@ def distinct_configurations(
     return list(drawn)
 
 
-def space(num_layers: int, choices: Sequence[int]) -> tuple[int, tuple[int, ...]]:
-    checked = tuple(wholes("choices", choices))
+def space(num_layers: int, choices: Sequence[Bits]) -> tuple[int, tuple[Bits, ...]]:
+    checked = tuple(choice if isinstance(choice, Width) else wholes("choices", [choice])[0] for choice in choices)
     if not checked or len(set(checked)) != len(checked):
-        raise ValueError(f"choices must be one or more distinct whole numbers, got {checked}")
+        raise ValueError(f"choices must be one or more distinct whole numbers or widths, got {checked}")
     return whole("num_layers", num_layers, 1), checked
 
 

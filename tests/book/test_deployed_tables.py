@@ -8,7 +8,6 @@ from known_records import IMAGES, PROVENANCE, bits_with
 from quidebook.evidence.conditions import Condition
 from quidebook.pages import exp2_resnet18 as exp2
 from quidebook.shared import deployed as arithmetic
-from quidebook.verdicts import UNDECIDED
 
 from quide.experiments import deployed, records, runs
 from quide.experiments.deployed import INTEGER, RUNTIME, SIMULATED, TORCH
@@ -42,7 +41,7 @@ def save(model: str = exp2.PUBLISHED, **changes) -> None:
 
 def test_without_records_there_is_nothing_but_the_command():
     assert arithmetic.table(conditions()).empty
-    assert arithmetic.claims(conditions()) == arithmetic.facts(conditions()) == []
+    assert arithmetic.facts(conditions()) == []
     assert not arithmetic.faster_than_simulated(conditions())
     command = arithmetic.absent("quide run exp2").command
     assert "quide[deploy]" in command and command.endswith("quide run exp2")
@@ -75,21 +74,6 @@ def test_no_conclusion_is_drawn_that_the_numbers_do_not_bear(medians):
     save(medians=medians, reasons=["others"], noisy=True)
     assert not arithmetic.faster_than_simulated(conditions())
     assert "others" in arithmetic.facts(conditions())[0]["noise"]
-
-
-def test_claims_give_evidence_and_no_verdict():
-    save()
-    ((claim, verdict, evidence),) = arithmetic.claims(conditions())
-    assert "ResNet-20" in claim and verdict == UNDECIDED
-    assert evidence == "0.50 times full precision in the same library, simulated 1.20"
-
-
-def test_the_figure_shows_each_network_with_its_numbers():
-    save()
-    save(exp2.MODEL)
-    figure, alt = arithmetic.figure(conditions())
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["ResNet-18", "ResNet-20"]
-    assert f"ResNet-20: {TORCH} 1.00" in alt and f"{INTEGER} 0.40" in alt
 
 
 def test_the_record_with_most_passes_is_shown_and_a_stale_one_is_said(monkeypatch):

@@ -14,7 +14,7 @@ from quidebook.shared import claims, residual, table1
 from quidebook.verdicts import NOISY, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 from quide import metric
-from quide.experiments import paper, records, runs
+from quide.experiments import campaign, paper, records, runs
 
 pytestmark = pytest.mark.usefixtures("no_records")
 
@@ -41,13 +41,13 @@ def save_published(seeds=(0, 42, 123), four: float = 0.6) -> None:
         lift = 0.0025 * place
         save_accuracy(runs.accuracy(case), {"32": 0.92, "16": 0.92, "8": 0.92, "4": four + lift, "2": 0.1})
         for site, share in (("relu", 0.7), ("input", 0.9)):
-            save_accuracy(residual.sited(case, site), {"32": 0.92, "8": 0.92, "4": share + lift})
+            save_accuracy(campaign.sited(case, site), {"32": 0.92, "8": 0.92, "4": share + lift})
 
 
 def tables(found: list[Condition]) -> dict:
     return {
         "accuracy": table1.accuracy_table(found),
-        "drop": exp2.drop_table(found),
+        "drop": exp2._accuracies(found),
         "latency": exp2.latency_table(found),
         "score": table1.score_table(found),
         "ranking": table1.ranking_table(found),
@@ -55,70 +55,6 @@ def tables(found: list[Condition]) -> dict:
         "knee": table1.knee_table(found),
         "summary": residual.summary_table(found),
     }
-
-
-# --- what is run -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("profile", ["smoke", "quick"])
-def test_the_embedded_profiles_run_nothing(profile, monkeypatch):
-    monkeypatch.setattr(runs.Run, "result", lambda *_: pytest.fail("something was run"))
-    assert exp2.run([exp2.MODEL, exp2.PUBLISHED], [0, 42], profile) == []
-
-
-def test_each_seed_is_trained_swept_and_timed(monkeypatch):
-    asked = []
-    monkeypatch.setattr(runs.Run, "result", lambda run: asked.append((run.spec.kind, run.spec.seed)) or run.spec)
-    done = exp2.run([exp2.MODEL], [0, 42], "short")
-    whole = [(kind, seed) for seed in (0, 42) for kind in ("training", "accuracy", "latency")]
-    assert asked == [*whole, ("deployed", 0)]
-    assert [(case.seed, accuracy.kind, timed.kind) for case, accuracy, timed in done] == [
-        (0, "accuracy", "latency"), (42, "accuracy", "latency"),
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("profile", ["short", "paper"])
-def test_the_published_network_is_swept_by_the_paper_s_protocol_and_timed_once(profile, monkeypatch):
-    asked = []
-
-    def result(run):
-        site = run.spec.details.get("scheme", {}).get("activation_site")
-        asked.append((run.spec.kind, run.spec.seed, run.spec.profile, site))
-        return run.spec
-
-    monkeypatch.setattr(runs.Run, "result", result)
-    done = exp2.run([exp2.PUBLISHED], [0, 42], profile)
-    assert [(case.model, case.seed, timed.seed) for case, _, timed in done] == [("resnet20", 0, 0), ("resnet20", 42, 0)]
-    assert {name for _, _, name, _ in asked} == {"paper"}
-    assert {(kind, seed) for kind, seed, _, _ in asked if kind != "accuracy"} == {("latency", 0), ("deployed", 0)}
-    assert {(seed, site) for kind, seed, _, site in asked if kind == "accuracy"} == {
-        (seed, site) for seed in (0, 42) for site in ("output", "relu", "input")
-    }
-
-
-def test_weights_that_cannot_be_had_are_said_and_stop_nothing(monkeypatch, said):
-    def result(run):
-        raise FileNotFoundError("put that file into a folder")
-
-    monkeypatch.setattr(runs.Run, "result", result)
-    assert exp2.run([exp2.PUBLISHED], [0], "paper") == []
-    assert said == ["ResNet-20 was not run: put that file into a folder."]
-
-
-def test_without_the_extra_the_rest_is_run(monkeypatch, said):
-    def result(run):
-        if run.spec.kind == "deployed":
-            raise ModuleNotFoundError("onnxruntime is missing")
-        return run.spec
-
-    monkeypatch.setattr(runs.Run, "result", result)
-    assert len(exp2.run([exp2.MODEL, exp2.PUBLISHED], [0], "short")) == 2
-    assert said == ["Real 8-bit arithmetic was not timed: onnxruntime is missing."]
-
-
-def test_an_unknown_network_is_refused():
-    with pytest.raises(ValueError, match="models must be of resnet18, resnet20, got 'vgg'"):
-        exp2.run(["vgg"], [0], "quick")
 
 
 # --- without records -------------------------------------------------------------------------------------------------
@@ -131,11 +67,11 @@ def test_without_a_record_the_paper_s_side_and_the_command_are_shown():
                                            exp2.BESIDE)  # fmt: skip
     assert exp2.trained(condition) == [] and isinstance(exp2.parted(found), Absent)
     made = tables([condition])
-    assert all(made[name].empty for name in ("latency", "ranking", "knee"))
-    for name in ("accuracy", "drop", "summary"):
+    assert all(made[name].empty for name in ("latency", "ranking", "knee", "drop"))
+    for name in ("accuracy", "summary"):
         assert set(made[name].verdict) == {UNDECIDED}, name
         assert all(exp2.RERUN in reason for reason in made[name].iloc[:, -1]), name
-    assert made["reversal"].source.tolist() == ["the paper"]
+    assert made["reversal"].source.tolist() == ["the paper's ResNet-18"]
     assert [facts["kind"] for facts in exp2.partings(found)] == ["part"]
     assert residual.records_used([condition]) == []
 
@@ -181,8 +117,21 @@ def test_the_short_schedule_gets_no_verdict_on_what_depends_on_training():
     decided = made["summary"][made["summary"].verdict != UNDECIDED]
     assert decided.claim.tolist() == ["ResNet-18, 3 epochs: as slow at 8 as at 2 bits"]
     (facts,) = exp2.trained(condition)
-    assert (facts["epochs"], facts["minutes"], facts["best_epoch"]) == (3, 2.0, 3)
-    assert (facts["first"], facts["best"], facts["last"]) == (0.51, 0.53, 0.53)
+    assert (facts["epochs"], facts["of"], facts["minutes"]) == (3, 100, 2.0)
+    assert (facts["first"], facts["best"]) == (0.51, 0.53)
+
+
+def test_a_training_that_ended_far_below_the_paper_is_set_apart():
+    save("short", 0, lift=-0.1)
+    save_published()
+    low, published = residual.known()
+    assert exp2.apart([low, published]) == ([published], [low])
+    save("short", 0)  # as few epochs, as accurate as the paper's
+    high = residual.best_known()
+    assert high.shortened and exp2.apart([high, published]) == ([high, published], [])
+    assert "verdict" not in exp2.accuracy_table([high, published])  # where none is given, no column says so
+    save("paper", 0)
+    assert "verdict" in exp2.accuracy_table([residual.best_known(), published])
 
 
 def test_the_short_schedule_is_never_joined_with_the_full_one():
@@ -208,7 +157,7 @@ def test_the_published_network_supports_claims_and_gets_no_tick():
         assert "nan" not in " ".join(table.astype(str).to_numpy().ravel()).lower().split(), name
     levels = made["accuracy"][made["accuracy"].condition == published.name].set_index("bits")
     assert set(levels.verdict) == {UNDECIDED}
-    drops = made["drop"][made["drop"].condition == published.name]
+    drops = made["drop"][made["drop"].network == published.network]
     assert set(drops.verdict) == {UNDECIDED}
     verdicts = made["summary"][made["summary"].claim.str.startswith(published.name)].set_index("claim").verdict
     supported = {claim.partition(": ")[2] for claim, verdict in verdicts.items() if verdict == SUPPORTS}
@@ -253,7 +202,7 @@ def test_the_places_where_the_scores_part_are_told_from_the_others():
     save_published(four=0.55)
     facts = exp2.parted(residual.known())
     assert facts["different"] == residual.SITES["output"]
-    assert facts["same"] == f"{residual.SITES['relu']}, {residual.SITES['input']}"
+    assert facts["same"] == f"{residual.SITES['relu']} or {residual.SITES['input']}"
 
 
 def test_both_networks_are_drawn_side_by_side():
@@ -261,7 +210,7 @@ def test_both_networks_are_drawn_side_by_side():
     save_published()
     figure, alt = exp2.figure_overhead(residual.known())
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["ResNet-18", "ResNet-20"]
-    assert "ResNet-18: 16" in alt and "ResNet-20: 16" in alt
+    assert "ResNet-18: 16" in alt and "ResNet-20: 16" in alt and "in integers" not in alt  # without its records
 
 
 # --- its parts --------------------------------------------------------------------------------------------------------
@@ -286,7 +235,8 @@ def test_the_drop_of_several_seeds_has_their_interval():
 
 
 def test_drops_are_told_apart_by_their_origin():
-    cells = exp2.drop_table(residual.known()).set_index("bits")["paper: drop (pp)"]
+    save("paper", 0)
+    cells = exp2.accuracy_table(residual.known()).set_index("bits")["paper: drop"]
     assert cells[4] == "41.00"  # stated as such
     assert cells[8].endswith("†") and float(cells[8].split()[0]) == pytest.approx(94.93 - 94.84)
 
@@ -367,8 +317,8 @@ def test_what_is_seen_of_every_figure_is_said_in_numbers():
     save("short", 0)
     condition = residual.best_known()
     made = [
-        table1.figure_components([condition]), table1.figure_index([condition]), table1.figure_knee([condition]),
+        table1.figure_components([condition]), table1.figure_index([condition]),
         exp2.figure_overhead([condition]),
     ]  # fmt: skip
     assert all(any(character.isdigit() for character in alt) for _, alt in made)
-    assert runs.COMMUTED_8 not in made[3][1]
+    assert runs.COMMUTED_8 not in made[-1][1]

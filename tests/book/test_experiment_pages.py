@@ -9,7 +9,8 @@ import json
 
 import pytest
 from quidebook import report
-from quidebook.pages import exp1_simplecnn
+
+from quide.experiments import campaign
 
 
 @pytest.mark.parametrize("recorded", [True, False])
@@ -17,9 +18,10 @@ from quidebook.pages import exp1_simplecnn
 def test_every_cell_runs_and_no_number_is_unknown(page, recorded, checkout, said, tmp_path, monkeypatch):
     if not recorded:
         monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
-    monkeypatch.setattr(exp1_simplecnn, "run", lambda cases, device: [])  # the other pages run nothing by default
+    monkeypatch.setattr(campaign, "measure", lambda cases, device: [])  # the other pages run nothing by default
     shown = []
-    monkeypatch.setattr(report, "table", lambda frame, caption: shown.append(frame))
+    for name in ("table", "folded"):
+        monkeypatch.setattr(report, name, lambda frame, caption: shown.append(frame))
     monkeypatch.setattr(report, "show", lambda figure, name, caption, alt: said.append(f"{caption} {alt}"))
     monkeypatch.setattr(report, "provenance", lambda records, *commands: said.append(f"{len(list(records))} records"))
     names = {}

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from quidebook import report
 from quidebook.pages import llama3_mmlu as llama3
-from quidebook.shared import language
+from quidebook.shared import language, table3
 from quidebook.shared.language import PAPERS, LanguageRecords
 from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED
 
@@ -106,8 +106,8 @@ def known() -> LanguageRecords:
 
 NOTHING = LanguageRecords([], [], [], {})
 TABLES = [
-    language.table3_table, llama3.methods_table, llama3.size_table, llama3.latency_table, llama3.score_table,
-    language.kept, language.claims_table, llama3.absent_table,
+    language.table3_table, llama3.methods_table, llama3.latency_table, llama3.score_table, language.kept,
+    language.claims_table,
 ]  # fmt: skip
 
 
@@ -127,11 +127,19 @@ def test_what_a_model_is_worth_from_the_start(known):
     assert (asked["letter"], asked["given"], asked["questions"]) == ("B", 1993, 2000)
 
 
-@pytest.mark.parametrize(("share", "beside"), [(0.5, "above"), (0.27, "not to be told from"), (0.193, "below")])
+@pytest.mark.parametrize(("share", "beside"), [(0.5, "above"), (0.27, "not distinguishable"), (0.193, "below")])
 def test_below_guessing_is_not_the_same_as_near_it(share, beside):
-    other = LanguageRecords([answers(PLAIN, SMALL, 500, share)], [], [], {})
-    (asked,) = llama3.answers(other)
-    assert asked["beside"].endswith(beside) and beside in language.table3_table(other).reason[0]
+    (asked,) = llama3.answers(LanguageRecords([answers(PLAIN, SMALL, 500, share)], [], [], {}))
+    assert beside in asked["beside"]
+
+
+def test_a_model_that_guesses_tells_nothing_on_mmlu(known):
+    def shown(share: float) -> tuple[bool, bool]:
+        asked = [answers(recipe, share=share) for recipe in LIBRARIES]
+        records = LanguageRecords(asked, known.next_token, known.latency, {})
+        return "MMLU P (%)" in llama3.methods_table(records), not llama3.score_table(records).empty
+
+    assert shown(0.5) == (True, True) and shown(0.25) == shown(0.2) == (False, False)
 
 
 # --- Table 3 ---------------------------------------------------------------------------------------------------------
@@ -141,7 +149,8 @@ def test_the_papers_cells_are_the_papers(known):
     table = language.table3_table(known).set_index("bits")
     assert table["paper P (%)"].tolist() == ["66.6", "–", "above 62.3 †", "at most 60 †", "35.0"]
     assert table["paper I"]["2"] == "70.0" and table["paper I'"][["4", "3"]].tolist() == ["2.58", "0.00"]
-    assert table.loc["2", "T by the readings (ms)"] == "255, 15, 57, 28.1"
+    readings = table3.decodings_table()["T at 2 bits (ms)"]
+    assert readings[1:].tolist() == ["255", "15", "57", "28.1"]
 
 
 def test_ours_is_the_most_accurate_method_of_a_width(known):
@@ -151,7 +160,7 @@ def test_ours_is_the_most_accurate_method_of_a_width(known):
     )
     table = language.table3_table(known).set_index("bits")
     assert table.loc["4", "ours P (%)"] == report.with_interval(stats.wilson_interval(1300, 2000), 100, 1)
-    assert table.loc["4", "by"] == "Llama-3-8B-Instruct, bitsandbytes NF4"
+    assert table.loc["4", "by"] == "bitsandbytes NF4"
 
 
 def test_levels_are_compared_for_the_papers_model_alone(known):
@@ -159,7 +168,7 @@ def test_levels_are_compared_for_the_papers_model_alone(known):
     assert table.verdict[["16", "2"]].tolist() == [REPRODUCED, IN_PART]  # 35.0 stated, 30 ours
     other = LanguageRecords([answers(recipe, SMALL, 500, 0.27) for recipe in LIBRARIES], [], [], {})
     table = language.table3_table(other)
-    assert set(table.verdict) == {UNDECIDED}
+    assert set(table.verdict) == {UNDECIDED} and "ours P (%)" not in table
 
 
 # --- methods, sizes, times -------------------------------------------------------------------------------------------
@@ -176,10 +185,10 @@ def test_changes_are_paired_with_the_same_questions(known):
     assert table.loc[("not quantized", "32"), "MMLU P (%)"] == report.UNKNOWN  # not asked at 32 bits
 
 
-def test_compression_is_counted_three_ways(known):
-    row = llama3.size_table(known).set_index(["method", "bits"]).loc[("AWQ (llm-compressor)", "3")]
-    assert (row["C = 32/b"], row["C = 16/b"]) == ("10.67", "5.33")
-    assert row["C over 16 bits, in bytes"] == f"{1_600_000 / 300_000:.2f}" and row["size (MB)"] == "0.30"
+def test_compression_is_counted_by_the_formula_and_in_bytes(known):
+    row = llama3.methods_table(known).set_index(["method", "bits"]).loc[("AWQ (llm-compressor)", "3")]
+    assert (row["C = 32/b"], row["size (MB)"]) == ("10.67", "0.30")
+    assert row["smaller than 16 bits, in bytes"] == f"{1_600_000 / 300_000:.2f}"
 
 
 def test_latency_is_a_tokens_and_relative_to_16_bits(known):
@@ -262,9 +271,7 @@ def test_claims_on_the_papers_model_follow_its_threshold(known):
     assert claims["4 bits lose little on MMLU"] == claims["3 bits fall below the threshold"] == NOT_REPRODUCED
 
 
-def test_figures_say_what_they_show(known):
-    figure, alt = llama3.figure_methods(known)
-    assert len(figure.axes) == 2 and "MMLU, AWQ (llm-compressor), 2 bits: 30.0 %" in alt and "32 bits" not in alt
+def test_the_figure_says_what_it_shows(known):
     figure, alt = llama3.figure_cross(language.kept(known))
     assert len(figure.axes) == len(CROSS_SCHEMES) and f"weights per tensor, {language.CNN_TITLE}: 70 %" in alt
 
@@ -279,18 +286,17 @@ def test_without_records_the_page_says_what_is_missing():
     shares = language.kept(NOTHING)
     assert "papermill notebooks/llama3_mmlu.ipynb" in llama3.like_for_like(shares).command
     assert llama3.cross_table(shares).empty
-    for drawn, alt in (llama3.figure_methods(NOTHING), llama3.figure_cross(shares)):
-        assert drawn.axes and alt
-    absent = llama3.absent_table(NOTHING)
-    assert checkpoints.PAPERS in absent["it takes"][0] and "quide run llama3_mmlu" in absent["command"][0]
-    assert len(absent) == 3 and "random:llama-3-8b" in absent["command"][1] and "papermill" in absent["command"][2]
-    assert (
-        len(llama3.absent_table(LanguageRecords([answers(PLAIN)], [], [timed(SMALL)], {}))) == 1
-    )  # another size tells nothing
+    drawn, alt = llama3.figure_cross(shares)
+    assert drawn.axes and alt
+    absent = list(llama3.missing(NOTHING))
+    assert checkpoints.PAPERS in absent[0]["takes"] and "quide run llama3_mmlu" in absent[0]["command"]
+    assert len(absent) == 3 and "random:llama-3-8b" in absent[1]["command"] and "papermill" in absent[2]["command"]
+    of_another_size = LanguageRecords([answers(PLAIN)], [], [timed(SMALL)], {})
+    assert len(list(llama3.missing(of_another_size))) == 1, "another size tells nothing"
 
 
-def test_nothing_is_absent_once_the_papers_model_was_run_and_timed(known):
-    assert llama3.absent_table(known).empty
+def test_nothing_is_missing_once_the_papers_model_was_run_and_timed(known):
+    assert not list(llama3.missing(known))
 
 
 def test_memory_stands_beside_the_latency_of_the_same_machine(known):
@@ -300,7 +306,7 @@ def test_memory_stands_beside_the_latency_of_the_same_machine(known):
 
     def cells(memory: list[records.Record]) -> list[str]:
         table = llama3.latency_table(LanguageRecords([], [], known.latency, {}, memory))
-        return table.iloc[0][["weights (MB)", "peak on GPU (MB)"]].tolist()
+        return [table.iloc[0].get(column, report.UNKNOWN) for column in ("weights (MB)", "peak on GPU (MB)")]
 
     assert cells([taken(17_000_000_000, device_name="an abacus")]) == ["16,060", "17,000"]
     assert cells([taken(None, device_name="an abacus")]) == ["16,060", report.UNKNOWN]
@@ -370,7 +376,6 @@ def test_what_autoawq_made_stands_beside_the_model_it_was_made_from(known):
     (row,) = table[table["method"] == language.AS_QUANTIZED].to_dict("records")
     assert row["model"] == "Llama-3-8B-Instruct" and row["MMLU P (%)"].startswith("60.0 [")
     assert row["change from 16 (pp)"].startswith("-6.6 [") and row["change from 32 (pp)"].startswith("-5.0 [")
-    assert language.AS_QUANTIZED in llama3.size_table(known)["method"].tolist()
 
 
 def test_a_model_that_cannot_be_run_is_said_to_be_absent(spoken, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted([*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "book").glob("*.ipynb")])
 PROSE = sorted((ROOT / "book").glob("*.md"))
 
 # A version, the time constant of the index, the level of the intervals: constants, not results. Bare whole numbers may
@@ -28,12 +28,11 @@ NOT_PROSE = [
 ]
 
 
-# Pages that draw from records say which ones they used. The page on the records themselves lists all of them.
+# Pages that draw from records say which ones they used.
 FROM_RECORDS = {
-    "every_table_and_figure", "exp1_simplecnn", "exp2_imagenet", "exp2_resnet18", "exp3_mixed_precision",
+    "answer", "every_table_and_figure", "exp1_simplecnn", "exp2_imagenet", "exp2_resnet18", "exp3_mixed_precision",
     "llama3_mmlu", "metric_analysis", "paper_audit", "what_if",
 }  # fmt: skip
-LISTS_RECORDS = "status.ipynb"
 
 
 def cells(notebook: Path, kind: str) -> list[dict]:
@@ -120,7 +119,7 @@ class TestNotebook:
         imported = {name.name for node in nodes if isinstance(node, ast.ImportFrom)
                     for name in node.names if node.module.startswith("quidebook")}  # fmt: skip
         boxes = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "report.provenance"]
-        if imported & FROM_RECORDS and notebook.name != LISTS_RECORDS:
+        if imported & FROM_RECORDS:
             assert len(boxes) == 1, "end the page with report.provenance(records, command)"
             assert len(boxes[0].args) > 1, "name the command that makes the records"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 
@@ -12,7 +13,7 @@ import torch
 from quidebook.pages import primer
 from torch import nn
 
-from quide import ptq
+from quide import evaluate, ptq
 from quide.data.datasets import ImageSet
 from quide.models.networks import SimpleCNN
 from quide.ptq import ranges
@@ -111,14 +112,19 @@ def test_folding_changes_weights_and_no_results(shown):
 
 def test_weights_alone_are_rounded_and_the_network_stays(shown):
     weight = shown.network.conv1.weight.detach().clone()
-    narrow = primer.weight_only(shown.network, 2)
-    assert torch.equal(narrow.conv1.weight, ptq.quantized_weight(weight, 2))
+    found = primer.accuracies(shown)
+    narrow = copy.deepcopy(shown.network)
+    for layer in ptq.quantizable_layers(narrow):
+        part = narrow.get_submodule(layer).weight
+        part.data = ptq.quantized_weight(part.detach(), 2)
+    assert found[2][1].estimate == pytest.approx(float(evaluate.correct(narrow, shown.tested).float().mean()))
     assert torch.equal(shown.network.conv1.weight, weight)
-    assert not any(isinstance(part, ptq.FakeQuantize) for part in narrow.modules())
+    facts = primer.answer(shown, found)
+    assert (facts["full"], facts["at_4"], facts["weights_4"]) == (1.0, *(each.estimate for each in found[4]))
 
 
 def test_the_table_starts_with_full_precision_and_ends_worse(shown):
-    table = primer.weight_only_table(shown)
+    table = primer.weight_only_table(primer.accuracies(shown))
     assert list(table.bits) == ["32", "8", "4", "3", "2"]
     for column in ("weights and activations", "weights alone"):
         accuracy = [numbers(cell)[0] for cell in table[column]]
@@ -134,7 +140,6 @@ FIGURES = {
     "sites": primer.figure_sites,
     "channels": primer.figure_channels,
     "bits": lambda shown, bits: primer.figure_bits(shown, primer.noise_by_width(shown)),
-    "folding": lambda shown, bits: primer.figure_folding(shown),
 }
 
 
@@ -170,9 +175,12 @@ def test_facts_are_what_was_computed(shown):
     found = primer.site_gain(shown, 4)
     assert found["gain"] == pytest.approx(gain.after - gain.before)
     assert found["worth"] == pytest.approx(found["gain"] / 6.02, abs=0.001)
-    assert [part.split()[0] for part in primer.channel_gains(shown, 4)["gains"].split(", ")] == list(
-        ptq.quantizable_layers(shown.network)
+    table = primer.range_table(shown, 4)
+    assert table["layer"].tolist() == list(ptq.quantizable_layers(shown.network))
+    per_tensor, per_channel, per_group = (
+        table[name].str.removesuffix(" dB").astype(float) for name in table.columns[1:]
     )
+    assert (per_channel >= per_tensor).all() and (per_group >= per_channel).all()
     noise = primer.noise_by_width(shown)
     slopes = primer.slopes(noise)
     assert 5.5 < slopes["least"] <= slopes["most"] < 6.5

@@ -136,7 +136,7 @@ def test_every_table_of_the_page_has_a_row_for_each_condition_and_no_nan(known):
 def test_what_is_seen_of_every_figure_is_said_in_numbers(known):
     found, grid = simplecnn.conditions(["cifar10"]), simplecnn.recipe_results(["cifar10"])
     made = [
-        table1.figure_components(found), table1.figure_index(found), table1.figure_knee(found), exp1.figure_sites(grid),
+        table1.figure_components(found), table1.figure_index(found), exp1.figure_sites(grid, exp1.knees(found)),
         exp1.figure_recipes(grid),
     ]  # fmt: skip
     assert all(any(character.isdigit() for character in alt) for _, alt in made)
@@ -175,8 +175,8 @@ def test_cells_are_escaped(capsys):
 def test_the_facts_of_the_page_are_those_of_the_records(known):
     found, grid = simplecnn.conditions(["cifar10"]), simplecnn.recipe_results(["cifar10"])
     # 32, 16 and 4 bits are stated; at 2 bits both guess, and that the two agree then says nothing.
-    assert exp1.reproduced(found) | {"seeds": ""} == {
-        "reproduced": 3, "part": 0, "other": 0, "comparable": 3, "seeds": "",
+    assert exp1.reproduced(found) | {"seeds": "", "fitted": 1} == {
+        "reproduced": 3, "part": 0, "other": 0, "comparable": 3, "seeds": "", "fitted": 1,
     }  # fmt: skip
     slow = exp1.slowdown(found[0])
     assert (slow["eight"], slow["pooled"], slow["grid"], slow["cast"]) == pytest.approx((2.0, 1.25, 2.0, 1.5))

@@ -51,15 +51,15 @@ def test_scores_and_the_accuracy_at_4_bits_are_consistent(reading, growth):
 
 @READINGS
 def test_beyond_the_stated_latencies_4_bits_lead(reading):
-    for bits, latency in ((8, reading.latency_at_8_ms), (16, table3.latency_at_16(reading))):
+    for bits, latency in ((8, reading.latency_at_8_ms), (16, reading.latency_losing(16))):
         assert in_units(reading, bits, 0.066, 1.01 * latency) < 2.58 < in_units(reading, bits, 0.066, 0.99 * latency)
 
 
 def test_the_table_has_a_row_a_reading_and_no_empty_cell():
     table = table3.decodings_table()
-    assert table["reading"].tolist() == [reading.name for reading in DECODINGS]
+    assert [name.removesuffix(": impossible") for name in table["reading"]] == [reading.name for reading in DECODINGS]
+    assert [name.endswith("impossible") for name in table["reading"]] == [True, False, False, False, False]
     assert not (table.astype(str) == "").any().any()
-    assert table["possible on an RTX 3090"].tolist() == ["no", "yes", "yes", "yes", "yes"]
     assert set(table[f"knee, {table3.EQUAL}"]) == {"8 bits"}
 
 

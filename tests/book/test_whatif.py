@@ -89,7 +89,7 @@ def test_a_published_network_stands_beside_the_papers_and_neither_lends_the_othe
 ):
     monkeypatch.setenv("QUIDE_RESULTS", str(checkout / "data" / "results"))
     network, measured = known["cifar10-resnet18-published"], scores.measured("resnet20", "cifar10", "paper")
-    assert "ResNet-20 instead, as published" in network.label
+    assert network.label == "ResNet-20 / CIFAR-10, published, measured"
     assert network.table.accuracy.iloc[0] == pytest.approx(measured.summary().accuracy[0], rel=1e-12)
     assert network.threshold() == pytest.approx(measured.threshold, rel=1e-12)
     assert "paper" not in network.latency_sources and network.table.paper.isna().all()
@@ -292,19 +292,28 @@ def test_the_table_marks_the_highest_and_dashes_the_unknown(small):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
+    ("value", "digits", "text"),
     [
-        (0.0, "0"),
-        (math.nan, "–"),
-        (89645.4, "89645"),
-        (23.3444, "23.34"),
-        (138.25, "138.3"),
-        (1.0, "1.000"),
-        (0.011368, "0.01137"),
+        (0.0, 4, "0"),
+        (math.nan, 2, "–"),
+        (89645.4, 4, "89645"),
+        (138.25, 4, "138.3"),
+        (1.0, 3, "1.00"),
+        (0.011368, 2, "0.011"),
     ],
 )
-def test_figures_have_four_digits_and_no_exponent(value, text):
-    assert whatif._figures(value) == text
+def test_figures_have_no_exponent(value, digits, text):
+    assert whatif._figures(value, digits) == text
+
+
+def test_digits_fit_the_noise(small):
+    quiet = {kernel: small.figures(kernel) for kernel in KERNELS}
+    assert quiet == {"measured": 3, "paper": 4, "ideal": 3, "equal": 3}
+    busy, papers = replace(small, noisy=True), replace(small, noisy=True, kernel="paper")
+    assert (busy.figures("measured"), busy.figures("paper"), papers.figures("ideal")) == (2, 4, 4)
+    assert papers.figures("measured") == 2, "the paper's accuracies by our clock"
+    cells = whatif.table(busy, busy.start()).set_index("configuration")
+    assert cells["T (ms per batch)"]["8-4"] == "3.0" and cells["I′"]["32 bits"] == f"{0.9 - busy.threshold():.3f}"
 
 
 def test_a_preset_of_the_page_moves_a_network_of_the_paper_or_of_the_records(known):

@@ -19,12 +19,8 @@ from quidebook.pages import what_if as whatif  # noqa: E402
 from quidebook.pages.what_if import MIXED, RESNET, START  # noqa: E402
 from quidebook.shared.choices import COUNTS, KERNELS, SCORES, UNITS, Offered, Position  # noqa: E402
 
-from quide import metric
-
 pytestmark = pytest.mark.browser
 
-DRAWS = 500  # random inputs of each formula
-ROUNDING = 1e-13  # relative; logarithms of two libraries may differ in the last bit
 SCROLLED_MS = 30_000  # by then the browser has scrolled to what has the focus, on a busy machine too
 COLUMNS = ("C", "P", "T", "I", "I′")
 SHOWN = """() => ({
@@ -124,50 +120,9 @@ def choose(page: Page, name: str, value: str) -> None:
 # --- the numbers -----------------------------------------------------------------------------------------------------
 
 
-def test_the_formulas_are_the_metrics(page):
-    draw = np.random.default_rng(0)
-    accuracy, threshold = draw.uniform(0, 1, (2, DRAWS))
-    compression, latency = draw.uniform(0.5, 64, DRAWS), 10 ** draw.uniform(-12, 6, DRAWS)
-    accuracy[:9], threshold[:9] = 0.5, (0.5, 0.0, 1.0, *draw.uniform(0.4999, 0.5001, 6))
-    classes = draw.integers(2, 1001, DRAWS)
-    for name, function, inputs in (
-        ("intelligenceIndex", metric.intelligence_index, (compression, accuracy, latency)),
-        ("gatedIndex", metric.gated_index, (compression, accuracy, latency, threshold)),
-        ("accuracyThreshold", metric.accuracy_threshold, (accuracy, threshold, classes)),
-    ):
-        calls = [[float(value) for value in call] for call in zip(*inputs, strict=True)]
-        found = page.evaluate(f"calls => calls.map(call => whatIf.{name}(...call))", calls)
-        np.testing.assert_allclose(found, function(*inputs), rtol=ROUNDING, atol=0, err_msg=name)
-
-
-def test_compression_is_the_metrics(page):
-    draw = np.random.default_rng(1)
-    calls = []
-    for _ in range(DRAWS):
-        layers = int(draw.integers(1, 30))
-        bits = draw.integers(1, 33, layers).tolist() if draw.random() < 0.7 else int(draw.integers(1, 33))
-        calls.append([bits, draw.integers(1, 10**7, layers).tolist() if draw.random() < 0.7 else None])
-    found = page.evaluate("calls => calls.map(call => whatIf.compressionRatio(...call))", calls)
-    assert found == [metric.compression_ratio(*call) for call in calls]
-
-
-def test_the_knee_is_the_metrics(page):
-    draw = np.random.default_rng(2)
-    calls = [
-        [draw.permutation(np.arange(1, 33))[:count].tolist(), draw.integers(-1, 3, count).tolist()]
-        for count in draw.integers(1, 9, DRAWS)
-    ]
-    found = page.evaluate("calls => calls.map(([bits, scores]) => bits[whatIf.knee(bits, scores)] ?? null)", calls)
-    assert found == [metric.knee(*call) for call in calls]
-    assert page.evaluate("whatIf.knee([32, 8, 4], [null, 1, null])") == 1
-
-
-def test_the_page_opens_as_python_made_it(page, known):
-    shown = page.evaluate(SHOWN)
-    assert shown["table"] == rows_of(known[START], known[START].start())
-
-
 def test_every_network_and_position_shows_pythons_numbers(page, known):
+    """All that holds the script and :mod:`quide.metric` together."""
+    assert page.evaluate(SHOWN)["table"] == rows_of(known[START], known[START].start()), "as it opens"
     tolerances = cycle((None, 0.0, 0.45))
     for network in known.values():
         for each in product(network.latency_sources, UNITS, COUNTS):
@@ -378,6 +333,16 @@ def test_every_state_passes_axe_and_fits_the_window(open_page, file, known, view
         assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
     assert complaints == []
     page.context.close()
+
+
+def test_the_panel_leaves_room_on_a_phone(page, known):
+    page.set_viewport_size({"width": 390, "height": 800})
+    for network in known.values():
+        page.evaluate(GO_TO, fragment(replace(network.start(), tolerance=0.11)))
+        sentence(page, lambda: choose(page, "tolerance", "0.45"))
+        height = page.locator(".what-if-result").evaluate("panel => panel.getBoundingClientRect().height")
+        assert height <= 800 / 3, network.label
+    page.set_viewport_size(DESKTOP)
 
 
 def test_controls_and_chart_have_names(page, known):

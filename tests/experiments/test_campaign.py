@@ -42,7 +42,7 @@ def remade(record: records.Record) -> list[measured.Run]:
     if spec.kind in timings:
         device = details["environment"]["device"]
         return [timings[spec.kind](case) if spec.kind == "deployed" else timings[spec.kind](case, device)]
-    return campaign.of(case)
+    return campaign.everything(case)
 
 
 def of_language(spec: records.RunSpec) -> measured.Run:
@@ -133,3 +133,64 @@ def test_a_case_is_timed_until_it_is_quiet_and_the_quietest_is_kept(tmp_path, mo
     quiet = campaign.retime(timed((True, 1.2), (False, 1.04), (False, 1.0)))
     assert quiet.values["aa_ratio"] == 1.04 and len(quiet.values["tried"]) == 2
     assert records.load(first.spec) == quiet
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[tuple]:
+    """What would be run: kind, seed, profile and activation site of each."""
+    found: list[tuple] = []
+
+    def result(run):
+        site = run.spec.details.get("scheme", {}).get("activation_site")
+        found.append((run.spec.kind, run.spec.seed, run.spec.profile, site))
+
+    monkeypatch.setattr(measured.Run, "result", result)
+    return found
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick"])
+def test_the_embedded_profiles_run_nothing_of_networks_without_embedded_weights(profile):
+    assert campaign.cases(["resnet18", "resnet20"], "cifar10", [0, 42], profile) == []
+    assert len(campaign.cases(["simplecnn"], "cifar10", [0, 42], profile)) == 2
+
+
+def test_each_seed_is_trained_swept_and_timed(asked):
+    assert campaign.measure(campaign.cases(["resnet18"], "cifar10", [0, 42], "short")) == []
+    kinds = [(kind, seed) for kind, seed, _, _ in asked]
+    assert kinds == [*((kind, 0) for kind in ("training", "accuracy", "latency", "deployed")),
+                     *((kind, 42) for kind in ("training", "accuracy", "latency"))]  # fmt: skip
+
+
+@pytest.mark.parametrize("profile", ["short", "paper"])
+def test_a_published_network_is_swept_by_the_paper_s_protocol_and_timed_once(profile, asked):
+    campaign.measure(campaign.cases(["resnet20"], "cifar10", [7, 42], profile))
+    assert {name for _, _, name, _ in asked} == {"paper"}
+    assert {(kind, seed) for kind, seed, _, _ in asked if kind != "accuracy"} == {("latency", 7), ("deployed", 7)}
+    assert {(seed, site) for kind, seed, _, site in asked if kind == "accuracy"} == {
+        (seed, site) for seed in (7, 42) for site in ("output", "relu", "input")
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "line"),
+    [
+        ("accuracy", FileNotFoundError("put it there"), "ResNet-20 was not run: put it there."),
+        ("deployed", ModuleNotFoundError("no onnx"), "Real 8-bit arithmetic was not timed: no onnx."),
+    ],
+)
+def test_what_cannot_be_had_is_said_once_and_stops_nothing(kind, error, line, monkeypatch):
+    done = []
+
+    def result(run):
+        if run.spec.kind == kind and run.spec.model == "resnet20":
+            raise error
+        done.append(run.spec.model)
+
+    monkeypatch.setattr(measured.Run, "result", result)
+    assert campaign.measure(campaign.cases(["resnet20", "resnet18"], "cifar10", [0, 42], "paper")) == [line]
+    assert done.count("resnet18") == 7
+
+
+def test_an_unknown_network_is_refused():
+    with pytest.raises(ValueError, match="model must be"):
+        campaign.cases(["vgg"], "cifar10", [0], "paper")

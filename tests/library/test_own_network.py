@@ -478,3 +478,63 @@ def test_published_architectures_with_attention_are_refused_by_name(name):
     model = models.get_model(name, weights=None, num_classes=10)
     with pytest.raises(ValueError, match="keep={"):
         quide.quantize(model, 8, normals(2, 3, 224, 224))
+
+
+# --- widths of two sides, scores and batches, everywhere -------------------------------------------------------------
+
+
+def test_a_width_stands_where_a_number_does():
+    pair, even = Width(4, 8), Width(8, 8)
+    assert even == 8 and hash(even) == hash(8) and pair != 4 and {8: "x"}[even] == "x"
+    assert sorted([8, pair, 4, 2], reverse=True) == [8, pair, 4, 2]
+    assert quide.compression_ratio(pair) == 8 and quide.compression_ratio([pair, 8], [300, 100]) == 32 * 400 / 2000
+    assert quide.metric.rank([8, pair], [1, 2]) == [pair, 8] and quide.metric.knee([4, pair], [1, 1]) == pair
+    with pytest.raises(ValueError, match="bits must be whole numbers in 1..32"):
+        quide.compression_ratio([pair, 33])
+
+
+def test_searches_take_widths_of_two_sides():
+    choices = (Width(4, 8), 8, 2)
+
+    def fitness(bits):
+        return quide.compression_ratio(bits)
+
+    found = quide.search.genetic(fitness, 2, choices, population=4, generations=3, elite=1)
+    assert set(width for bits in found.evaluated for width in bits) <= set(choices)
+    assert quide.search.greedy(fitness, 2, choices).best == (2, 2)
+    assert len(quide.search.exhaustive(fitness, 2, choices).evaluated) == 9
+
+
+def test_every_configuration_by_a_score_of_ones_own_from_batches():
+    model = seeded(lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1), nn.Sigmoid()))
+    images = normals(70, 6)
+    labels = (model(images)[:, 0] > 0.5).float()
+    batches = [(images[:40], labels[:40]), (images[40:], labels[40:])]
+
+    def score(outputs, truth):
+        return ((outputs[:, 0] > 0.5) == truth).double().mean()
+
+    choices = (8, Width(2, 32))
+    found = evaluate.exhaustive(model, batches, None, images, choices, score=score, keep=None)
+    for bits, value in found.items():
+        assert value == float(score(quide.quantize(model, bits, images)(images), labels))
+    with pytest.raises(ValueError, match=r"score must return a number in \[0, 1\]"):
+        evaluate.exhaustive(model, batches, None, images, choices, score=lambda outputs, truth: "good")
+    with pytest.raises(ValueError, match="images hold no batch"):
+        evaluate.exhaustive(model, [], None, images, choices, score=score)
+
+
+def test_sensitivity_and_diagnosis_take_batches():
+    model = seeded(lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)))
+    images = normals(70, 6)
+    labels = model(images).argmax(1)
+    batches = [(images[:40], labels[:40]), (images[40:], labels[40:])]
+    given, taken = (quide.sensitivity(model, *each, images, 3) for each in ((images, labels), (batches, None)))
+    assert given.equals(taken)
+    assert (
+        quide.diagnose(model, batches, None, [images], 3).drop == quide.diagnose(model, images, labels, images, 3).drop
+    )
+    with pytest.raises(ValueError, match="images hold no batch"):
+        quide.sensitivity(model, [], None, images)
+    with pytest.raises(ValueError, match="images must be a tensor or batches"):
+        quide.diagnose(model, 3, None, images)

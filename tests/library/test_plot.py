@@ -32,7 +32,7 @@ def found() -> Probe:
     )  # fmt: skip
     one = latency.Latency(1.0, 0.9, 1.1, 0.8, 10, 1)
     timings = latency.Timings({"32": one, "8": one, "4": one}, 1.0, 0.0, 0.0, 0.0, ("busy <script>alert(1)</script>",))
-    return Probe(table, correct, 4, 0.05, 0.9, 512, timings)
+    return Probe(table, 200, correct, 4, 0.05, 0.9, 512, timings)
 
 
 @pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])

@@ -307,7 +307,7 @@ def test_a_width_that_loses_more_than_half_of_the_margin_is_not(monkeypatch, dat
     found = found_with(monkeypatch, data, {32: 0.95, 8: 0.95, 4: 0.91}, images=2000)
     said = probe.advice(found)
     assert found.knee == 8 and said[0].startswith("Use 8 bits")
-    assert said[1] == "Between 8 and 4 bits lies mixed precision, a width for each layer: see quide.search."
+    assert said[1] == "Between 8 bits and 4 bits lies mixed precision, a width for each layer: see quide.search."
 
 
 def test_few_images_do_not_settle_it(monkeypatch, data):
@@ -409,10 +409,17 @@ def test_the_command_prints_writes_and_succeeds(folder, net, data):
     ("arguments", "said"),
     [
         (["mynet:build"], "Missing option '--data'"),
-        (["mynet:build", "--data", "set.npz", "--output", "out.txt"], "output must end in .csv or .json, got out.txt"),
+        (
+            ["mynet:build", "--data", "set.npz", "--output", "out.txt"],
+            "output must be a file that ends in .csv or .json",
+        ),
         (["mynet:build", "--data", "set.npz", "--output", "no/out.csv"], "no does not exist; make it, or name another"),
         (["mynet:build", "--data", "set.npz", "--bits", "8;4"], "bits must be widths with commas between them"),
         (["mynet:build", "--data", "set.npz", "--tolerance", "5"], "Invalid value for '--tolerance'"),
+        (["mynet:build", "--data", "set.npz", "--bits", "8,W4"], "a width must be a whole number in 1..32 or such as"),
+        (["mynet:build", "--data", "set.npz", "--keep", "3"], "keep must be a layer and its width, such as fc=32"),
+        (["mynet:build", "--data", "set.npz", "--score", "mynet:no"], "score mynet:no cannot be read"),
+        (["torchvision:resnet1", "--data", "set.npz"], "model torchvision:resnet1 cannot be built (torchvision has"),
         (["mynet:fails", "--data", "set.npz"], "model mynet:fails cannot be built (no such luck)"),
         (["mynet:build", "--data", "absent.npz"], "No such file or directory: absent.npz"),
     ],
@@ -424,3 +431,47 @@ def test_the_command_refuses_in_one_line(folder, capsys, arguments, said):
     assert ended.value.code == 2 and printed.out == ""
     (line,) = printed.err.splitlines()
     assert line.startswith("quide: ") and said in line
+
+
+def test_a_width_of_two_sides_kept_layers_and_a_score_from_the_command_line(folder, capsys):
+    (folder / "scores.py").write_text(
+        "def best_three(outputs, labels):\n"
+        "    return (outputs.topk(3).indices == labels[:, None]).any(1).double().mean()\n"
+        "def percent(outputs, labels):\n    return 97\n"
+    )
+    words = ["sweep", "mynet:build", "--weights", "weights.pt", "--data", "set.npz", "--passes", "2"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words, "--bits", "8,w4a8", "--keep", "3=16", "--score", "scores:best_three", "--output", "out.json"])
+    assert not ended.value.code
+    found = json.loads((folder / "out.json").read_text())
+    assert [row["bits"] for row in found["rows"]] == [32, 8, "w4a8"]
+    assert [row["compression"] for row in found["rows"]] == pytest.approx([64 / 48, 64 / 24, 64 / 20])
+    assert found["rows"][0]["accuracy"] > 0.9 and found["rows"][0]["accuracy_low"] is None
+    assert found["num_classes"] is None and found["threshold"] == pytest.approx(found["rows"][0]["accuracy"] - 0.05)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words, "--score", "scores:percent"])
+    assert ended.value.code == 2 and "score must return a number in [0, 1]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["torchvision", "timm"])
+def test_a_package_of_networks_that_is_not_installed_is_named(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError, match=f"^{package} is missing; install it with: pip install {package}$"):
+        probe.read_network(f"{package}:resnet18")
+
+
+def test_a_network_of_torchvision_is_named(tmp_path):
+    torchvision = pytest.importorskip("torchvision")
+    wanted = torchvision.models.squeezenet1_1(weights=None)
+    save_file(wanted.state_dict(), tmp_path / "weights.safetensors")
+    found = probe.read_network("torchvision:squeezenet1_1", tmp_path / "weights.safetensors")
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert not found.training and torch.equal(found(images), wanted.eval()(images))
+
+
+def test_a_network_of_timm_is_named():
+    timm = pytest.importorskip("timm")
+    found = probe.read_network("timm:resnet18")
+    assert type(found) is type(timm.create_model("resnet18"))

@@ -1,9 +1,9 @@
-"""The page that lists every table, figure and algorithm of the paper: where the book has it, verdict and evidence."""
+"""The page of evidence: a verdict on every table and figure of the paper, what is recorded, and what is missing."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +11,8 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from quide import _paths, search
-from quide.experiments import paper
+from quide.data.facts import INFO
+from quide.experiments import llm_runs, paper, provenance, records, runs, staleness
 from quide.experiments.mixed import CHOICES, Landscape
 from quide.experiments.recipes import SEARCHED
 from quide.experiments.records import Record
@@ -19,14 +20,14 @@ from quide.models import registry
 from quide.ptq.width import label
 from quidebook import report
 from quidebook.evidence import readings, sensitivity
-from quidebook.evidence.conditions import NAMES, Condition, best_known, present
+from quidebook.evidence.conditions import Condition, best_known, present
 from quidebook.evidence.scores import Measured
-from quidebook.report import number, percent
-from quidebook.shared import components, imagenet, landscape, language, residual, table1, table2
-from quidebook.shared.claims import lossless
+from quidebook.report import UNKNOWN, Absent, Facts, percent, tabled, with_origin
+from quidebook.shared import answer, claims, components, imagenet, landscape, language, residual, table1, table2
+from quidebook.shared.answer import judged
 from quidebook.shared.imagenet import ImageNetRecords
 from quidebook.shared.landscape import Landscapes
-from quidebook.verdicts import ABSENT, CLOSE, IN_PART, NEAR, NONE, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
+from quidebook.verdicts import ABSENT, CLOSE, IN_PART, NEAR, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 SEEDS = 25  # of the genetic search, for Algorithm 1
 CLEARLY = 0.95  # share of test sets drawn anew from which a difference counts as more than chance
@@ -34,6 +35,9 @@ EXP1, EXP2, IMAGENET, EXP3, AUDIT, ANALYSIS, LLAMA = (
     "exp1_simplecnn", "exp2_resnet18", "exp2_imagenet", "exp3_mixed_precision", "paper_audit", "metric_analysis",
     "llama3_mmlu",
 )  # fmt: skip
+PAPERS_NAMES = {language.PAPERS: "llama3-8b"}  # as the list of conditions has the model
+Judged = tuple[str, Facts]
+NOTHING: Judged = UNDECIDED, Absent("it", answer.EXP1)
 # Where an exhibit is taken up: the page, the section, and the words of the link.
 PLACES = {
     "Table 1": [
@@ -45,7 +49,7 @@ PLACES = {
         (EXP3, "table-2-paper-against-ours", "CIFAR-10"),
         (IMAGENET, "table-2-mixed-precision-in-six-groups", "ImageNet"),
     ],
-    "Table 3": [(LLAMA, "table-3-paper-and-ours", "Llama on MMLU"), (AUDIT, "the-units-of-table-3", "its units")],
+    "Table 3": [(LLAMA, "table-3", "Llama on MMLU"), (AUDIT, "the-units-of-table-3", "its units")],
     "Table 4": [(ANALYSIS, "table-4-four-scores-four-orders", "The metric, examined")],
     "Figure 1": [(EXP1, "figure-1-i-and-i-by-width", "SimpleCNN"), (EXP2, "figure-1-i-and-i-by-width", "ResNet-18")],
     "Figure 2": [
@@ -69,9 +73,9 @@ class Known:
 
     Attributes:
         conditions: those of Table 1 on small images, measured or not.
+        beside: networks of others that stand beside one of the paper's, if there are records of them.
         imagenet: the records of the page on ImageNet.
         language: the records of the page on language models.
-        beside: networks of others that stand beside one of the paper's, if there are records of them.
         measured: the conditions with accuracy and latency.
         truth: every mixed configuration on CIFAR-10; None without records.
     """
@@ -99,43 +103,38 @@ class Known:
         listed = paper.table1()["condition"].unique()
         return [str(paper.conditions().at[name, "label"]) for name in listed if name not in names]
 
+    @property
+    def used(self) -> list[Record]:
+        """The records that the verdicts are drawn from."""
+        rows = [record for each in self.measured for record in each.records] + residual.records_used(self.beside)
+        return rows + self.imagenet.used + self.language.used + (self.truth.used if self.truth else [])
+
 
 def known() -> Known:
     """The records of the paper profile."""
-    conditions = [best_known("simplecnn", dataset, ("paper",), "quide run exp1") for dataset in NAMES]
-    conditions.append(best_known(residual.MODEL, residual.DATASET, ("paper",), residual.RERUN))
-    return Known(
-        conditions,
-        [each for each in residual.known() if each.published],
-        imagenet.found(),
-        language.found("paper"),
-        readings.measured_conditions(),
-        landscape.known(),
-    )
+    conditions = [*answer.conditions(), best_known(residual.MODEL, residual.DATASET, ("paper",), residual.RERUN)]
+    beside = [each for each in residual.known() if each.published]
+    found = imagenet.found(), language.found("paper"), readings.measured_conditions(), landscape.known()
+    return Known(conditions, beside, *found)
 
 
-def judged(parts: Iterable[str], missing: Sequence[str] = ()) -> str:
-    """The verdict on an exhibit from those on its parts, of which the ones that cannot be compared do not count.
+# --- every table and figure ------------------------------------------------------------------------------------------
 
-    Reproduced: all parts, and nothing of the exhibit is ``missing``. Not reproduced: none, not even in part. In part:
-    anything between.
+
+def table(found: Known, words: Mapping[str, str]) -> pd.DataFrame:
+    """One row an exhibit: exhibit, verdict, evidence, in this book (links), shows.
+
+    Args:
+        words: by exhibit, a template of the facts that :data:`JUDGES` gives of it.
     """
-    verdicts = set(parts) - NONE
-    if verdicts != {SUPPORTS}:  # what another network supports adds nothing to what the paper's own decides
-        verdicts -= {SUPPORTS}
-    if not verdicts:
-        return UNDECIDED
-    if verdicts == {REPRODUCED} and missing:
-        return IN_PART
-    return verdicts.pop() if len(verdicts) == 1 else IN_PART
-
-
-def table(found: Known) -> pd.DataFrame:
-    """One row an exhibit: exhibit, verdict, evidence, in this book (links), shows."""
+    missing = f" Not measured: {', '.join(found.absent)}." if found.absent else ""
     rows = []
     for exhibit, facts in paper.exhibits().iterrows():
         verdict, evidence = JUDGES[exhibit](found)
-        row = {"exhibit": exhibit, "verdict": verdict, "evidence": evidence, "in this book": links(exhibit)}
+        if isinstance(evidence, dict):
+            evidence |= {"missing": missing}
+        text = report.worded(words[exhibit], evidence).replace("`", "")
+        row = {"exhibit": exhibit, "verdict": verdict, "evidence": text, "in this book": links(exhibit)}
         rows.append(row | {"shows": f"§{facts['section']}: {facts['shows']} (known: {facts['known']})"})
     return pd.DataFrame(rows)
 
@@ -147,110 +146,85 @@ def links(exhibit: str) -> report.Links:
     return report.Links(tuple((words, f"{page}.html{'#' * bool(section)}{section}") for page, section, words in shown))
 
 
-def counted(rows: pd.DataFrame) -> dict[str, object]:
-    """How many exhibits there are, and which verdict how many of them have."""
-    counts = Counter(rows["verdict"]).most_common()
-    return {"exhibits": len(rows), "verdicts": "; ".join(f"{verdict}: **{count}**" for verdict, count in counts)}
+def counted(verdicts: Sequence[str]) -> str:
+    """Which verdict was given how many times."""
+    return ", ".join(f"{count} {verdict}" for verdict, count in Counter(verdicts).most_common())
 
 
-def records_used(found: Known) -> list[Record]:
-    """The records that the verdicts were drawn from."""
-    rows = [record for each in found.measured for record in each.records]
-    rows += residual.records_used(found.beside)
-    return rows + found.imagenet.used + found.language.used + (found.truth.used if found.truth else [])
-
-
-# --- tables ----------------------------------------------------------------------------------------------------------
-
-
-def _table1(found: Known) -> tuple[str, str]:
+def _table1(found: Known) -> Judged:
     accuracies, knees = found.accuracies["verdict"], table1.knee_table(found.conditions)
-    verdicts = [*accuracies, *(knees["verdict"] if len(knees) else ())]
+    knees = knees["verdict"] if len(knees) else []
     cells = paper.table1()[["accuracy_origin", "latency_ms_origin", "index_origin", "gated_index_origin"]]
     origins = Counter(cells.to_numpy().ravel())
-    evidence = [
-        f"Of {cells.size} values of P, T, I and I' the text states {origins['stated']} and implies "
-        f"{origins['derived']} more. Accuracies that can be compared: {_tally(accuracies)}"
-    ]
-    if len(knees):
-        evidence.append(f"knees: {_tally(knees['verdict'])}")
-    for condition in found.beside:
-        of_it = residual.summary_table([condition])["verdict"]
-        evidence.append(f"claims about {condition.facts['label']}, of {condition.network} beside it: {_tally(of_it)}")
-    return judged(verdicts, found.absent), _sentence([*evidence, *_missing(found)])
+    beside = [(each, residual.summary_table([each])["verdict"]) for each in found.beside]
+    return judged([*accuracies, *knees], found.absent), {
+        "cells": cells.size,
+        "stated": origins["stated"],
+        "implied": origins["derived"],
+        "accuracies": _tally(accuracies),
+        "knees": _tally(knees),
+        "beside": "; ".join(f"{each.network} for {each.facts['label']}: {_tally(of_it)}" for each, of_it in beside),
+    }
 
 
-def _table2(found: Known) -> tuple[str, str]:
+def _table2(found: Known) -> Judged:
     images, record = imagenet.table2(found.imagenet)["verdict"], found.imagenet.main
-    beside = f", by {imagenet.title(record.spec.model)} on {record.values['images']:,} images" if record else ""
+    by = f"{imagenet.title(record.spec.model)}, {record.values['images']:,} images" if record else "no record"
+    facts = {"images": _tally(images), "by": by, "searched": label(SEARCHED)}
+    facts |= {"accuracies": "no record", "claims": "no record", "place": UNKNOWN, "uniform": UNKNOWN, "all": UNKNOWN}
     if found.truth is None:
-        return judged(images), f"ImageNet{beside}: {_tally(images)}; CIFAR-10 has no record."
-    rows, main = table2.table(found.truth), found.truth.main
-    claims = [verdict for _, verdict, _ in table2.claims(found.truth)]
-    evidence = (
-        f"CIFAR-10, accuracies: {_tally(rows['verdict'])}; claims: {_tally(claims)}. By I' {label(SEARCHED)} is number "
-        f"{main.place(SEARCHED)} of {len(main.configurations)}, and uniform 8 bits, which the table leaves out, number "
-        f"{main.place((8,) * len(SEARCHED))}. ImageNet{beside}: {_tally(images)}. HAQ and BRECQ: estimates, not "
-        "compared."
-    )
-    return judged([*rows["verdict"], *claims, *images], ["HAQ", "BRECQ"]), evidence
+        return judged(images), facts
+    rows, main = table2.table(found.truth)["verdict"], found.truth.main
+    claimed = [verdict for _, verdict, _ in table2.claims(found.truth)]
+    facts |= {"accuracies": _tally(rows), "claims": _tally(claimed), "all": len(main.configurations)}
+    facts |= {"place": main.place(SEARCHED), "uniform": main.place(landscape.uniform(8))}
+    return judged([*rows, *claimed, *images], ["HAQ", "BRECQ"]), facts
 
 
-def _table3(found: Known) -> tuple[str, str]:
+def _table3(found: Known) -> Judged:
     verdict = judged(language.table3_table(found.language)["verdict"])
-    claims = language.claims_table(found.language)
-    own = claims.iloc[0]
-    evidence = (
-        f"{own['claim']}: {own['evidence']}. Claims about it that the paper's numbers or smaller models answer: "
-        f"{_tally(claims['verdict'])}."
-    )
-    if verdict != UNDECIDED:
-        return verdict, evidence
-    return ABSENT, f"The paper's model takes a licence and a large GPU. {evidence}"
+    claimed = language.claims_table(found.language)
+    own = claimed.iloc[0]
+    facts = {"claim": own["claim"], "evidence": own["evidence"], "claims": _tally(claimed["verdict"])}
+    return (ABSENT if verdict == UNDECIDED else verdict), facts
 
 
-def _table4(found: Known) -> tuple[str, str]:
-    verdicts = components.rankings_table(found.measured)["verdict"]
-    return judged(verdicts, found.absent), _sentence([f"Orders of the widths: {_tally(verdicts)}", *_missing(found)])
+def _table4(found: Known) -> Judged:
+    orders = components.rankings_table(found.measured)["verdict"]
+    return judged(orders, found.absent), {"orders": _tally(orders)}
 
 
-# --- figures ---------------------------------------------------------------------------------------------------------
-
-
-def _figure1(found: Known) -> tuple[str, str]:
+def _figure1(found: Known) -> Judged:
     orders = table1.ranking_table(found.conditions)
     if orders.empty:
-        return UNDECIDED, "There is no record of it."
-    evidence = [f"orders by {sign}: {_tally(part['verdict'])}" for sign, part in orders.groupby("score")]
-    return judged(orders["verdict"], found.absent), _sentence([*evidence, *_missing(found)])
+        return NOTHING
+    each = "; ".join(f"by {sign} {_tally(part['verdict'])}" for sign, part in orders.groupby("score"))
+    return judged(orders["verdict"], found.absent), {"orders": each}
 
 
-def _figure2(found: Known) -> tuple[str, str]:
+def _figure2(found: Known) -> Judged:
     """What the text says of the figure: accuracy is stable through 8 bits, and falls at 4 except on MNIST."""
-    shown, verdicts, words = present(found.conditions), [], []
-    for condition in shown:
-        stable, _ = lossless(condition, 8, CLOSE)
-        lost = condition.summary.accuracy[32] - condition.summary.accuracy[4]
-        collapses = lost > NEAR
-        expected = condition.facts["knee_bits"] != 4
-        verdicts += [stable, REPRODUCED if collapses == expected else NOT_REPRODUCED]
-        words.append(f"{condition.name} loses {100 * lost:.1f} pp")
+    verdicts, lost = [], {}
+    for condition in present(found.conditions):
+        lost[condition.name] = condition.summary.accuracy[32] - condition.summary.accuracy[4]
+        falls = (lost[condition.name] > NEAR) == (condition.facts["knee_bits"] != 4)
+        verdicts += [claims.lossless(condition, 8, CLOSE)[0], REPRODUCED if falls else NOT_REPRODUCED]
     accuracies = found.accuracies[found.accuracies["bits"].isin((8, 4))]
-    evidence = [f"Stable through 8 bits, and whether accuracy falls at 4: {_tally(verdicts)}"]
-    if words:
-        evidence.append(f"at 4 bits {' and '.join(words)}")
-    return judged([*verdicts, *accuracies["verdict"]], found.absent), _sentence([*evidence, *_missing(found)])
+    return judged([*verdicts, *accuracies["verdict"]], found.absent), {
+        "parts": _tally(verdicts),
+        "lost": ", ".join(f"{name} {100 * loss:.1f} pp" for name, loss in lost.items()) or UNKNOWN,
+    }
 
 
-def _figure3(found: Known) -> tuple[str, str]:
+def _figure3(found: Known) -> Judged:
     def on_frontier(land: Landscape) -> tuple[str, str]:
         holds = bool(landscape.frontier(land)[land.index_of(SEARCHED)])
         return (REPRODUCED, "yes") if holds else (NOT_REPRODUCED, "no")
 
-    return _over_checkpoints(found, f"The paper's {label(SEARCHED)} lies on the true frontier", on_frontier)
+    return _over_checkpoints(found, on_frontier)
 
 
-def _figure4(found: Known) -> tuple[str, str]:
+def _figure4(found: Known) -> Judged:
     def improves(land: Landscape) -> tuple[str, str]:
         best = search.genetic(land.fitness.__getitem__, len(SEARCHED), CHOICES).best
         uniform = max(map(landscape.uniform, CHOICES), key=land.fitness.__getitem__)
@@ -258,65 +232,54 @@ def _figure4(found: Known) -> tuple[str, str]:
         words = f"{label(best)} against uniform {uniform[0]} bits in {percent(share, 0)}"
         return (REPRODUCED if share >= CLEARLY else IN_PART if share > 0.5 else NOT_REPRODUCED), words
 
-    claim = "In how many of the test sets drawn anew the search (ours, seed 0) has a higher I' than every uniform width"
-    return _over_checkpoints(found, claim, improves)
+    return _over_checkpoints(found, improves)
 
 
-def _figure5(found: Known) -> tuple[str, str]:
+def _figure5(found: Known) -> Judged:
     """The text: raising the threshold moves the best width, from high throughput to safety."""
     verdicts, words = [], []
     for each in map(readings.of_measured, found.measured):
         knees = [part.knee for part in reversed(sensitivity.over_tolerance(each)) if part.knee is not None]
         verdicts.append(REPRODUCED if len(knees) > 1 and knees == sorted(knees) else NOT_REPRODUCED)
         words.append(f"{each.facts['label']} {', '.join(map(str, knees))} bits")
-    if not words:
-        return UNDECIDED, "There is no record of it."
-    return judged(verdicts), f"Knee as the threshold rises: {'; '.join(words)}."
+    return (judged(verdicts), {"knees": "; ".join(words)}) if words else NOTHING
 
 
-def _figure6(found: Known) -> tuple[str, str]:
+def _figure6(found: Known) -> Judged:
     words = []
     for each in map(readings.of_measured, found.measured):
         needed = float(components.even_accuracy(each, each.table["compression"][4]))
-        words.append(f"{each.facts['label']} {percent(needed, 1)} and has {percent(each.table['accuracy'][4], 1)}")
-    ours = f" To equal 8 bits by I' at the same latency, 4 bits need: {'; '.join(words)}." if words else ""
-    return UNDECIDED, f"The text gives a caption and no value, order or claim.{ours}"
+        words.append(f"{each.facts['label']} {percent(needed, 1)}, has {percent(each.table['accuracy'][4], 1)}")
+    return UNDECIDED, {"needed": "; ".join(words) or UNKNOWN}
 
 
-def _figure7(found: Known) -> tuple[str, str]:
+def _figure7(found: Known) -> Judged:
     """The text: the area of a width's polygon goes with I. It does not say in which order the axes stand."""
     if not found.measured:
-        return UNDECIDED, "There is no record of it."
+        return NOTHING
     shown = components.charted(found.measured)
     tau = [kendalltau(area, each.index()).statistic for each in shown for _, area in components.areas(each).items()]
-    agreeing = sum(value > 0 for value in tau)
-    return judged(REPRODUCED if value > 0 else NOT_REPRODUCED for value in tau), (
-        f"Area and I go together (Kendall's tau above 0) in {agreeing} of {len(tau)} cases, each a network (ours, and "
-        "the paper's ResNet-18 on CIFAR-10) and an order of the axes, which the text does not give; tau from "
-        f"{number(min(tau), 2)} to {number(max(tau), 2)}. I is itself one of the axes, so some agreement is built in."
-    )
+    facts = {"agreeing": sum(value > 0 for value in tau), "cases": len(tau), "low": min(tau), "high": max(tau)}
+    return judged(REPRODUCED if value > 0 else NOT_REPRODUCED for value in tau), facts
 
 
-def _figure8(found: Known) -> tuple[str, str]:
+def _figure8(found: Known) -> Judged:
     matrices = components.correlations(components.cases(found.measured, found.truth))
-    words = [f"{name} {matrix.loc['C', 'P']:.2f}" for name, (matrix, _) in matrices.items()]
-    return UNDECIDED, f"The text names no correlation. Ours of C and P: {'; '.join(words)}."
+    shown = "; ".join(f"{name} {matrix.loc['C', 'P']:.2f}" for name, (matrix, _) in matrices.items())
+    return UNDECIDED, {"correlations": shown}
 
 
-def _algorithm1(found: Known) -> tuple[str, str]:
+def _algorithm1(found: Known) -> Judged:
     if found.truth is None:
-        return UNDECIDED, "There is no record of it."
+        return NOTHING
     main = found.truth.main
     done = [search.genetic(main.fitness.__getitem__, len(SEARCHED), CHOICES, seed=seed) for seed in range(SEEDS)]
     hits = sum(each.best == main.best for each in done)
-    verdict = REPRODUCED if hits > SEEDS / 2 else NOT_REPRODUCED
-    return verdict, (
-        f"Run as printed, it finds the best of all {len(main.configurations)} configurations with {hits} of {SEEDS} "
-        f"seeds; it asks for {done[0].calls} fitness values."
-    )
+    facts = {"hits": hits, "seeds": SEEDS, "all": len(main.configurations), "asked": done[0].calls}
+    return (REPRODUCED if hits > SEEDS / 2 else NOT_REPRODUCED), facts
 
 
-JUDGES: dict[str, Callable[[Known], tuple[str, str]]] = {
+JUDGES: dict[str, Callable[[Known], Judged]] = {
     "Table 1": _table1,
     "Table 2": _table2,
     "Table 3": _table3,
@@ -333,32 +296,119 @@ JUDGES: dict[str, Callable[[Known], tuple[str, str]]] = {
 }
 
 
-# --- helpers ---------------------------------------------------------------------------------------------------------
-
-
-def _over_checkpoints(found: Known, claim: str, answer: Callable[[Landscape], tuple[str, str]]) -> tuple[str, str]:
-    """Verdict and evidence of a claim that each searched checkpoint answers by a verdict and words."""
+def _over_checkpoints(found: Known, answered: Callable[[Landscape], tuple[str, str]]) -> Judged:
+    """Of what each searched checkpoint answers by a verdict and words."""
     if found.truth is None:
-        return UNDECIDED, "There is no record of it."
-    answers = {seed: answer(land) for seed, land in found.truth.landscapes.items()}
-    listed = "; ".join(f"seed {seed}: {words}" for seed, (_, words) in answers.items())
-    return judged(verdict for verdict, _ in answers.values()), f"{claim}: {listed}."
+        return NOTHING
+    answers = {seed: answered(land) for seed, land in found.truth.landscapes.items()}
+    words = "; ".join(f"seed {seed}: {words}" for seed, (_, words) in answers.items())
+    return judged(verdict for verdict, _ in answers.values()), {"answers": words}
 
 
 def _tally(verdicts: Iterable[str]) -> str:
     """How many are reproduced, in part, and not; those that cannot be compared aside."""
     counts = Counter(verdicts)
-    words = (
-        (REPRODUCED, "reproduced"), (SUPPORTS, "supported by another network"), (IN_PART, "in part"),
-        (NOT_REPRODUCED, "not"),
-    )  # fmt: skip
-    return ", ".join(f"{counts[verdict]} {word}" for verdict, word in words if counts[verdict]) or "none to compare"
+    words = {REPRODUCED: "reproduced", SUPPORTS: "supported", IN_PART: "in part", NOT_REPRODUCED: "not"}
+    return ", ".join(f"{counts[each]} {word}" for each, word in words.items() if counts[each]) or "none to compare"
 
 
-def _missing(found: Known) -> list[str]:
-    return [f"not measured: {', '.join(found.absent)}"] if found.absent else []
+# --- the six conditions ----------------------------------------------------------------------------------------------
 
 
-def _sentence(parts: Sequence[str]) -> str:
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
+@tabled
+def at_a_glance() -> Iterator[dict]:
+    """One row a condition of the paper, with the best bit-width by its scores, ours and the verdict; and one for each
+    network that others have trained and that stands beside it, of which the paper says nothing."""
+    for name, facts in paper.conditions().iterrows():
+        stated = {"paper: I": _first_by_index(name), "paper: I′": f"{facts['knee_bits']} bits"}
+        yield {"network / task": facts["label"]} | _measured(facts["model"], facts["dataset"]) | stated
+        for model, dataset in (key for key, beside in runs.BESIDE.items() if beside == name):
+            title = f"{registry.row(model, dataset).title} beside it, as published"
+            yield {"network / task": title} | _measured(model, dataset) | dict.fromkeys(stated, UNKNOWN)
+
+
+def _first_by_index(condition: str) -> str:
+    """Best bit-width by I, from the longest order that the text gives or implies."""
+    orders = paper.rankings().query("metric == 'index' and condition == @condition")
+    if orders.empty:
+        return "not in the text"
+    longest = orders.loc[orders["order"].map(len).idxmax()]
+    return with_origin(f"{longest['order'][0]} bits", longest["origin"])
+
+
+def _measured(model: str, dataset: str) -> dict[str, str]:
+    """Our knee by the paper's protocol, and the verdict on the paper's."""
+    known = (model, dataset) in runs.CONDITION | runs.BESIDE
+    condition = best_known(model, dataset, ("paper",), "") if known else None
+    if condition is None or condition.measured is None:
+        return {"verdict": UNKNOWN, "measured: I′": "no record yet"}
+    probability = condition.measured.knee().probability
+    ours = max(probability, key=probability.get)
+    drawn = "calibration draws" if condition.published else "training seeds"
+    words = f"{ours} bits (Pr = {probability[ours]:.2f}, {len(condition.measured.seeds)} {drawn})"
+    return {"verdict": claims.knee(condition)[0], "measured: I′": words}
+
+
+# --- what is recorded, and what is not -------------------------------------------------------------------------------
+
+
+def kept() -> list[Record]:
+    """The records that travel with the checkout: those of the profiles paper and short."""
+    return [record for record in records.collect() if record.spec.profile in ("paper", "short")]
+
+
+def counts(kept_records: Sequence[Record]) -> dict[str, int]:
+    """How many records there are: ``paper``, ``short``, ``stale`` of both, ``dirty`` of both (made by code that was not
+    committed), and ``local`` ones of the smaller profiles."""
+    profiles = [record.spec.profile for record in kept_records]
+    return {
+        "paper": profiles.count("paper"),
+        "short": profiles.count("short"),
+        "stale": sum(map(staleness.stale, kept_records)),
+        "dirty": sum("dirty" in (record.provenance["git_commit"] or "") for record in kept_records),
+        "local": len(records.collect()) - len(kept_records),
+    }
+
+
+@tabled
+def missing_table(kept_records: Sequence[Record]) -> Iterator[dict]:
+    """One row a condition of the paper without a record of its own network at the paper profile: what it would take."""
+    full = [record.spec for record in kept_records if record.spec.profile == "paper"]
+    covered = {(PAPERS_NAMES.get(spec.model, spec.model), spec.dataset) for spec in full}
+    for _, facts in paper.conditions().iterrows():
+        if (facts["model"], facts["dataset"]) not in covered:
+            yield {"network / task": facts["label"], "to measure it": _command(facts)}
+
+
+def _command(facts: Mapping[str, str]) -> str:
+    if facts["dataset"] == imagenet.DATASET:
+        return f"QUIDE_IMAGENET=<your folder> {imagenet.RERUN}"
+    if facts["dataset"] == llm_runs.MMLU:
+        return f"pip install 'quide[llm]' && {language.RERUN}"
+    experiment = facts["experiment"].split(";")[0].replace("-", "").lower()
+    options = " --device cuda" if registry.row(facts["model"], facts["dataset"]).slow else ""
+    if experiment == "exp1":  # the one with several data sets
+        options += f" --datasets {facts['dataset']}"
+    return f"quide data fetch {facts['dataset']} && quide run {experiment}{options} --profile paper"
+
+
+@tabled
+def splits_table() -> Iterator[dict]:
+    """One row a split of an image data set, with what pins it."""
+    for name, facts in INFO.items():
+        for split, images in facts.sizes.items():
+            pinned = (facts.sha256[split] or "not pinned yet")[:16]
+            yield {"data set": name, "split": split, "images": f"{images:,}", "SHA-256, first 16 digits": pinned}
+
+
+def made_by() -> dict[str, str]:
+    """Who makes the page now."""
+    here = provenance.collect()
+    return {
+        "date": here["date"][:16].replace("T", " "),
+        "commit": here["git_commit"] or UNKNOWN,
+        "python": here["python"],
+        "packages": ", ".join(f"{name} {version}" for name, version in here["packages"].items()),
+        "machine": f"{here['cpu']}, {here['cores']} cores, {here['platform']}",
+        "accelerator": here["accelerator"] or "none",
+    }

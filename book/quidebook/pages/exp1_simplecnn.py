@@ -1,16 +1,16 @@
-"""The page of EXP-1 (SimpleCNN, §4.1 and §4.2): which runs it needs, its tables and figures, and the facts it tells."""
+"""The page of EXP-1 (SimpleCNN, §4.1 and §4.2): its tables and figures, and the facts it tells."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from quide import metric, stats
-from quide.experiments import paper, recipes, records, runs
+from quide.experiments import paper, records, runs
+from quide.experiments.campaign import BETWEEN
 from quide.experiments.recipes import SEARCHED
 from quide.experiments.runs import CONDITION
 from quide.ptq.width import label
@@ -21,35 +21,9 @@ from quidebook.shared import simplecnn, sites, table1
 from quidebook.shared.simplecnn import MODEL, stated
 from quidebook.shared.sites import SITE_MARKERS, SITES
 
-BETWEEN = (6, 5, 3)  # widths the paper skips
-NO_GRID = Absent("the recipe grid", "quide run exp1 --profile paper")
+RERUN = "quide run exp1 --profile paper"
+NO_GRID = Absent("the recipe grid", RERUN)
 knees = sites.knees
-
-
-# --- what is run -----------------------------------------------------------------------------------------------------
-
-
-def run(cases: Sequence[runs.Case], device: str = "cpu") -> list[tuple[runs.Case, records.Record, records.Record]]:
-    """Accuracy and latency of every case, computed where there is no record; at the paper profile the training, the
-    widths between the paper's and the recipe grid as well. Each triple holds the case, its accuracy and its latency."""
-    for case in cases:
-        if case.dataset == "cifar100" and case.size.embedded:
-            raise ValueError(
-                "datasets: no CIFAR-100 images are embedded; run it at profile paper after: quide data fetch cifar100"
-            )
-    done = []
-    for case in tqdm(cases, desc="runs", unit="run"):
-        if not case.size.embedded:
-            for wanted in paper_profile_runs(case, device):
-                wanted.result()
-        done.append((case, runs.accuracy(case).result(), runs.timing(case, device, progress=False).result()))
-    return done
-
-
-def paper_profile_runs(case: runs.Case, device: str = "cpu") -> list[runs.Run]:
-    """Everything the page shows of a case at the paper profile, besides its sweep and its timing."""
-    grid = [recipe.run(case) for recipe in recipes.grid()]
-    return [runs.training(case, device), runs.accuracy(case, BETWEEN), *grid]
 
 
 def records_used(found: Sequence[Condition]) -> list[records.Record]:
@@ -59,26 +33,45 @@ def records_used(found: Sequence[Condition]) -> list[records.Record]:
     return [record for c in shown for record in (*trainings(c), *c.measured.records)] + grid
 
 
+def answer(found: Sequence[Condition], moved_knees: Sequence[Mapping[str, object]]) -> Facts:
+    """The knee of each condition, ours and the paper's, and where it lies with another activation site, in words."""
+    shown = present(found)
+    if not shown:
+        return Absent("SimpleCNN", RERUN)
+    ours = [
+        {"name": c.name, "ours": int(c.summary.gated_index.idxmax()), "stated": int(c.facts["knee_bits"])}
+        for c in shown
+    ]
+    after = [one for one in moved_knees if one["site"] == SITES["relu"]]
+    return {
+        "knees": report.listed("{ours} bits on {name} (the paper: {stated})", ours),
+        "after": report.listed("{knee} bits on {condition}", after) or "not measured",
+        "images": len(shown[0].measured.correct[0, 0]),
+    }
+
+
 # --- accuracy and latency --------------------------------------------------------------------------------------------
 
 
 def reproduced(found: Sequence[Condition]) -> Facts:
-    """How many accuracies can be compared, and how many of them have which verdict; the seeds, in words."""
-    counts = table1.accuracy_table(found).verdict.value_counts()
+    """How many accuracies can be compared, and how many of them have which verdict; how many of them chose our
+    quantizer; the seeds, in words."""
+    table = table1.accuracy_table(found)
+    counts = table.verdict.value_counts()
     names = {"reproduced": verdicts.REPRODUCED, "part": verdicts.IN_PART, "other": verdicts.NOT_REPRODUCED}
     tally = {name: int(counts.get(verdict, 0)) for name, verdict in names.items()}
     seeds = "; ".join(f"{c.name}: {', '.join(map(str, c.measured.seeds))}" for c in present(found))
-    return tally | {"comparable": sum(tally.values()), "seeds": seeds}
+    fitted = int(table.reason.str.contains("was chosen by").sum())
+    return tally | {"comparable": sum(tally.values()), "seeds": seeds, "fitted": fitted}
 
 
 def selection(condition: Condition) -> Facts:
-    """What choosing the best epoch adds to the last one's accuracy (pp), mean over seeds, and the best epochs."""
+    """What choosing the best epoch adds to the last one's accuracy (pp), mean over seeds."""
     trained = [record.values for record in records.collect("training", "paper", MODEL, condition.dataset)]
     if not trained:
         return Absent(f"training on {condition.name}", condition.rerun)
     gain = np.mean([values["best_accuracy"] - values["last_accuracy"] for values in trained])
-    epochs = ", ".join(str(values["best_epoch"]) for values in trained)
-    return {"condition": condition.name, "gain": 100 * gain, "seeds": len(trained), "epochs": epochs}
+    return {"condition": condition.name, "gain": 100 * gain, "seeds": len(trained)}
 
 
 def slowdown(condition: Condition) -> Facts:
@@ -129,35 +122,39 @@ def between(found: Sequence[Condition]) -> list[dict[str, object]]:
 
 
 @tabled
-def site_table(grid: pd.DataFrame) -> Iterator[dict]:
-    """Accuracy by activation site at the grid's configurations, the paper's stated values in the last rows."""
+def site_table(grid: pd.DataFrame, moved_knees: Sequence[Mapping[str, object]] = ()) -> Iterator[dict]:
+    """Accuracy at the grid's configurations, and the knee, by activation site; what the paper states in last rows."""
+    known = {(one["condition"], one["site"]): f"{one['knee']}-bit" for one in moved_knees}
     for dataset, part in sites.at_sites(grid).groupby("dataset", sort=False):
-        configurations = list(dict.fromkeys(part.configuration))
+        name, configurations = NAMES[dataset], list(dict.fromkeys(part.configuration))
         for site, title in SITES.items():
             cells = part[part.site == site].groupby("configuration").accuracy
-            row = {"condition": NAMES[dataset], "activations rounded at": title}
-            yield row | {name: _mean_std(cells.get_group(name)) for name in configurations if name in cells.groups}
-        row = {"condition": NAMES[dataset], "activations rounded at": "the paper states"}
-        yield row | {name: number(100 * stated(dataset, name), 2) for name in configurations}
+            row = {"condition": name, "rounded at": title, "knee": known.get((name, title), report.UNKNOWN)}
+            yield row | {each: _mean_std(cells.get_group(each)) for each in configurations if each in cells.groups}
+        knee = paper.conditions().at[CONDITION[MODEL, dataset], "knee_bits"]
+        row = {"condition": name, "rounded at": "the paper states", "knee": f"{int(knee)}-bit"}
+        yield row | {each: number(100 * stated(dataset, each), 2) for each in configurations}
 
 
-def figure_sites(grid: pd.DataFrame) -> tuple[Figure, str]:
-    """A figure and what is seen: accuracy at 4 bits by site, one point a seed."""
-    four = sites.at_sites(grid, "4")
-    datasets = list(dict.fromkeys(four.dataset))
-    figure, axes = report.panels(max(len(datasets), 1), width=7, height=2.8)
-    for axis, dataset in zip(axes, datasets, strict=False):
-        for place, (site, (marker, colour)) in enumerate(SITE_MARKERS.items()):
-            values = 100 * four[(four.dataset == dataset) & (four.site == site)].accuracy.to_numpy()
-            axis.plot(np.full(len(values), place), values, marker, color=colour, markersize=8, alpha=0.8)
-        if not np.isnan(value := 100 * stated(dataset, "4")):
-            axis.axhline(value, color=report.GREY, linestyle="--", linewidth=1)
-            axis.annotate("the paper", (2.4, value), ha="right", va="bottom", color=report.GREY)
-        axis.set_xticks(range(3), ["output,\nbefore ReLU", "after\nReLU", "input of\nnext layer"])
-        axis.set(title=NAMES[dataset], ylabel="4-bit accuracy (%)", xlim=(-0.5, 2.5))
-    spans = (100 * four.groupby(["dataset", "site"], sort=False).accuracy.agg(["min", "max"])).iterrows()
-    words = [f"{NAMES[dataset]}, {SITES[site]}: {low:.1f} to {high:.1f} %" for (dataset, site), (low, high) in spans]
-    return figure, f"Dot plots. {'; '.join(words)}."
+def figure_sites(grid: pd.DataFrame, moved_knees: Sequence[Mapping[str, object]]) -> tuple[Figure, str]:
+    """A figure and what is seen: accuracy at 4 bits on CIFAR-10 by site, one point a seed, and the knee at each."""
+    four = sites.at_sites(grid[grid.dataset == "cifar10"], "4")
+    known = {one["site"]: one["knee"] for one in moved_knees if one["condition"] == NAMES["cifar10"]}
+    figure, (axis,) = report.panels(width=6.5, height=3.2)
+    words = []
+    for place, (site, (marker, colour)) in enumerate(SITE_MARKERS.items()):
+        values = 100 * four[four.site == site].accuracy.to_numpy()
+        axis.plot(np.full(len(values), place), values, marker, color=colour, markersize=8, alpha=0.8)
+        knee = f"knee: {known[SITES[site]]} bits" if SITES[site] in known else ""
+        axis.annotate(knee, (place + 0.08, values.mean()), va="center", color=colour)
+        words.append(f"{SITES[site]}: {values.min():.1f} to {values.max():.1f} %{', ' * bool(knee)}{knee}")
+    theirs = 100 * stated("cifar10", "4")
+    axis.axhline(theirs, color=report.GREY, linestyle="--", linewidth=1)
+    axis.annotate(f"the paper, {theirs:.2f} %", (2.65, theirs), ha="right", va="bottom", color=report.GREY)
+    axis.set_xticks(range(3), ["output,\nbefore ReLU", "after\nReLU", "input of\nnext layer"])
+    moves = "the site moves the knee" if len(set(known.values())) > 1 else "the site moves the accuracy"
+    axis.set(title=f"CIFAR-10 at 4 bits: {moves}", ylabel="accuracy (%)", xlim=(-0.4, 2.7))
+    return figure, f"Dot plot, 4-bit accuracy by site. {'; '.join(words)}. The paper states {theirs:.2f} %."
 
 
 def moved(grid: pd.DataFrame) -> list[dict[str, object]]:
@@ -185,30 +182,33 @@ def figure_recipes(grid: pd.DataFrame) -> tuple[Figure, str]:
 
     ``grid`` is that of CIFAR-10.
     """
-    ranked, name = _ranked(grid), label(SEARCHED)
-    figure, (axis,) = report.panels(width=7, height=4)
+    ranked, name, facts = _ranked(grid), label(SEARCHED), nearest(grid)
+    figure, (axis,) = report.panels(width=6.5, height=3.8)
     for site, (marker, colour) in SITE_MARKERS.items():
         part = ranked[ranked.site == site]
         axis.plot(100 * part["4"], 100 * part[name], marker, color=colour, alpha=0.75, label=SITES[site])
     theirs = 100 * stated("cifar10", "4"), 100 * stated("cifar10", name)
     axis.plot(*theirs, "*", color="black", markersize=16, label="the paper")
-    axis.set(xlabel="accuracy at 4-4-4-4 (%)", ylabel=f"accuracy at {name} (%)")
-    axis.legend(loc="lower right")
-    nearest = ranked.iloc[0]
+    axis.set(
+        xlabel="accuracy at 4-4-4-4 (%)",
+        ylabel=f"accuracy at {name} (%)",
+        title=f"{facts['close']} of {facts['recipes']} recipes come within {facts['limit']:.0f} pp of the paper",
+    )
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     alt = (
-        f"Scatter of {len(ranked)} recipes. The paper's point is at {theirs[0]:.1f} and {theirs[1]:.1f} %. "
-        f"The nearest recipe, {nearest.recipe}, lies at {100 * nearest['4']:.1f} and {100 * nearest[name]:.1f} %."
+        f"Scatter of {len(ranked)} recipes. The paper's point is at {theirs[0]:.1f} and {theirs[1]:.1f} %. The nearest "
+        f"recipe, {facts['nearest']}, lies at {100 * ranked['4'].iloc[0]:.1f} and {100 * ranked[name].iloc[0]:.1f} %."
     )
     return figure, alt
 
 
 @tabled
-def closest_table(grid: pd.DataFrame, most: int = 12) -> Iterator[dict]:
-    """The recipes nearest to the paper's stated CIFAR-10 accuracies, and quide.PAPER wherever it stands."""
+def closest_table(grid: pd.DataFrame) -> Iterator[dict]:
+    """The recipes by their distance from the paper's stated CIFAR-10 accuracies; equal ones share a rank."""
     ranked, base = _ranked(grid), simplecnn.base_recipe()
-    for place, row in ranked[(ranked.index < most) | (ranked.recipe == base)].iterrows():
-        cells = {"recipe": row.recipe + (" (quide.PAPER)" if row.recipe == base else "")}
-        cells |= {"place": f"{place + 1} of {len(ranked)}"}
+    ranks = ranked.distance.round(9).rank(method="min").astype(int)
+    for rank, (_, row) in zip(ranks, ranked.iterrows(), strict=True):
+        cells = {"recipe": row.recipe + (" (quide.PAPER)" if row.recipe == base else ""), "rank": rank}
         cells |= {name: percent(row[name], 2) for name in ("8", "4", label(SEARCHED), "2")}
         yield cells | {"largest difference": f"{100 * row.distance:.2f} pp"}
 
@@ -227,6 +227,12 @@ def nearest(grid: pd.DataFrame) -> Facts:
     facts |= {f"near_{site}": int((close.site == site).sum()) for site in SITES}
     facts |= {f"of_{site}": int((ranked.site == site).sum()) for site in SITES}
     return facts | {"distance": 100 * ranked.distance.iloc[-1]}
+
+
+def claims_table(found: Sequence[Condition], grid: pd.DataFrame) -> pd.DataFrame:
+    """The claims of :func:`quidebook.shared.simplecnn.summary_table` that the accuracies of Table 1 do not answer."""
+    table = simplecnn.summary_table(found, grid)
+    return table[~table.claim.str.contains(r"full-precision accuracy|accuracy at 4 bits")]
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The page of EXP-2 (ResNet-18 on CIFAR-10, §4.1 to §5): its runs, what it asks beyond Table 1, the facts it tells."""
+"""The page of EXP-2 (ResNet-18 on CIFAR-10, §4.1 to §5): what it asks beyond Table 1, and the facts it tells."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from quide.experiments import deployed, profiles, records, runs
+from quide.experiments import runs
+from quide.experiments.campaign import SITED_BITS
+from quide.experiments.deployed import INTEGER, RUNTIME, TORCH
 from quide.models import registry
 from quidebook import report
 from quidebook.evidence.conditions import Condition, present, trainings
 from quidebook.report import Absent, Facts, number, tabled, with_origin
-from quidebook.shared import residual, table1
-from quidebook.shared.residual import BESIDE, DATASET, MODEL, PUBLISHED, RERUN, ROUNDED, SITED_BITS, SITES, preferred
+from quidebook.shared import claims, deployed, residual, table1
+from quidebook.shared.residual import BESIDE, DATASET, MODEL, PUBLISHED, RERUN, ROUNDED, SITES, preferred
 from quidebook.shared.table1 import judged
+from quidebook.verdicts import NEAR, UNDECIDED
 
 SHORT = "quide run exp2 --profile short"
 NO_RECORD = Absent("ResNet-18 on CIFAR-10", RERUN)
@@ -23,57 +26,29 @@ NO_RECORD = Absent("ResNet-18 on CIFAR-10", RERUN)
 SHOWN = {runs.COMMUTED_8: "8 (merged with the ReLU)"}
 
 
-# --- what is run -----------------------------------------------------------------------------------------------------
-
-
-def run(
-    models: Sequence[str], seeds: Sequence[int], profile: str, device: str = "cpu"
-) -> list[tuple[runs.Case, records.Record, records.Record]]:
-    """Training, accuracy and latency of each network and seed, computed where there is no record; each triple holds the
-    case, its accuracy and its latency. None at the profiles of embedded weights, which these networks have too many of.
-
-    The published network is not trained, so that it has no short schedule: it is run by the paper's protocol always,
-    and timed once. If its weights cannot be had, that is said.
-
-    Raises:
-        ValueError: a model that is neither the paper's nor the published one.
-    """
-    if unknown := sorted(set(models) - {MODEL, PUBLISHED}):
-        raise ValueError(f"models must be of {MODEL}, {PUBLISHED}, got {unknown[0]!r}")
-    if profiles.profile(profile).embedded:
-        return []
-    done = []
-    for case in [runs.Case(MODEL, DATASET, seed, profile) for seed in seeds if MODEL in models]:
-        runs.training(case, device).result()
-        done.append((case, runs.accuracy(case).result(), runs.timing(case, device, progress=False).result()))
-    if PUBLISHED in models:
-        done += _run_published(seeds, device)
-    for model in dict.fromkeys(case.model for case, _, _ in done):
-        try:
-            deployed.run(next(case for case, _, _ in done if case.model == model)).result()
-        except ModuleNotFoundError as error:
-            report.say(f"Real 8-bit arithmetic was not timed: {error}.")
-            break
-    return done
-
-
-def _run_published(seeds: Sequence[int], device: str) -> list[tuple[runs.Case, records.Record, records.Record]]:
-    cases, done = [runs.Case(PUBLISHED, DATASET, seed, "paper") for seed in seeds], []
-    try:
-        for case in cases:
-            timed = runs.timing(cases[0], device, progress=False).result()
-            done.append((case, runs.accuracy(case).result(), timed))
-            for site in SITES:
-                residual.sited(case, site).result()
-    except FileNotFoundError as error:
-        report.say(f"{registry.row(PUBLISHED, DATASET).title} was not run: {error}.")
-    return done
-
-
 def made_by(found: Sequence[Condition]) -> list[str]:
     """The commands that make the records shown."""
     commands = [SHORT if condition.shortened else RERUN for condition in found if not condition.published]
     return commands + [BESIDE for condition in found if condition.published]
+
+
+def apart(found: Sequence[Condition]) -> tuple[list[Condition], list[Condition]]:
+    """The conditions to look at, and those whose training ended far below the paper's accuracy, which are other
+    networks."""
+    measured = present(found)
+    short = [c for c in measured if c.shortened and c.summary.accuracy[32] < c.stated.accuracy[32] - NEAR]
+    return [condition for condition in measured if condition not in short], short
+
+
+def answer(found: Sequence[Condition]) -> Facts:
+    """Where the two scores part on the published network, and what 8 bits cost simulated and in integers, in words."""
+    parts = parted(found)
+    if isinstance(parts, Absent):
+        return parts
+    timed = report.listed(
+        "{integers:.2f} in integers against {simulated:.2f} simulated ({network})", deployed.facts(found)
+    )
+    return parts | {"timed": timed or "not measured"}
 
 
 # --- accuracy --------------------------------------------------------------------------------------------------------
@@ -91,33 +66,45 @@ def published(found: Sequence[Condition]) -> Facts:
 
 
 def trained(condition: Condition) -> list[dict[str, object]]:
-    """How each training went: condition, seed, epochs, minutes, best_epoch, accuracy (fraction) first, best, last."""
+    """How each training went: condition, seed, epochs, of (the paper's), minutes, accuracy (fraction) first, best."""
     return [
         {
             "condition": condition.name,
             "seed": record.spec.seed,
             "epochs": len(record.values["history"]),
+            "of": registry.row(MODEL, DATASET).recipe.epochs,
             "minutes": record.values["training"]["seconds"] / 60,
             "first": record.values["history"][0]["test_accuracy"],
             "best": record.values["best_accuracy"],
-            "best_epoch": record.values["best_epoch"],
-            "last": record.values["last_accuracy"],
         }
         for record in (trainings(condition) if condition.measured else [])
     ]
 
 
+def accuracy_table(found: Sequence[Condition]) -> pd.DataFrame:
+    """The paper's accuracy and ours, and what each width loses against full precision; verdicts, if there are any."""
+    table = _accuracies(found)
+    undecided = "verdict" in table and set(table.verdict) == {UNDECIDED}
+    return table.drop(columns=["verdict", "reason"]) if undecided else table
+
+
 @tabled
-def drop_table(found: Sequence[Condition]) -> Iterator[dict]:
-    """What each width loses against full precision: the paper's drop, ours with an interval, verdict and reason."""
-    for condition in found:
-        for bits in (16, 8, 4, 2):
-            stated, origin = residual.stated_drop(condition, bits)
-            ours = "no record"
-            if condition.measured is not None:
-                ours = report.with_interval(residual.drop(condition, bits), 100)
-            row = {"condition": condition.name, "bits": bits}
-            row |= {"paper: drop (pp)": with_origin(number(100 * stated, 2), origin), "ours: drop (pp)": ours}
+def _accuracies(found: Sequence[Condition]) -> Iterator[dict]:
+    for condition in present(found):
+        for bits, stated in condition.stated.iterrows():
+            row = {"network": condition.network if condition.published else condition.name, "bits": bits}
+            row["paper P (%)"] = with_origin(number(100 * stated.accuracy, 2), stated.accuracy_origin)
+            row["ours P (%)"] = report.spread(condition.summary.loc[bits], "accuracy", 100)
+            if bits == 32:
+                yield (
+                    row
+                    | dict.fromkeys(("paper: drop", "ours: drop"), report.UNKNOWN)
+                    | judged(claims.accuracy(condition, bits))
+                )
+                continue
+            drop, origin = residual.stated_drop(condition, bits)
+            row["paper: drop"] = with_origin(number(100 * drop, 2), origin)
+            row["ours: drop"] = report.with_interval(residual.drop(condition, bits), 100)
             yield row | judged(residual.drop_verdict(condition, bits))
 
 
@@ -130,12 +117,19 @@ def latency_table(found: Sequence[Condition]) -> pd.DataFrame:
 
 
 def figure_overhead(found: Sequence[Condition]) -> tuple[Figure, str]:
-    """A figure and what is seen: latency, over full precision's, of all that computes in float32 and rounds."""
-    names, measured = (runs.INTEGER_16, *ROUNDED, runs.COMMUTED_8), present(found)
-    figure, (axis,) = report.panels(width=7, height=2.8)
-    ratios = {c.network: [table1.ratios(c, name) for name in names] for c in measured}
-    axis.set_ylabel("bits")
-    return figure, table1.draw_ratios(axis, ratios, [SHOWN.get(name, name) for name in names], "32 bits")
+    """A figure and what is seen: latency over that of 32 bits in PyTorch, rounding in float32 and in integers."""
+    names, known = (runs.INTEGER_16, *ROUNDED, runs.COMMUTED_8, RUNTIME, INTEGER), deployed.measured(found)
+    drawn = {}
+    for condition in present(found):
+        simulated = {name: table1.ratios(condition, name) for name in names[:-2]}
+        real = known.get(condition.network)
+        integers = {name: table1.ratio(real, name, TORCH) for name in names[-2:]} if real else {}
+        drawn[condition.network] = simulated | integers
+    figure, (axis,) = report.panels(width=7, height=3.6)
+    alt = table1.draw_ratios(axis, drawn, {name: SHOWN.get(name, name) for name in names}, "32 bits in PyTorch")
+    saves = "Rounding costs time where it is simulated, and saves it in integers"
+    axis.set(ylabel="bits", title=saves if deployed.faster_than_simulated(found) else "What rounding costs")
+    return figure, alt
 
 
 def slowdown(condition: Condition) -> Facts:
@@ -152,7 +146,9 @@ def slowdown(condition: Condition) -> Facts:
 @tabled
 def reversal_table(found: Sequence[Condition]) -> Iterator[dict]:
     """I and I' at 8 and 4 bits and which of the two each prefers, the paper's and ours."""
-    sources = {"the paper": found[0].stated} | {f"ours, {c.name}": c.summary for c in present(found)}
+    sources = {"the paper's ResNet-18": residual.stated_table()} | {
+        f"ours, {c.name}": c.summary for c in present(found)
+    }
     for source, table in sources.items():
         row = {"source": source}
         for quantity, sign in table1.SCORES:
@@ -167,7 +163,7 @@ def partings(found: Sequence[Condition]) -> list[dict[str, object]]:
 
     ``kind`` is "part", or what both scores prefer at any threshold, "4" or "8".
     """
-    facts = [{"source": "the paper", "threshold": np.nan} | parting(found[0].stated.accuracy)]
+    facts = [{"source": "the paper", "threshold": np.nan} | parting(residual.stated_table().accuracy)]
     for condition in present(found):
         ours = {"source": condition.name, "threshold": condition.measured.threshold}
         facts.append(ours | parting(condition.summary.accuracy))
@@ -207,8 +203,8 @@ def parted(found: Sequence[Condition]) -> Facts:
     rows = site_table(found)
     if rows.empty:
         return Absent("activations rounded at other places", BESIDE)
-    apart = (rows["I prefers"] == "4 bits") & (rows["I' prefers"] == "8 bits")
-    where = [", ".join(rows[part]["activations rounded"]) or "nowhere" for part in (apart, ~apart)]
+    differ = (rows["I prefers"] == "4 bits") & (rows["I' prefers"] == "8 bits")
+    where = [" or ".join(rows[part]["activations rounded"]) or "nowhere" for part in (differ, ~differ)]
     return {"network": rows.network.iloc[0], "different": where[0], "same": where[1]}
 
 

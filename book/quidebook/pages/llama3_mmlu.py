@@ -16,14 +16,14 @@ from quide.experiments import llm_runs, paper, runs
 from quide.experiments.llm_runs import CROSS_SCHEMES, PROFILE
 from quide.experiments.records import Record
 from quide.llm import checkpoints
-from quide.llm.recipe import AWQ, BITSANDBYTES, NONE, ROUNDING, RUNS_LOW_BIT, WIDTHS, LlmRecipe
-from quide.ptq.scheme import PER_TENSOR
+from quide.llm.recipe import AWQ, NONE, ROUNDING, RUNS_LOW_BIT, WIDTHS, LlmRecipe
 from quide.stats import Interval
 from quidebook import report
 from quidebook.report import UNKNOWN, number, percent
 from quidebook.shared import language, table3
-from quidebook.shared.language import CNN, FULL, METHODS, PAPERS, PLAIN, RERUN, LanguageRecords
+from quidebook.shared.language import CNN, FULL, PAPERS, PLAIN, RERUN, LanguageRecords
 
+GROUPS = list(CROSS_SCHEMES)[1]  # of the ways to round all networks alike, the one that tools for language models take
 FULL_SIZE = (PAPERS, "llama-3-8b-random")  # models whose latency is that of the paper's
 RUN = "papermill notebooks/llama3_mmlu.ipynb out.ipynb -p profile paper"
 RERUN_RANDOM = f"{RUN} -p device cuda -p model random:llama-3-8b"
@@ -44,18 +44,10 @@ def run(
     device: str,
     profile: str,
 ) -> None:
-    """Every run of the page where there is no record. Language models are run at profile ``paper`` alone; one that
-    cannot be run here is said to be absent, with all that it lacks.
+    """Every run of the page where there is no record; arguments as the notebook's parameters describe them.
 
-    Args:
-        model: a folder, a name on the Hugging Face hub, or random weights, as :func:`find` takes them.
-        methods: of :data:`quide.llm.methods.WIDTHS`, or ``"autoawq"``; plain rounding is always among them.
-        bits: widths; each method is run at those that it has.
-        shots: examples shown before each question of MMLU.
-        limit: questions a subject; None for all.
-        seeds: of the image network, the first alone at the smaller profiles; it also draws MMLU's questions.
-        device: where the language model runs, ``"cpu"`` or ``"cuda"``.
-        profile: ``"smoke"``, ``"quick"`` or ``"paper"``.
+    Language models are run at profile ``paper`` alone; one that cannot be run here is said to be absent, with all that
+    it lacks. The smaller profiles take the image network's first seed alone.
     """
     from quide.llm import autoawq  # with torch
 
@@ -101,20 +93,10 @@ def _wanted(form: str, methods: Sequence[str], bits: Sequence[int]) -> list[LlmR
         return [LlmRecipe(AWQ, autoawq.BITS)]
     if unknown := [method for method in methods if method not in (*WIDTHS, checkpoints.AUTOAWQ)]:
         raise ValueError(f"methods must be of {', '.join((*WIDTHS, checkpoints.AUTOAWQ))}, got {unknown[0]!r}")
-    by_tools = [
-        LlmRecipe(method, width)
-        for method in methods
-        if method not in (ROUNDING, checkpoints.AUTOAWQ)
-        for width in WIDTHS[method]
-        if width in bits
-    ]
-    rounded = [
-        LlmRecipe(ROUNDING, width, *scheme)
-        for scheme in CROSS_SCHEMES.values()
-        for width in WIDTHS[ROUNDING]
-        if width in bits
-    ]
-    return [FULL, *by_tools, *rounded]
+    kinds = [(method,) for method in methods if method not in (ROUNDING, checkpoints.AUTOAWQ)]
+    kinds += [(ROUNDING, *scheme) for scheme in CROSS_SCHEMES.values()]
+    recipes = [LlmRecipe(name, width, *how) for name, *how in kinds for width in WIDTHS[name] if width in bits]
+    return [FULL, *recipes]
 
 
 # --- where the models start ------------------------------------------------------------------------------------------
@@ -124,21 +106,21 @@ def predictions(known: LanguageRecords) -> Iterator[dict[str, object]]:
     """Each model in full precision on the next token: title, accuracy (Interval), tokens."""
     for model in known.models:
         if record := language.one(known.next_token, model, FULL):
-            yield {
-                "title": language.title(model),
-                "accuracy": language.hits(record).interval(),
-                "tokens": record.values["tokens"],
-            }
+            accuracy = language.hits(record).interval()
+            yield {"title": language.title(model), "accuracy": accuracy, "tokens": record.values["tokens"]}
 
 
 def answers(known: LanguageRecords) -> Iterator[dict[str, object]]:
     """Each model at 16 bits on MMLU: title, accuracy (Interval), questions, shots, chance, where the accuracy lies
-    beside it, and the letter given most, to how many questions."""
+    beside it, the letter given most, to how many questions, and the least and most accurate of all its records."""
     for model in known.models:
         if record := language.one(known.accuracy, model, PLAIN):
             accuracy = language.hits(record).interval()
-            given = llm_runs.unpack_log_likelihoods(record.values["log_likelihoods"]).argmax(1)
-            counts = np.bincount(given, minlength=len(mmlu.LETTERS))
+            said = llm_runs.unpack_log_likelihoods(record.values["log_likelihoods"]).argmax(1)
+            counts = np.bincount(said, minlength=len(mmlu.LETTERS))
+            all_of_it = [
+                each.values["accuracy"] for each in known.accuracy if language.source(each.spec.model) == model
+            ]
             yield {
                 "title": language.title(model),
                 "accuracy": accuracy,
@@ -148,43 +130,50 @@ def answers(known: LanguageRecords) -> Iterator[dict[str, object]]:
                 "beside": language.beside_chance(accuracy),
                 "letter": mmlu.LETTERS[counts.argmax()],
                 "given": int(counts.max()),
+                "least": min(all_of_it),
+                "most": max(all_of_it),
             }
 
 
-# --- what the methods cost and save ----------------------------------------------------------------------------------
+# --- what the methods keep, save and cost ----------------------------------------------------------------------------
 
 
-def methods_table(known: LanguageRecords) -> pd.DataFrame:
-    """One row a library's method and width: accuracy on MMLU and on the next token, each with its change."""
-    rows = []
+@report.tabled
+def methods_table(known: LanguageRecords) -> Iterator[dict[str, str]]:
+    """One row a library's method and width: accuracy on the next token with its change, and the size in bytes; accuracy
+    on MMLU too where a model is better than guessing there."""
     for model in known.models:
-        told = [each for each in [*known.accuracy, *known.next_token] if each.spec.model == model]
-        recipes = {language.recipe_of(each) for each in told}
+        start = language.source(model)
+        plain, full = (language.one(known.next_token, start, each) for each in (PLAIN, FULL))
+        recipes = {language.recipe_of(each) for each in known.next_token if each.spec.model == model}
         for recipe in sorted((recipe for recipe in recipes if recipe.method != ROUNDING), key=_place):
-            asked, told = (language.one(each, model, recipe) for each in (known.accuracy, known.next_token))
-            start = language.source(model)
-            rows.append(
-                _head(recipe, model)
-                | {
-                    "MMLU P (%)": language.interval_cell(asked),
-                    "change from 16 (pp)": _change_cell(asked, language.one(known.accuracy, start, PLAIN)),
-                    "next token P (%)": language.interval_cell(told),
-                    "change from 32 (pp)": _change_cell(told, language.one(known.next_token, start, FULL)),
-                    "nats per token": UNKNOWN if told is None else number(told.values["nats_per_token"], 3),
-                }
+            told = language.one(known.next_token, model, recipe)
+            row = _head(recipe, model) | {
+                "next token P (%)": language.interval_cell(told),
+                "change from 32 (pp)": _change_cell(told, full),
+                "nats per token": number(told.values["nats_per_token"], 3),
+            }
+            if language.beats_guessing(known, model):
+                asked = language.one(known.accuracy, model, recipe)
+                row["MMLU P (%)"] = language.interval_cell(asked)
+                row["change from 16 (pp)"] = _change_cell(asked, language.one(known.accuracy, start, PLAIN))
+            saved = told.values["stored_bytes"]
+            row["C = 32/b"] = number(metric.compression_ratio(recipe.bits), 2)
+            row["smaller than 16 bits, in bytes"] = (
+                number(plain.values["stored_bytes"] / saved, 2) if plain else UNKNOWN
             )
-    return pd.DataFrame(rows)
+            yield row | {"size (MB)": number(saved / 1e6, 2)}
 
 
 def _head(recipe: LlmRecipe, model: str) -> dict[str, str]:
     """The cells that say what a row is of."""
     method = language.method_name(recipe, model)
-    return {"method": method, "model": language.title(model), "bits": str(recipe.bits)}
+    return {"method": method, "bits": str(recipe.bits), "model": language.title(model)}
 
 
-def _place(recipe: LlmRecipe) -> tuple[Figure, str]:
+def _place(recipe: LlmRecipe) -> tuple[int, int]:
     """Where tables have it: by method, then from wide to narrow."""
-    return list(WIDTHS).index(recipe.method), str(recipe.granularity), -recipe.bits
+    return list(WIDTHS).index(recipe.method), -recipe.bits
 
 
 def _change_cell(record: Record | None, base: Record | None) -> str:
@@ -193,31 +182,10 @@ def _change_cell(record: Record | None, base: Record | None) -> str:
     return report.with_interval(language.hits(record).change(language.hits(base)), 100, 1)
 
 
-def size_table(known: LanguageRecords) -> pd.DataFrame:
-    """Compression as the paper counts it, over 16 bits, and in bytes as saved."""
-    rows = []
-    for model in known.models:
-        base = language.one(known.next_token, language.source(model), PLAIN)
-        saved = {language.recipe_of(each): each for each in known.next_token if each.spec.model == model}
-        for recipe in sorted(saved, key=_place) if base else []:
-            if recipe.method == ROUNDING and recipe.granularity == PER_TENSOR:
-                continue  # as small as no tool makes it
-            size = saved[recipe].values["stored_bytes"]
-            rows.append(
-                _head(recipe, model)
-                | {
-                    "C = 32/b": number(metric.compression_ratio(recipe.bits), 2),
-                    "C = 16/b": number(16 / recipe.bits, 2),
-                    "C over 16 bits, in bytes": number(base.values["stored_bytes"] / size, 2),
-                    "size (MB)": number(size / 1e6, 2),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def latency_table(known: LanguageRecords) -> pd.DataFrame:
+@report.tabled
+def latency_table(known: LanguageRecords) -> Iterator[dict[str, str]]:
     """Prefill and decoding by method, and as a multiple of 16 bits; memory as it was measured on that machine."""
-    rows = []
+    on_gpu = any(record.values["peak_bytes"] for record in known.memory)
     for record, recipe in _timed(known):
         row = _head(recipe, record.spec.model)
         for stage, tokens in (("prefill", record.spec.details["prompt"]), ("decode", 1)):
@@ -227,8 +195,7 @@ def latency_table(known: LanguageRecords) -> pd.DataFrame:
             row[f"{stage} (ms per token)"] = f"{timed['median_ms'] / tokens:.2f} ({spread})"
             row[f"{stage}, of 16 bits"] = f"{timed['median_ms'] / base['median_ms']:.2f}"
         stored, peak = _memory(known, record, recipe)
-        rows.append(row | {"weights (MB)": _megabytes(stored), "peak on GPU (MB)": _megabytes(peak)})
-    return pd.DataFrame(rows)
+        yield row | {"weights (MB)": _megabytes(stored)} | ({"peak on GPU (MB)": _megabytes(peak)} if on_gpu else {})
 
 
 def _timed(known: LanguageRecords) -> Iterator[tuple[Record, LlmRecipe]]:
@@ -265,60 +232,29 @@ def timings(known: LanguageRecords) -> Iterator[dict[str, object]]:
         }
 
 
-def score_table(known: LanguageRecords) -> pd.DataFrame:
-    """I and I' of the methods that were timed, T of one decoding step; I' over the interval of the accuracy."""
-    rows = []
+@report.tabled
+def score_table(known: LanguageRecords) -> Iterator[dict[str, str]]:
+    """I and I' of the methods that were timed, T of one decoding step; I' over the interval of the accuracy. A model
+    that only guesses has no row: its scores would be 0, or noise."""
     for record, recipe in _timed(known):
         model = record.spec.model
         base, asked = (language.one(known.accuracy, model, each) for each in (PLAIN, recipe))
-        if asked is None or base is None:
+        if asked is None or not language.beats_guessing(known, model):
             continue
         latency = record.values["decode"]["latencies"][llm_runs.title(recipe)]["median_ms"]
         compression, accuracy = metric.compression_ratio(recipe.bits), language.hits(asked).interval()
-        threshold = paper.threshold(table3.LLAMA, base.values["accuracy"])
-        scores = [
-            Interval(*(metric.gated_index(compression, end, latency, floor) for end in _ends(accuracy)))
-            for floor in (0.0, threshold)
-        ]
-        rows.append(
-            _head(recipe, model)
-            | {"C": number(compression, 0), "P (%)": language.interval_cell(asked), "T (ms)": number(latency, 1)}
-            | {sign: report.with_interval(score, digits=3) for sign, score in zip(("I", "I'"), scores, strict=True)}
-        )
-    return pd.DataFrame(rows)
+        row = {"C": number(compression, 0), "P (%)": language.interval_cell(asked), "T (ms)": number(latency, 1)}
+        for sign, floor in (("I", 0.0), ("I'", paper.threshold(table3.LLAMA, base.values["accuracy"]))):
+            score = Interval(*(metric.gated_index(compression, end, latency, floor) for end in _ends(accuracy)))
+            row[sign] = report.with_interval(score, digits=3)
+        yield _head(recipe, model) | row
 
 
 def _ends(interval: Interval) -> tuple[float, float, float]:
     return interval.estimate, interval.low, interval.high
 
 
-# --- figures, and like for like --------------------------------------------------------------------------------------
-
-
-def figure_methods(known: LanguageRecords) -> tuple[Figure, str]:
-    """Accuracy of the libraries' methods by width, on MMLU and on the next token."""
-    figure, axes = report.panels(2, width=7.4, height=3.2)
-    styles = {NONE: ("D", report.GREY), BITSANDBYTES: ("s", report.BLUE), AWQ: ("o", report.ORANGE)}
-    words = []
-    for axis, name, kept in zip(
-        axes, ("MMLU", "next token of unseen stories"), (known.accuracy, known.next_token), strict=True
-    ):
-        own = {
-            language.recipe_of(each): language.hits(each).interval() for each in kept if each.spec.model == known.main
-        }
-        for method, (style, colour) in styles.items():
-            shown = {r.bits: share for r, share in own.items() if r.method == method and r != FULL}
-            _errorbars(axis, table3.BITS, shown, style, colour, METHODS[method])
-            named = {bits: language.method_name(LlmRecipe(method, bits), known.main) for bits in shown}
-            words += [
-                f"{name}, {named[bits]}, {bits} bits: {percent(each.estimate, 1)}" for bits, each in shown.items()
-            ]
-        axis.set(title=name, xlim=(-0.5, len(table3.BITS) - 0.5))
-        axis.set_ylim(bottom=0)
-    axes[0].axhline(100 * language.chance(), color=report.GREY, linestyle=":", linewidth=1)
-    axes[0].set_ylabel("accuracy (%)")
-    axes[1].legend(fontsize=8)
-    return figure, f"Plots by bit-width. {'; '.join(words)}."
+# --- like for like --------------------------------------------------------------------------------------
 
 
 def _errorbars(
@@ -377,17 +313,31 @@ def like_for_like(shares: pd.DataFrame) -> report.Facts:
 # --- what is absent --------------------------------------------------------------------------------------------------
 
 
-def absent_table(known: LanguageRecords) -> pd.DataFrame:
-    """What has not been run, and what it takes."""
-    gpu_gb = checkpoints.NEEDS[checkpoints.PAPERS].gpu_gb
-    rows = []
+def missing(known: LanguageRecords) -> Iterator[dict[str, object]]:
+    """What has not been run, what it takes, and the command."""
     if not any(record.spec.model == PAPERS for record in known.accuracy):
-        takes = f"an access token for {checkpoints.PAPERS}, a GPU with {gpu_gb} GB"
-        rows.append(("Llama-3-8B-Instruct on MMLU", takes, RERUN))
+        gpu = checkpoints.NEEDS[checkpoints.PAPERS].gpu_gb
+        takes = f"access to {checkpoints.PAPERS}, a GPU with {gpu} GB"
+        yield {"what": "Llama-3-8B-Instruct on MMLU", "takes": takes, "command": RERUN}
     if not any(record.spec.model in FULL_SIZE for record in known.latency):
-        takes = f"a GPU with {RANDOM_GPU_GB} GB; its weights are random, so no token"
-        rows.append(("the time a token takes, and the memory, with all layers of Llama-3-8B", takes, RERUN_RANDOM))
+        takes = f"a GPU with {RANDOM_GPU_GB} GB, for three widths side by side"
+        yield {"what": "the time per token of all its layers", "takes": takes, "command": RERUN_RANDOM}
     if not known.latency:
-        rows.append(("the time a token takes", "a machine that does nothing else", RERUN_SMALL))
-    lines = [(what, f"{checkpoints.EXTRA}, {takes}", command) for what, takes, command in rows]
-    return pd.DataFrame(lines, columns=["absent", "it takes", "command"])
+        yield {"what": "the time per token", "takes": "a machine that does nothing else", "command": RERUN_SMALL}
+
+
+def answer(known: LanguageRecords) -> report.Facts:
+    """Whether the paper's model was run, and the ``least`` and ``most`` of the share of accuracy that the networks
+    (``names`` of the language models) keep at 4 bits with a scale for each group."""
+    shares = language.kept(known)
+    at_4 = shares[(shares["bits"] == 4) & (shares["scheme"] == GROUPS)]["share"]
+    if at_4.empty:
+        return report.Absent("language models", RERUN_SMALL)
+    kept = [each.estimate for each in at_4]
+    return {
+        "run": "has" if PAPERS in known.models else "has not",
+        "names": ", ".join(dict.fromkeys(map(language.title, known.models))),
+        "networks": len(kept),
+        "least": min(kept),
+        "most": max(kept),
+    }

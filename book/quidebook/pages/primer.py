@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from quide import ptq
 from quide.experiments import runs
 from quide.experiments.profiles import PROFILES
-from quide.stats import Hits
+from quide.experiments.runs import GROUP
+from quide.ptq.scheme import PER_CHANNEL, PER_TENSOR
+from quide.stats import Hits, Interval
 from quidebook import report
 from quidebook.evidence.conditions import NAMES
 
@@ -251,24 +253,27 @@ def figure_sites(shown: Example, bits: int) -> tuple[Figure, str]:
 
 def site_gain(shown: Example, bits: int) -> dict[str, float]:
     """What the site is worth at a width, in ``gain`` (dB) and ``worth`` (bits)."""
-    found = site_noise(shown.activations[FIRST], [bits]).iloc[0]
-    gain = found.after - found.before
-    return {"bits": bits, "gain": gain, "worth": gain / DB_A_BIT}
+    before, after = site_noise(shown.activations[FIRST], [bits]).iloc[0]
+    return {"bits": bits, "gain": after - before, "worth": (after - before) / DB_A_BIT}
 
 
-# --- a tensor or a channel -------------------------------------------------------------------------------------------
+# --- a tensor, a channel or a group ----------------------------------------------------------------------------------
+
+
+def rounded(weight: torch.Tensor, bits: int, granularity: str | int) -> torch.Tensor:
+    """By the library, with one range per tensor, per channel, or per so many weights."""
+    from quide.ptq.rounding import round_weight  # loads torch
+
+    return round_weight(weight, bits, granularity)
 
 
 def channel_noise(weight: torch.Tensor, bits: int) -> pd.DataFrame:
-    """One row an output channel, sorted by its largest weight: ``largest``, and signal to noise (dB) with one range a
-    ``tensor`` and one a ``channel``."""
-    rounded = {
-        name: ptq.quantized_weight(weight, bits, replace(ptq.PAPER, weight_per_channel=name == "channel"))
-        for name in ("tensor", "channel")
-    }
+    """One row an output channel, sorted by its largest weight: ``largest``, and signal to noise (dB) with one range per
+    ``tensor`` and one per ``channel``."""
+    by_range = {name: rounded(weight, bits, name) for name in (PER_TENSOR, PER_CHANNEL)}
     rows = [
         {"largest": float(part.abs().max())}
-        | {name: signal_to_noise(part, other[place]) for name, other in rounded.items()}
+        | {name: signal_to_noise(part, other[place]) for name, other in by_range.items()}
         for place, part in enumerate(weight)
     ]
     return pd.DataFrame(rows).sort_values("largest", ascending=False, ignore_index=True)
@@ -297,11 +302,14 @@ def figure_channels(shown: Example, bits: int) -> tuple[Figure, str]:
     return figure, alt
 
 
-def channel_gains(shown: Example, bits: int) -> dict[str, object]:
-    """How much the channels of each layer gain from a range of their own: medians, as some units are all but dead."""
-    found = {layer: channel_noise(shown.weight(layer), bits) for layer in ptq.quantizable_layers(shown.network)}
-    gains = {layer: (each.channel - each.tensor).median() for layer, each in found.items()}
-    return {"bits": bits, "gains": ", ".join(f"{layer} {gain:.1f} dB" for layer, gain in gains.items())}
+@report.tabled
+def range_table(shown: Example, bits: int) -> Iterator[dict[str, str]]:
+    """One row a layer: signal to noise of its weights (dB) with one range per tensor, per channel and per group."""
+    for layer in ptq.quantizable_layers(shown.network):
+        weight = shown.weight(layer)
+        noise = (signal_to_noise(weight, rounded(weight, bits, each)) for each in (PER_TENSOR, PER_CHANNEL, GROUP))
+        titles = ("per tensor", "per channel", f"per group of {GROUP}")
+        yield {"layer": layer} | dict(zip(titles, (f"{each:.1f} dB" for each in noise), strict=True))
 
 
 # --- signal to noise by width ----------------------------------------------------------------------------------------
@@ -379,21 +387,6 @@ def folded(shown: Example) -> tuple[torch.Tensor, torch.Tensor, float]:
     return layer.weight.detach(), after, difference
 
 
-def figure_folding(shown: Example) -> tuple[Figure, str]:
-    """Ranges of the channels before and after folding."""
-    before, after, _ = folded(shown)
-    ranges = [weight.flatten(1).abs().amax(1).sort(descending=True).values.numpy() for weight in (before, after)]
-    figure, axes = report.panels(2, height=3)
-    words = []
-    for axis, largest, title, color, hatch in zip(
-        axes, ranges, ("before folding", "after folding"), (report.BLUE, report.ORANGE), ("", "//"), strict=True
-    ):
-        axis.bar(range(1, len(largest) + 1), largest, color=color, hatch=hatch, edgecolor="white")
-        axis.set(title=title, xlabel="channel, by its range", ylabel="largest weight")
-        words.append(f"{title} the largest is {float(largest[0] / largest[-1]):.0f} times the smallest")
-    return figure, f"Bars by channel, sorted: {'; '.join(words)}."
-
-
 def folding(shown: Example, bits: int) -> dict[str, float]:
     """By how much the folded layer's results ``differ`` at most, and mean dB of a channel ``before`` and ``after``
     folding with one range per tensor, and after it with one per ``channel``."""
@@ -411,27 +404,30 @@ def folding(shown: Example, bits: int) -> dict[str, float]:
 # --- weights alone ---------------------------------------------------------------------------------------------------
 
 
-def weight_only(network: nn.Module, bits: int) -> nn.Module:
-    """A copy with rounded weights and untouched activations."""
-    network = copy.deepcopy(network)
-    for layer in ptq.quantizable_layers(network):
-        weight = network.get_submodule(layer).weight
-        weight.data = ptq.quantized_weight(weight.detach(), bits, ptq.PAPER)
-    return network
-
-
-def weight_only_table(shown: Example) -> pd.DataFrame:
-    """Accuracy by width with weights and activations rounded, and with weights alone (percent, 95 % Wilson)."""
+def accuracies(shown: Example) -> dict[int, tuple[Interval, Interval]]:
+    """By width, accuracy with weights and activations rounded, and with weights alone (95 %, Wilson)."""
     from quide import evaluate
+    from quide.ptq.rounding import round_weights
 
-    prepared = ptq.prepare(shown.network, shown.calibration)
-    networks = [("32", shown.network, shown.network)]
-    networks += [(str(bits), prepared.at(bits), weight_only(shown.network, bits)) for bits in WIDTHS]
-    rows = []
-    for name, both, weights in networks:
-        row = {"bits": name}
-        for title, network in (("weights and activations", both), ("weights alone", weights)):
-            hits = Hits(evaluate.correct(network, shown.tested).numpy())
-            row[title] = report.with_interval(hits.interval(), 100, 1)
-        rows.append(row)
-    return pd.DataFrame(rows)
+    prepared, layers = ptq.prepare(shown.network, shown.calibration), ptq.quantizable_layers(shown.network)
+    return {
+        bits: tuple(
+            Hits(evaluate.correct(network, shown.tested).numpy()).interval()
+            for network in (prepared.at(bits), round_weights(shown.network, layers, bits))
+        )
+        for bits in (ptq.FULL_PRECISION, *WIDTHS)
+    }
+
+
+@report.tabled
+def weight_only_table(found: Mapping[int, tuple[Interval, Interval]]) -> Iterator[dict[str, str]]:
+    """:func:`accuracies` in percent."""
+    for bits, measured in found.items():
+        cells = (report.with_interval(each, 100, 1) for each in measured)
+        yield {"bits": str(bits)} | dict(zip(("weights and activations", "weights alone"), cells, strict=True))
+
+
+def answer(shown: Example, found: Mapping[int, tuple[Interval, Interval]]) -> dict[str, object]:
+    """Accuracies of the network for the head of the page: full precision, 8 and 4 bits, and 4 with weights alone."""
+    both, alone = ({bits: each[place].estimate for bits, each in found.items()} for place in (0, 1))
+    return {"name": shown.name, "full": both[32], "at_8": both[8], "at_4": both[4], "weights_4": alone[4]}

@@ -27,16 +27,25 @@ from quide.experiments.recipes import SEARCHED
 from quide.models import registry
 from quide.ptq.width import PAPER_BITS, label
 from quidebook import report
-from quidebook.evidence import scores
+from quidebook.evidence import conditions, scores
 from quidebook.report import UNKNOWN
 from quidebook.shared import landscape
-from quidebook.shared.choices import CONTROLS, SCORES, UNITS, Offered, Position, Widths, compression_of
+from quidebook.shared.choices import (
+    CONTROLS,
+    KERNELS,
+    PRINTED,
+    SCORES,
+    UNITS,
+    Offered,
+    Position,
+    Widths,
+    compression_of,
+)
 from quidebook.shared.landscape import Landscapes
 
 PAGE = Path(__file__).with_suffix(".html")
 PROFILES = ("paper", "quick", "smoke")  # whose records are taken, the first that has any
 WIDTH = metric.FULL_PRECISION_BITS
-FIGURES = 4  # significant digits of latencies and scores
 STEP = 0.01  # of the tolerance
 START, MIXED, RESNET = "cifar10-simplecnn-measured", "cifar10-simplecnn-mixed", "cifar10-resnet18-paper"
 IMAGENET = "imagenet-resnet18-paper"
@@ -91,15 +100,15 @@ def _measured() -> dict[tuple[str, str], tuple[str, scores.Measured]]:
 
 def _measured_network(model: str, dataset: str, profile: str, found: scores.Measured) -> Offered:
     """Ours; a network of others is named, since it is not the paper's but stands beside it."""
-    source, whose = "measured", ""
+    source, name = "measured", ""
     if (model, dataset) in runs.BESIDE:
-        source, whose = PUBLISHED, f"{registry.row(model, dataset).title} instead, as published, "
+        source, name = PUBLISHED, f"{registry.row(model, dataset).title} / {conditions.NAMES[dataset]}, published"
     summary = found.summary().set_index("bits")
     table = _table({bits: summary.accuracy[bits] for bits in PAPER_BITS}, "measured")
     table["measured"] = summary.latency_ms.loc[list(PAPER_BITS)].to_numpy()
     return _network(
-        found.condition, source, f"{whose}{_here(profile)}", table,
-        float(summary.accuracy[WIDTH]), _averaged(found.seeds, profile), _timed(found.device, found.noisy),
+        found.condition, source, _here(profile), table, float(summary.accuracy[WIDTH]),
+        _averaged(found.seeds, profile), _timed(found.device, found.noisy), noisy=bool(found.noisy), name=name,
     )  # fmt: skip
 
 
@@ -119,11 +128,12 @@ def _mixed_network(found: Landscapes) -> Offered:
         known[each[0] if len(set(each)) == 1 else each] = float(accuracy[main.index_of(each)])
     table = _table(known, "measured")
     table["measured"] = _mixed_latencies(found, table.bits)
+    reasons = found.timed.values["reasons"]
     note = f" It has {len(main.configurations)} configurations; the best by each way to count C are among those shown."
     return _network(
-        landscape.CONDITION, "mixed", f"mixed precision, {_here(found.profile)}", table, full_precision,
-        _averaged(found.landscapes, found.profile) + note, _timed(found.device, found.timed.values["reasons"], SUMMED),
-        main.num_weights,
+        landscape.CONDITION, "mixed", f"mixed, {_here(found.profile)}", table, full_precision,
+        _averaged(found.landscapes, found.profile) + note, _timed(found.device, reasons, SUMMED),
+        main.num_weights, bool(reasons),
     )  # fmt: skip
 
 
@@ -133,17 +143,19 @@ def _paper_network(condition: str, swept: scores.Measured | None, mixed: Landsca
     known = _paper_cells(condition, "accuracy")
     table = _table({bits: value for bits, (value, _) in known.items()}, "unknown")
     table["accuracy_origin"] = [known[bits][1] for bits in table.bits]
-    table["measured"], timed = math.nan, ""
+    table["measured"], timed, noisy = math.nan, "", False
     if mixed is not None:
         table["measured"] = _mixed_latencies(mixed, table.bits)
-        timed = _timed(mixed.device, mixed.timed.values["reasons"], SUMMED)
+        noisy = bool(mixed.timed.values["reasons"])
+        timed = _timed(mixed.device, noisy, SUMMED)
     elif swept is not None:
         table["measured"] = swept.summary().set_index("bits").latency_ms.reindex(table.bits).to_numpy()
-        timed = _timed(swept.device, swept.noisy)
+        noisy = bool(swept.noisy)
+        timed = _timed(swept.device, noisy)
     full_precision = float(paper.conditions().loc[condition, "full_precision_accuracy"])
     source = "Accuracies: stated in the paper's text, or implied by it (†)."
     sizes = None if mixed is None else mixed.main.num_weights
-    return _network(condition, "paper", "the paper's numbers", table, full_precision, source, timed, sizes)
+    return _network(condition, "paper", "the paper's numbers", table, full_precision, source, timed, sizes, noisy)
 
 
 def _network(
@@ -155,10 +167,12 @@ def _network(
     accuracies: str,
     timed: str,
     sizes: tuple[int, ...] | None = None,
+    noisy: bool = False,
+    name: str = "",
 ) -> Offered:
     """Finish a table of accuracies and measured latencies (from where ``timed`` says, if there are any) with the
-    paper's latencies and scores and the two imagined kernels; ``words`` follow the condition's label, ``sizes`` are
-    the weights of each layer."""
+    paper's latencies and scores and the two imagined kernels; ``words`` follow the ``name``, which is the condition's
+    label unless given; ``sizes`` are the weights of each layer."""
     facts, of_paper = paper.conditions().loc[condition], source == "paper"
     kernel = "paper" if of_paper else "measured"
     _add_cells(table, "paper", condition, "latency_ms", source != PUBLISHED)  # which would be another network's
@@ -169,8 +183,9 @@ def _network(
         sources["paper"] = "Latencies: stated in the paper's text, or implied by it (†)."
     _imagine(table, kernel, sizes, sources)
     return Offered(
-        f"{condition}-{source}", f"{facts.label}, {words}", table, full_precision, float(facts.tolerance),
+        f"{condition}-{source}", f"{name or facts.label}, {words}", table, full_precision, float(facts.tolerance),
         int(facts.num_classes), sizes, kernel, f"{facts.knee_bits} bits" if of_paper else "", accuracies, sources,
+        noisy,
     )  # fmt: skip
 
 
@@ -182,7 +197,7 @@ def _imagine(table: pd.DataFrame, kernel: str, sizes: tuple[int, ...] | None, so
     if known.empty:
         return
     name, reference = known.index[0], known.iloc[0]
-    start = f"{_figures(reference[kernel])} ms, the latency of {name}"
+    start = f"{_figures(reference[kernel], PRINTED if kernel == 'paper' else 2)} ms, the latency of {name}"
     table["equal"] = reference[kernel]
     sources["equal"] = f"Latencies: all {start}."
     compression = pd.Series([compression_of(bits, "size", sizes) for bits in table.bits], table.index)
@@ -231,7 +246,7 @@ def _mixed_latencies(found: Landscapes, configurations: Sequence[Widths]) -> lis
 
 
 def _here(profile: str) -> str:
-    return "measured here" + (f" ({profile} profile)" if profile != "paper" else "")
+    return "measured" + (f" ({profile} profile)" if profile != "paper" else "")
 
 
 def _averaged(seeds: Sequence[int], profile: str) -> str:
@@ -266,13 +281,14 @@ def markup(known: Mapping[str, Offered]) -> str:
 def table(network: Offered, setting: Position) -> pd.DataFrame:
     """The page's table, one row a configuration, with the highest I and the knee marked."""
     found = network.scores(setting)
-    cells = network.table
+    cells, digits = network.table, network.figures(setting.kernel)
+    latencies = [_figures(value, digits) for value in found.latency]
     latency_origin = cells.paper_origin if setting.kernel == "paper" else [""] * len(cells)
     columns = {
         "configuration": list(found.index),
         "C": [report.number(value, 2) for value in found.compression],
         "P": list(map(report.with_origin, map(report.percent, found.accuracy), cells.accuracy_origin)),
-        f"T ({UNITS[setting.unit].words})": list(map(report.with_origin, map(_figures, found.latency), latency_origin)),
+        f"T ({UNITS[setting.unit].words})": list(map(report.with_origin, latencies, latency_origin)),
     }
     return pd.DataFrame(columns | {heading: _marked(network, setting, score) for score, (heading, _) in SCORES.items()})
 
@@ -283,10 +299,11 @@ def _marked(network: Offered, setting: Position, score: str = "gated_index") -> 
     first, sign = network.best(setting, score), "▲" if score == "index" else "★"
     mark = f" {sign} {SCORES[score][1] if network.whole(setting) else 'highest'}"
     origins = network.table[f"{score}_origin"].replace({"derived": "implied"})
+    digits = min(network.figures(setting.kernel) + 1, PRINTED)  # accuracy has its share in it
     return [
-        _figures(value) + mark * (name == first)
+        _figures(value, digits) + mark * (name == first)
         if math.isnan(stated[name])
-        else f"{_figures(stated[name])} {origins[name]}"
+        else f"{_figures(stated[name], PRINTED)} {origins[name]}"
         for name, value in found.items()
     ]
 
@@ -308,6 +325,7 @@ def _as_data(network: Offered) -> dict:
     return {field.name: getattr(network, field.name) for field in fields(network)} | {
         "table": rows.where(rows.notna(), None).to_dict("records"),
         "latency_sources": {kernel: _sources(network, kernel) for kernel in network.latency_sources},
+        "figures": {kernel: network.figures(kernel) for kernel in KERNELS},
     }
 
 
@@ -315,11 +333,11 @@ def _sources(network: Offered, kernel: str) -> str:
     return f"{network.accuracy_source} {network.latency_sources[kernel]}"
 
 
-def _figures(value: float) -> str:
-    """Four significant digits, without an exponent; halves are rounded up, as the browser does."""
+def _figures(value: float, significant: int) -> str:
+    """So many significant digits, without an exponent; halves are rounded up, as the browser does."""
     if math.isnan(value) or value == 0:
         return UNKNOWN if math.isnan(value) else "0"
-    digits = max(0, FIGURES - 1 - math.floor(math.log10(abs(value))))
+    digits = max(0, significant - 1 - math.floor(math.log10(abs(value))))
     return str(Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
 
 

@@ -13,6 +13,7 @@ from quide import latency, metric
 from quide.search import Configuration
 
 Widths = int | Configuration  # of all layers, or one a layer
+PRINTED = 4  # significant digits of the paper's numbers, and of any score at most
 SCORES = {"index": ("I", "highest"), "gated_index": ("I′", "knee")}  # heading, and the mark of the first
 
 
@@ -76,6 +77,7 @@ class Offered:
         kernel: the latencies that belong with the accuracies.
         stated_knee: name of the configuration that the paper has at the knee; empty if the numbers are not the paper's.
         accuracy_source, latency_sources: where the numbers are from; the second has an entry a kernel that is known.
+        noisy: whether its measured latencies are not to be trusted.
     """
 
     key: str
@@ -89,6 +91,13 @@ class Offered:
     stated_knee: str
     accuracy_source: str
     latency_sources: Mapping[str, str]
+    noisy: bool = False
+
+    def figures(self, kernel: str) -> int:
+        """Significant digits that its latencies bear: as many as the paper prints, or the clock that they come from."""
+        if "paper" in (kernel, self.kernel) and kernel != "measured":
+            return PRINTED
+        return 2 if self.noisy else 3
 
     def start(self) -> Position:
         """Everything as the paper has it, with the network's own latencies."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from matplotlib.figure import Figure
-
 from quide import metric
 from quide.experiments import deployed, records, select
 from quide.experiments.deployed import CONFIGURATIONS, INTEGER, RUNTIME, SIMULATED, TORCH
@@ -14,7 +12,6 @@ from quidebook import report
 from quidebook.evidence.conditions import Condition
 from quidebook.report import UNKNOWN, Absent, number, tabled
 from quidebook.shared import table1
-from quidebook.verdicts import UNDECIDED
 
 
 def measured(found: Sequence[Condition]) -> dict[str, records.Record]:
@@ -64,22 +61,6 @@ def table(found: Sequence[Condition]) -> Iterator[dict]:
             }
 
 
-def figure(found: Sequence[Condition]) -> tuple[Figure, str]:
-    """A figure and what is seen: latency of 8 bits, simulated and in integers, over 32 bits."""
-    drawn, (axis,) = report.panels(width=7, height=2.6)
-    known = measured(found)
-    ratios = {
-        network: [table1.ratio(record, name, TORCH) for name in CONFIGURATIONS] for network, record in known.items()
-    }
-    return drawn, table1.draw_ratios(axis, ratios, CONFIGURATIONS, "32 bits in PyTorch")
-
-
-def machine(found: Sequence[Condition]) -> str:
-    """What it was timed on, in words."""
-    environment = next(iter(measured(found).values())).spec.details["environment"]
-    return f"{environment['device_name']}, {environment['threads']} threads"
-
-
 def facts(found: Sequence[Condition]) -> list[dict[str, object]]:
     """What is slower and what is faster, of each network that was measured.
 
@@ -112,15 +93,3 @@ def _gain(record: records.Record, narrow: str, wide: str) -> float:
     narrow_ms, wide_ms = (record.values["latencies"][name]["median_ms"] for name in (narrow, wide))
     eight = metric.intelligence_index(metric.compression_ratio(8), 1.0, narrow_ms)
     return eight / metric.intelligence_index(1.0, 1.0, wide_ms)
-
-
-def claims(found: Sequence[Condition]) -> list[tuple[str, str, str]]:
-    """What the paper does not ask, with evidence: whether 8 bits are slower than 32 where nothing is simulated."""
-    return [
-        (
-            f"(not asked) {one['network']}: slower at 8 bits in real 8-bit arithmetic too",
-            UNDECIDED,
-            f"{one['integers']:.2f} times full precision in the same library, simulated {one['simulated']:.2f}",
-        )
-        for one in facts(found)
-    ]

@@ -15,7 +15,7 @@ from quide.llm import checkpoints
 from quide.llm.recipe import AWQ, BITSANDBYTES, NONE, ROUNDING, LlmRecipe
 from quide.stats import Hits, Interval
 from quidebook import report
-from quidebook.report import UNKNOWN, number, percent, with_origin
+from quidebook.report import UNKNOWN, number, with_origin
 from quidebook.shared import table3
 from quidebook.shared.table3 import DECODINGS, LLAMA
 from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED, accuracy_verdict
@@ -133,75 +133,59 @@ def chance() -> float:
 def beside_chance(interval: Interval) -> str:
     """Whether guessing can be excluded, and on which side."""
     side = "clearly above" if interval.low > chance() else "clearly below" if interval.high < chance() else ""
-    return side or "not to be told from"
+    return side or "not distinguishable from"
+
+
+def beats_guessing(known: LanguageRecords, model: str) -> bool:
+    """Whether a model at 16 bits is clearly better than guessing on MMLU; if not, no width tells anything."""
+    record = one(known.accuracy, source(model), PLAIN)
+    return record is not None and hits(record).interval().low > chance()
 
 
 # --- Table 3 ---------------------------------------------------------------------------------------------------------
 
 
 def table3_table(known: LanguageRecords) -> pd.DataFrame:
-    """Table 3: the paper's cells, the latency that each reading of its units takes, ours, and a verdict."""
+    """Table 3: the paper's cells, and ours of its own model beside them with a verdict; others decide no level."""
     stated, rows = paper.table3().set_index("bits"), []
     for bits in table3.BITS:
-        best = known.best(bits)
-        verdict, reason = _table3_verdict(stated, bits, best)
-        rows.append(
-            {
-                "bits": str(bits),
-                "paper P (%)": _stated_accuracy(stated, bits),
-                "paper I": _stated(stated, bits, "index", 1),
-                "paper I'": _stated(stated, bits, "gated_index", 2),
-                "T by the readings (ms)": _readings(bits),
-                "ours P (%)": "no record" if best is None else interval_cell(best),
-                "by": UNKNOWN if best is None else _by(best),
-                "verdict": verdict,
-                "reason": reason,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _by(record: Record) -> str:
-    return f"{title(record.spec.model)}, {method_name(recipe_of(record), record.spec.model)}"
+        ours = known.best(bits) if known.main == PAPERS else None
+        verdict, reason = _table3_verdict(stated, bits, ours)
+        row = {
+            "bits": str(bits),
+            "paper P (%)": _stated_accuracy(stated, bits),
+            "paper I": _stated(stated, bits, "index", 1),
+            "paper I'": _stated(stated, bits, "gated_index", 2),
+            "verdict": verdict,
+            "reason": reason,
+        }
+        if ours is not None:
+            row |= {"ours P (%)": interval_cell(ours), "by": method_name(recipe_of(ours), PAPERS)}
+        rows.append(row)
+    return pd.DataFrame(rows).fillna(UNKNOWN)
 
 
 def _stated_accuracy(stated: pd.DataFrame, bits: int) -> str:
-    if bits not in stated.index:
-        return UNKNOWN
-    if not np.isnan(stated.accuracy[bits]):
-        return with_origin(number(100 * stated.accuracy[bits], 1), stated.accuracy_origin[bits])
+    if bits not in stated.index or not np.isnan(stated.accuracy[bits]):
+        return _stated(stated, bits, "accuracy", 1, 100)
     bounds = paper.numbers().loc[f"{LLAMA}.accuracy.{bits}"]
     if np.isnan(bounds["low"]):
         return f"at most {bounds['high']:.0f} †"
     return f"above {max(bounds['low'], 100 * table3.least_accuracy_at_4()):.1f} †"
 
 
-def _stated(stated: pd.DataFrame, bits: int, quantity: str, digits: int) -> str:
+def _stated(stated: pd.DataFrame, bits: int, quantity: str, digits: int, scale: float = 1) -> str:
     if bits not in stated.index:
         return UNKNOWN
-    return with_origin(number(stated[quantity][bits], digits), stated[f"{quantity}_origin"][bits])
+    return with_origin(number(scale * stated[quantity][bits], digits), stated[f"{quantity}_origin"][bits])
 
 
-def _readings(bits: int) -> str:
-    """The latency at a width by the possible readings of the units; where it only has a bound, that."""
-    readings = DECODINGS[1:]
-    if bits == 4:
-        return "; ".join(" to ".join(map(table3.rounded, table3.latency_at_4(each))) for each in readings)
-    values = {2: lambda each: each.latency_ms, 8: lambda each: each.latency_at_8_ms, 16: table3.latency_at_16}
-    if bits not in values:
-        return UNKNOWN
-    return ("" if bits == 2 else "above ") + ", ".join(table3.rounded(values[bits](each)) for each in readings)
-
-
-def _table3_verdict(stated: pd.DataFrame, bits: int, best: Record | None) -> tuple[str, str]:
-    """Levels are compared for the paper's own model alone; chance is too near for others to tell."""
-    if best is None:
-        return UNDECIDED, f"not run; {RERUN}"
-    interval = hits(best).interval()
-    if best.spec.model != PAPERS:
-        return UNDECIDED, f"another model, {beside_chance(interval)} guessing ({percent(chance(), 0)})"
+def _table3_verdict(stated: pd.DataFrame, bits: int, ours: Record | None) -> tuple[str, str]:
+    if ours is None:
+        return UNDECIDED, "the paper's model has not been run"
     if bits not in stated.index:
         return UNDECIDED, "not stated"
+    interval = hits(ours).interval()
     return accuracy_verdict(stated.accuracy[bits], interval.estimate, interval.low, interval.high)
 
 
@@ -267,7 +251,7 @@ def _knee_claim() -> tuple[str, str, str]:
 
 
 def _model_claims(known: LanguageRecords) -> Iterator[tuple[str, str, str]]:
-    """Each where a record of a model that is clearly better than chance could tell."""
+    """Each from records of the paper's own model alone."""
     base = one(known.accuracy, known.main, PLAIN)
     for claim, bits in (
         ("4 bits lose little on MMLU", 4),
@@ -275,15 +259,11 @@ def _model_claims(known: LanguageRecords) -> Iterator[tuple[str, str, str]]:
         ("2 bits fall to little above chance", 2),
     ):
         best = known.best(bits)
-        if base is None or best is None:
-            yield claim, UNDECIDED, f"not run; {RERUN}"
-            continue
-        evidence = f"{interval_cell(best)} % after {interval_cell(base)} %"
-        if known.main == PAPERS:
-            yield claim, _holds(bits, hits(best).interval()), evidence
+        if base is None or best is None or known.main != PAPERS:
+            yield claim, UNDECIDED, "the paper's model has not been run"
         else:
-            where = f"another model, near chance ({percent(chance(), 0)}) from the start"
-            yield claim, UNDECIDED, f"{title(known.main)}: {evidence}; {where}"
+            verdict = _holds(bits, hits(best).interval())
+            yield claim, verdict, f"{interval_cell(best)} % after {interval_cell(base)} %"
 
 
 def _holds(bits: int, ours: Interval) -> str:

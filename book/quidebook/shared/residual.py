@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pandas as pd
 
 from quide import metric, stats
-from quide.experiments import paper, records, runs
+from quide.experiments import campaign, paper, records, runs
 from quide.latency import AA_LIMIT
-from quide.ptq.scheme import PAPER
 from quide.ptq.width import PAPER_BITS
 from quide.stats import Hits, Interval
 from quidebook import report, verdicts
@@ -25,7 +23,6 @@ RERUN = "quide run exp2 --profile paper --device cuda"
 BESIDE = f"quide run exp2 --profile paper --models {PUBLISHED}"
 ROUNDED = ("8", "4", "2")  # timed configurations that round after each layer
 SITES = {"output": "before its ReLU (our reading)", "relu": "after its ReLU", "input": "at its input"}
-SITED_BITS = (32, 8, 4)
 
 
 def best_known() -> Condition:
@@ -38,11 +35,9 @@ def known() -> list[Condition]:
     return [best_known(), *present([conditions.best_known(PUBLISHED, DATASET, ("paper",), BESIDE)])]
 
 
-def sited(case: runs.Case, site: str) -> runs.Run:
-    """Accuracy with activations rounded at one of :data:`SITES`; that of quide.PAPER is the run of all widths."""
-    if site == PAPER.activation_site:
-        return runs.accuracy(case)
-    return runs.accuracy(case, SITED_BITS, replace(PAPER, activation_site=site))
+def stated_table() -> pd.DataFrame:
+    """The paper's rows of Table 1, indexed by width."""
+    return paper.table1(CONDITION).set_index("bits")
 
 
 def sited_records(found: Sequence[Condition]) -> dict[tuple[int, str], records.Record]:
@@ -53,7 +48,7 @@ def sited_records(found: Sequence[Condition]) -> dict[tuple[int, str], records.R
         for seed in (condition.measured.seeds if condition.published else ())
         for site in SITES
     }
-    runs_of = {key: sited(case, key[1]).known() for key, case in cases.items()}
+    runs_of = {key: campaign.sited(case, key[1]).known() for key, case in cases.items()}
     return {key: record for key, record in runs_of.items() if record is not None}
 
 
@@ -139,7 +134,7 @@ def slower_verdict(condition: Condition) -> claims.Verdict:
 
 def stated_latency() -> dict[str, float]:
     """The paper's latencies (ms) at sixteen, eight, four and two bits, and the ratio of eight to sixteen."""
-    stated = paper.table1(CONDITION).set_index("bits").latency_ms
+    stated = stated_table().latency_ms
     facts = {name: stated[bits] for name, bits in (("sixteen", 16), ("eight", 8), ("four", 4), ("two", 2))}
     return facts | {"ratio": stated[8] / stated[16]}
 
@@ -162,4 +157,4 @@ def summary_table(found: Sequence[Condition]) -> pd.DataFrame:
                 ("slower at 8 than at 16 bits", slower_verdict(condition)),
             )
         ]
-    return pd.DataFrame(rows + deployed.claims(found), columns=["claim", "verdict", "evidence"])
+    return pd.DataFrame(rows, columns=["claim", "verdict", "evidence"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from quide.ptq.width import PAPER_BITS, label
 from quide.stats import Hits
 from quidebook import report
 from quidebook.evidence.conditions import Condition, present
+from quidebook.evidence.scores import Measured
 
 SITES = {"output": "layer output, before ReLU", "relu": "after ReLU", "input": "layer input"}
 SITE_MARKERS = {"output": ("o", report.ORANGE), "relu": ("s", report.BLUE), "input": ("^", report.GREEN)}
@@ -25,18 +26,24 @@ def at_sites(grid: pd.DataFrame, configuration: str | None = None) -> pd.DataFra
     return plain if configuration is None else plain[plain.configuration == configuration]
 
 
+def at_each(condition: Condition) -> Iterator[tuple[str, Measured]]:
+    """Each site, and what is measured of a condition there; 32 and 16 bits and all latencies are those of the first."""
+    for site in SITES:
+        if (correct := correct_at_site(condition, site)) is not None:
+            yield site, replace(condition.measured, correct=correct)
+
+
 def knees(found: Sequence[Condition]) -> list[dict[str, object]]:
-    """The knee of each condition when only the activation site moves; 32 and 16 bits and all latencies are kept.
+    """The knee of each condition when only the activation site moves.
 
     Keys: condition, site (in words), knee (the likeliest), p32 to p2 (probabilities), index8 and index4 (I').
     """
     facts = []
     for condition in present(found):
-        for site, words in SITES.items():
-            if (correct := correct_at_site(condition, site)) is None:
-                continue
-            knee = replace(condition.measured, correct=correct).knee()
-            row = {"condition": condition.name, "site": words, "knee": max(knee.probability, key=knee.probability.get)}
+        for site, moved in at_each(condition):
+            knee = moved.knee()
+            row = {"condition": condition.name, "site": SITES[site]}
+            row |= {"knee": max(knee.probability, key=knee.probability.get)}
             row |= {f"p{bits}": knee.probability[bits] for bits in PAPER_BITS}
             facts.append(row | {f"index{bits}": knee.interval(bits).estimate for bits in (8, 4)})
     return facts

@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from quide import metric
-from quide.experiments import paper, records, runs
+from quide.experiments import paper, records, runs, select
+from quide.latency import AA_LIMIT, SPREAD_LIMIT
 from quide.ptq.width import PAPER_BITS, label
-from quide.stats import Hits
 from quidebook import report
 from quidebook.evidence.conditions import Condition, present
 from quidebook.report import UNKNOWN, number, tabled, with_origin
 from quidebook.shared import claims
-from quidebook.verdicts import UNDECIDED
+from quidebook.verdicts import CLOSE, UNDECIDED
 
 TIMED = (*map(label, PAPER_BITS), runs.BFLOAT_16, runs.INTEGER_16, runs.COMMUTED_8)
 MARKS = (("o", report.BLUE), ("s", report.ORANGE))  # of networks side by side
@@ -82,8 +82,8 @@ def timed_names(condition: Condition) -> list[str]:
 
 def draw_ratios(
     axis: plt.Axes,
-    drawn: Mapping[str, Sequence[tuple[float, float, float]]],
-    names: Sequence[str],
+    drawn: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    names: Mapping[str, str],
     reference: str,
 ) -> str:
     """Dots with bars from p10 to p90: a row for each of ``names``, in it a mark for each network.
@@ -92,57 +92,82 @@ def draw_ratios(
 
     Args:
         axis: to draw on.
-        drawn: by network, :func:`ratio` of each name.
+        drawn: by network, :func:`ratio` of each name that was measured.
         names: as printed.
         reference: what all are relative to, in words.
     """
+    said, order = [], list(names)
     for row, ((network, values), (mark, color)) in enumerate(zip(drawn.items(), MARKS, strict=False)):
-        places = np.arange(len(names)) + 0.25 * (row - (len(drawn) - 1) / 2)
-        middle, low, high = np.array(values).T
+        places = [order.index(name) + 0.25 * (row - (len(drawn) - 1) / 2) for name in values]
+        middle, low, high = np.array(list(values.values())).T
         error = [middle - low, high - middle]
         axis.errorbar(middle, places, xerr=error, fmt=mark, color=color, capsize=3, label=network)
-    axis.legend()
+        told = ", ".join(f"{names[name]} {one[0]:.2f}" for name, one in values.items())
+        said.append(f"{network}: {told}")
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     axis.axvline(1, color=report.GREY, linestyle="--", linewidth=1)
-    axis.set_yticks(range(len(names)), names)
+    axis.set_yticks(range(len(names)), names.values())
     axis.invert_yaxis()
     axis.set(xlabel=f"latency relative to {reference}", xlim=(0, None))
-    said = [
-        f"{network}: {', '.join(f'{name} {one[0]:.2f}' for name, one in zip(names, values, strict=True))}"
-        for network, values in drawn.items()
-    ]
     return f"Dot plot, latency over that of {reference}. {'. '.join(said)}."
 
 
 @tabled
 def latency_table(found: Sequence[Condition]) -> Iterator[dict]:
-    """Latency of every timed configuration relative to 32 bits, with the noise floor of the A/A pair."""
-    for condition in present(found):
-        for name in timed_names(condition):
-            middle, low, high = ratios(condition, name)
-            median = np.mean([record.values["latencies"][name]["median_ms"] for record in condition.timed])
-            row = {"condition": condition.name, "configuration": name, "median (ms)": number(median, 2)}
-            yield row | {"relative to 32 bits": f"{middle:.2f} ({low:.2f} to {high:.2f})"}
-        noisy, aa = condition.measured.noisy, condition.measured.aa_ratios
-        row = {"condition": condition.name, "configuration": "A/A (32 bits against itself)"}
-        row["median (ms)"] = f"noisy: {'; '.join(noisy)}" if noisy else "quiet"
-        if condition.measured.tried > len(aa):
-            row["median (ms)"] += f" (the quietest of {condition.measured.tried} timing runs)"
-        yield row | {"relative to 32 bits": f"{np.mean(aa):.3f} ({min(aa):.3f} to {max(aa):.3f})"}
+    """Latency of every timed configuration over that of 32 bits, a column for each condition: mean of the medians, and
+    least 10th to greatest 90th percentile; then the noise floor of the A/A pair."""
+    shown = present(found)
+    names = {condition.name: timed_names(condition) for condition in shown}
+    for name in [name for name in TIMED if any(name in timed for timed in names.values())]:
+        cells = {c.name: _spread(ratios(c, name)) if name in names[c.name] else UNKNOWN for c in shown}
+        yield {"configuration": name} | cells
+    if shown:
+        aa = {c.name: c.measured.aa_ratios for c in shown}
+        cells = {name: f"{np.mean(each):.3f} ({min(each):.3f} to {max(each):.3f})" for name, each in aa.items()}
+        yield {"configuration": "32 against itself (A/A)"} | cells
+        yield {"configuration": "32, in ms"} | {c.name: number(c.summary.latency_ms[32], 2) for c in shown}
+        yield {"configuration": "the clock was"} | {c.name: "noisy" if c.measured.noisy else "quiet" for c in shown}
+
+
+def _spread(of: tuple[float, float, float]) -> str:
+    return "{:.2f} ({:.2f} to {:.2f})".format(*of)
+
+
+def clock(found: Sequence[Condition]) -> report.Facts:
+    """How steady the clock was: the worst A/A ratio's distance from 1 (``off``) and the widest ``spread``, each with
+    its ``limit``; how many timing runs are shown, and how many there were (``tried``)."""
+    shown = present(found)
+    timed = [select.unrest(record.values) for condition in shown for record in condition.timed]
+    if not timed:
+        return report.Absent("a timing", "quide run exp1")
+    return {
+        "off": max(off for _, off, _ in timed),
+        "off_limit": AA_LIMIT,
+        "spread": max(spread for *_, spread in timed),
+        "spread_limit": SPREAD_LIMIT,
+        "shown": len(timed),
+        "tried": sum(condition.measured.tried for condition in shown),
+    }
 
 
 def figure_components(found: Sequence[Condition]) -> tuple[Figure, str]:
     """Figure 2 and what is seen: accuracy and latency by width, ours with seeds' range, the paper's where known."""
-    figure, axes = report.panels(2, len(found), width=7, height=2.6 * len(found))
+    figure, axes = report.panels(2, len(found), width=7, height=2.7 * len(found))
     words = []
     for condition, left, right in zip(found, axes[::2], axes[1::2], strict=True):
         words += [_lines(left, condition, "accuracy", "accuracy in %", 1, 100)]
         words += [_lines(right, condition, "latency_ms", "latency in ms", 2)]
-        left.set(title=f"{condition.name}: accuracy P", ylabel="test accuracy (%)", ylim=(0, 103))
-        right.set(title=f"{condition.name}: latency T", ylabel="ms per batch of 64", yscale="log")
+        ours = condition.summary
+        if ours is not None:
+            kept = ours.index[ours.accuracy >= ours.accuracy[32] - CLOSE].min()
+            left.set_title(f"{condition.name}: P holds to {kept} bits")
+            right.set_title(f"{condition.name}: T is least at {ours.latency_ms.idxmin()} bits")
+        left.set(ylabel="test accuracy P (%)", ylim=(0, 103))
+        right.set(ylabel="T, ms per batch of 64", yscale="log")
         right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         right.yaxis.set_major_formatter("{x:g}")
         right.yaxis.set_minor_formatter(NullFormatter())
-        left.legend()
+        left.legend(loc="lower left")
     return figure, f"Line plots by bit-width. {'. '.join(words)}."
 
 
@@ -195,33 +220,15 @@ def figure_index(found: Sequence[Condition]) -> tuple[Figure, str]:
     words = []
     for axis, (condition, (quantity, sign)) in zip(axes, ((c, score) for c in found for score in SCORES), strict=True):
         words.append(_lines(axis, condition, quantity, sign, 3))
-        axis.set(title=f"{condition.name}: {sign}", ylabel=sign, ylim=(0, None))
+        if condition.summary is not None:
+            axis.set_title(f"{condition.name}: {sign} is highest at {condition.summary[quantity].idxmax()} bits")
+        axis.set(ylabel=sign, ylim=(0, None))
         if quantity == "index":
             axis.legend()
     return figure, f"Line plots by bit-width. {'. '.join(words)}."
 
 
 # --- the knee --------------------------------------------------------------------------------------------------------
-
-
-def figure_knee(found: Sequence[Condition]) -> tuple[Figure, str]:
-    """Stacked bars and what is seen: probability of each width being the knee."""
-    shown = present(found)
-    figure, (axis,) = report.panels(width=7, height=0.9 + 0.55 * max(len(shown), 1))
-    for place, condition in enumerate(shown):
-        start = 0.0
-        for bits, share in _knee_shares(condition).items():
-            axis.barh(place, share, left=start, color=WIDTH_STYLES[bits], edgecolor="white", height=0.6)
-            if share > 0.06:
-                text = {"ha": "center", "va": "center", "color": "white", "fontsize": 8}
-                axis.text(start + share / 2, place, f"{bits}-bit\n{share:.2f}", **text)
-            start += share
-    axis.set_yticks(range(len(shown)), [condition.name for condition in shown])
-    axis.set(xlim=(0, 1), xlabel="probability of being the knee of I'")
-    axis.invert_yaxis()
-    axis.grid(axis="y", visible=False)
-    words = [f"{c.name}: {', '.join(f'{bits}-bit {s:.2f}' for bits, s in _knee_shares(c).items())}" for c in shown]
-    return figure, f"Stacked bars. {'; '.join(words)}."
 
 
 def _knee_shares(condition: Condition) -> dict[int, float]:
@@ -239,26 +246,6 @@ def knee_table(found: Sequence[Condition]) -> Iterator[dict]:
         yield row | judged(claims.knee(condition))
 
 
-# --- the end of a page -----------------------------------------------------------------------------------------------
-
-
-@tabled
-def this_run_table(done: Sequence[tuple[runs.Case, records.Record, records.Record]]) -> Iterator[dict]:
-    """Accuracy and latency of the cases this rendering ran."""
-    for case, accuracy, timed in done:
-        for name in map(label, PAPER_BITS):
-            hits = Hits.unpacked(accuracy.values["correct"][name])
-            yield {
-                "condition": Condition(case.model, case.dataset, "none", None, "").name,
-                "seed": case.seed,
-                "bits": name,
-                "P (%) [95 % Wilson]": report.with_interval(hits.interval(), 100),
-                "images": len(hits),
-                "T (ms)": number(timed.values["latencies"][name]["median_ms"], 2),
-                "timing": "noisy" if timed.values["noisy"] else "quiet",
-            }
-
-
 # --- helpers ---------------------------------------------------------------------------------------------------------
 
 
@@ -274,9 +261,11 @@ def _lines(axis: plt.Axes, condition: Condition, quantity: str, title: str, digi
         places = report.positions(PAPER_BITS, list(ours.index))
         axis.errorbar(places, values, yerr=error, fmt="o-", color=report.BLUE, capsize=3, label="ours")
         words = f"ours {report.points(values, digits)}, highest at {values.idxmax()} bits"
-    hollow = {"color": report.ORANGE, "markerfacecolor": "none", "markersize": 8, "label": "paper"}
+    theirs = f"the paper's {condition.facts['label'].split(' / ')[0]}" if condition.published else "the paper"
+    hollow = {"color": report.ORANGE, "markerfacecolor": "none", "markersize": 8, "label": theirs}
     axis.plot(report.positions(PAPER_BITS, list(stated.index)), stated, "D", **hollow)
     report.bit_axis(axis, PAPER_BITS)
+    axis.set_xlim(-0.3, len(PAPER_BITS) - 0.7)  # markers at the ends are whole
     theirs = report.points(stated, digits) or "not in its text"
     return f"{condition.name}, {title}: {words}; the paper's {theirs}"
 

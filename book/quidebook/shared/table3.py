@@ -19,7 +19,7 @@ RTX_3090_BYTES_PER_S = 384 * 19.5e9 / 8
 BITS = (16, 8, 4, 3, 2)
 ABOVE_4 = (16, 8)  # the widths that 4 bits must beat
 # How latency could depend on the width, as a multiple of that at 2 bits.
-EQUAL, BY_SIZE = "T the same at all widths", "T in proportion to the bits"
+EQUAL, BY_SIZE = "T equal", "T proportional to bits"
 GROWTHS = {EQUAL: dict.fromkeys((16, 8, 4), 1.0), BY_SIZE: {16: 8.0, 8: 4.0, 4: 2.0}}
 
 
@@ -46,7 +46,11 @@ class Decoding:
     @property
     def latency_at_8_ms(self) -> float:
         """Latency above which 8 bits, at full accuracy, score below the stated I' of 4 bits."""
-        return self.latency_for(8, full_precision() - threshold(), paper.number(f"{LLAMA}.gated_index.4"))
+        return self.latency_losing(8)
+
+    def latency_losing(self, bits: int) -> float:
+        """Latency (ms) above which ``bits``, at full accuracy, score below the stated I' of 4 bits."""
+        return self.latency_for(bits, full_precision() - threshold(), _stated_at_4())
 
     @property
     def bytes_per_second(self) -> float:
@@ -93,26 +97,24 @@ def score(decoding: Decoding, bits: int, accuracy: float, latency_ms: float) -> 
 
 def least_accuracy_at_4() -> float:
     """What I < 70 at 4 bits leaves for the accuracy there, whatever the units: the stated order of I (§4.4)."""
-    ratio = paper.number(f"{LLAMA}.gated_index.4") / paper.number(f"{LLAMA}.index.2")
+    ratio = _stated_at_4() / paper.number(f"{LLAMA}.index.2")
     return threshold() / (1 - ratio)
 
 
 def latency_at_4(decoding: Decoding) -> tuple[float, float]:
     """Shortest and longest latency (ms) at 4 bits that its stated I' allows, between the accuracies it can have."""
-    stated = paper.number(f"{LLAMA}.gated_index.4")
     ends = (least_accuracy_at_4(), full_precision())
-    return tuple(decoding.latency_for(4, accuracy - threshold(), stated) for accuracy in ends)
+    return tuple(decoding.latency_for(4, accuracy - threshold(), _stated_at_4()) for accuracy in ends)
 
 
-def latency_at_16(decoding: Decoding) -> float:
-    """Latency (ms) above which 16 bits, at full accuracy, score below the stated I' of 4 bits."""
-    return decoding.latency_for(16, full_precision() - threshold(), paper.number(f"{LLAMA}.gated_index.4"))
+def _stated_at_4() -> float:
+    return paper.number(f"{LLAMA}.gated_index.4")
 
 
 def accuracy_at_4(decoding: Decoding, growth: str) -> float:
     """The accuracy at 4 bits that the stated I' takes, if latency grows so from the one implied at 2 bits."""
     one = score(decoding, 4, threshold() + 0.01, GROWTHS[growth][4] * decoding.latency_ms)  # of one percentage point
-    return threshold() + 0.01 * paper.number(f"{LLAMA}.gated_index.4") / one
+    return threshold() + 0.01 * _stated_at_4() / one
 
 
 def scores(decoding: Decoding, growth: str) -> Mapping[int, float]:
@@ -120,7 +122,7 @@ def scores(decoding: Decoding, growth: str) -> Mapping[int, float]:
     found = {
         bits: score(decoding, bits, full_precision(), GROWTHS[growth][bits] * decoding.latency_ms) for bits in ABOVE_4
     }
-    return found | {4: paper.number(f"{LLAMA}.gated_index.4")}
+    return found | {4: _stated_at_4()}
 
 
 def knee(decoding: Decoding, growth: str) -> int | None:
@@ -130,22 +132,18 @@ def knee(decoding: Decoding, growth: str) -> int | None:
 
 
 def decodings_table() -> pd.DataFrame:
-    """One row per reading: the latencies it takes, and the knee under two ways in which latency could grow."""
-    rows = []
-    for each in DECODINGS:
-        shortest, longest = latency_at_4(each)
-        at_16 = latency_at_16(each)
-        row = {
-            "reading": each.name,
-            "T at 2 bits": _ms(each.latency_ms),
-            "T at 4 bits": f"{_ms(shortest)} to {_ms(longest)}",
-            "4 lead 8 if T at 8 is above": _ms(each.latency_at_8_ms),
-            "4 lead 16 if T at 16 is above": _ms(at_16),
-            "these over T at 2": f"{each.latency_at_8_ms / each.latency_ms:.1f} and {at_16 / each.latency_ms:.1f}",
+    """One row per reading: the latencies it takes in ms, and the knee under two ways in which latency could grow."""
+    return pd.DataFrame(
+        {
+            "reading": each.name + ("" if each.possible else ": impossible"),
+            "T at 2 bits (ms)": rounded(each.latency_ms),
+            "at 4": " to ".join(map(rounded, latency_at_4(each))),
+            "4 beat 8 if T at 8 >": rounded(each.latency_at_8_ms),
+            "4 beat 16 if T at 16 >": rounded(each.latency_losing(16)),
         }
-        row |= {f"knee, {growth}": f"{knee(each, growth)} bits" for growth in GROWTHS}
-        rows.append(row | {"possible on an RTX 3090": "yes" if each.possible else "no"})
-    return pd.DataFrame(rows)
+        | {f"knee, {growth}": f"{knee(each, growth)} bits" for growth in GROWTHS}
+        for each in DECODINGS
+    )
 
 
 def knees() -> dict[str, object]:
@@ -189,7 +187,3 @@ def units() -> dict[str, object]:
 def rounded(value: float) -> str:
     """To three digits, with commas in the thousands."""
     return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _ms(value: float) -> str:
-    return f"{rounded(value)} ms"

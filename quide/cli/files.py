@@ -1,0 +1,228 @@
+"""A network of the user's, its weights and images, read from files, from a function, or from a package of networks."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pickle
+import sys
+import textwrap
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+ARRAYS = ("images", "labels", "calibration")
+_UNREADABLE = (ValueError, OSError, EOFError, zipfile.BadZipFile, SafetensorError)
+_NAMING = "name a function without arguments, as package.module:function or folder/file.py:function"
+_STORING = f"it must hold {', '.join(ARRAYS[:-1])} and {ARRAYS[-1]}"
+_SAVING = "save the weights alone: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+
+
+@dataclass(frozen=True)
+class Data:
+    """``images`` float32 ``(n, ...)`` as the network takes them, ``labels`` int64 ``(n,)``, and ``calibration`` images
+    from the training data, of the same shape."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    calibration: torch.Tensor
+
+    def to(self, device: str | torch.device) -> Data:
+        """The same on another device."""
+        return Data(*(getattr(self, name).to(device) for name in ARRAYS))
+
+
+Score = Callable[[torch.Tensor, torch.Tensor], float]
+
+
+def read_network(name: str, weights: str | Path | None = None) -> nn.Module:
+    """The network that a function of the user's builds, in evaluation mode.
+
+    Importing the function runs the user's own code; reading the weights runs none.
+
+    Args:
+        name: ``package.module:function``, looked for in the working folder too, or ``folder/file.py:function``; or
+            ``torchvision:NAME`` or ``timm:NAME``, a classification network of that package, with random weights.
+        weights: a ``.safetensors`` file, or a ``.pt`` or ``.pth`` file that holds nothing but weights. Without it the
+            function has to return a network that is trained.
+
+    Raises:
+        ValueError: there is no such function, it fails or returns something else, or the weights are not the network's.
+        ModuleNotFoundError: the named package of networks is not installed.
+    """
+    package, _, wanted = name.partition(":")
+    build = partial(_ZOOS[package], wanted) if package in _ZOOS else _function("model", name, "without arguments")
+    try:
+        model = build()
+    except ModuleNotFoundError as error:
+        if package in _ZOOS and error.name == package:
+            raise ModuleNotFoundError(f"{package} is missing; install it with: pip install {package}") from error
+        raise ValueError(f"model {name} cannot be built ({brief(error)}); {_NAMING}") from error
+    except (Exception, SystemExit) as error:  # the user's own code, which can fail in any way
+        raise ValueError(f"model {name} cannot be built ({brief(error)}); {_NAMING}") from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model {name} returned {type(model).__name__}, not a torch.nn.Module; {_NAMING}")
+    if weights is not None:
+        _fill(model, Path(weights))
+    return model.float().eval()
+
+
+def read_score(name: str) -> Score:
+    """A function of the user's that makes a fraction of all outputs and all labels; errors as for a network."""
+    found = _function("score", name, "of outputs and labels")
+    if not callable(found):
+        raise ValueError(f"score {name} is a {type(found).__name__}, not a function of outputs and labels")
+    return found
+
+
+def _function(argument: str, name: str, kind: str) -> Callable:
+    naming = f"name a function {kind}, as package.module:function or folder/file.py:function"
+    source, _, function = name.rpartition(":")
+    if not source or not function.isidentifier():
+        raise ValueError(f"{argument} must be a function, got {name!r}; {naming}")
+    try:
+        return getattr(_module(source), function)
+    except (Exception, SystemExit) as error:  # the user's own code, which can fail in any way
+        done = "built" if argument == "model" else "read"
+        raise ValueError(f"{argument} {name} cannot be {done} ({brief(error)}); {naming}") from error
+
+
+def _of_torchvision(name: str) -> nn.Module:
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 3) or known[:3]
+        raise ValueError(f"torchvision has no classification network of that name; it has {', '.join(near)}, ...")
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of how random weights are drawn
+        return models.get_model(name, weights=None)
+
+
+def _of_timm(name: str) -> nn.Module:
+    import timm
+
+    return timm.create_model(name, pretrained=False)
+
+
+_ZOOS = {"torchvision": _of_torchvision, "timm": _of_timm}
+
+
+def read_data(path: str | Path, scored: bool = False) -> Data:
+    """Test images, labels and calibration images of those names: a ``.npz`` or ``.safetensors`` file, or a folder of
+    three ``.npy`` files. ``scored`` takes labels of any kind, for a score of the user's.
+
+    Raises:
+        FileNotFoundError: it, or one of the three, does not exist.
+        ValueError: it does not parse, or an array is missing, of the wrong type or shape.
+    """
+    arrays = _arrays(Path(path))
+    if missing := [name for name in ARRAYS if name not in arrays]:
+        raise ValueError(f"{path} has no array {missing[0]!r}; {_STORING}")
+    tensors = {name: _tensor(path, name, arrays[name]) for name in ARRAYS}
+    for name in ("images", "calibration"):
+        if not tensors[name].is_floating_point():
+            raise ValueError(
+                f"{name} of {path} are {tensors[name].dtype}; store them as the network takes them, normalized float32"
+            )
+        tensors[name] = tensors[name].float()
+    images, labels, calibration = tensors.values()
+    if not scored and (labels.is_floating_point() or labels.ndim != 1):
+        raise ValueError(f"labels of {path} must be whole numbers (n,), the class of each image")
+    if images.shape[1:] != calibration.shape[1:]:
+        shapes = f"{tuple(images.shape)} and {tuple(calibration.shape)}"
+        raise ValueError(f"images and calibration of {path} differ in shape: {shapes}; both are what the network takes")
+    return Data(images, labels if scored else labels.long(), calibration)
+
+
+def _module(source: str) -> ModuleType:
+    """The module of that name or file, with its folder on the search path as ``python`` itself would have it."""
+    file = Path(source)
+    if file.suffix != ".py":
+        sys.path.insert(0, str(Path.cwd()))
+        return importlib.import_module(source)
+    sys.path.insert(0, str(file.resolve().parent))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(file.stem, module)  # for what looks itself up there, such as dataclasses
+    spec.loader.exec_module(module)
+    return module
+
+
+def _fill(model: nn.Module, file: Path) -> None:
+    weights = _weights(file)
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{file} does not fit the network {type(model).__name__} ({brief(error)})") from error
+
+
+def _weights(file: Path) -> Mapping[str, torch.Tensor]:
+    if file.suffix not in (".safetensors", ".pt", ".pth"):
+        raise ValueError(f"weights must be a .safetensors, .pt or .pth file, got {file}")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        held = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{file} holds more than weights, and to load it would run code from it; {_SAVING}") from error
+    except (*_UNREADABLE, RuntimeError) as error:
+        raise ValueError(f"{file} cannot be read ({brief(error)}); {_SAVING}") from error
+    return held["state_dict"] if isinstance(held, Mapping) and "state_dict" in held else held
+
+
+def _arrays(path: Path) -> Mapping[str, Any]:
+    try:
+        if path.is_dir():
+            return {name: np.load(path / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in ARRAYS if name in archive}
+    except FileNotFoundError:
+        raise
+    except _UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read ({brief(error)}); {_STORING}") from error
+    raise ValueError(f"data must be a .npz or .safetensors file or a folder of .npy files, got {path}; {_STORING}")
+
+
+def _tensor(path: Path, name: str, array: Any) -> torch.Tensor:
+    if isinstance(array, torch.Tensor):
+        return array
+    try:
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+    except TypeError as error:
+        raise ValueError(f"{name} of {path} are {array.dtype}, not numbers; {_STORING}") from error
+
+
+def check_output(option: str, file: Path, endings: Sequence[str]) -> None:
+    """Refuse a file that could not be written, before the work is done.
+
+    Raises:
+        ValueError: another ending than those, or a folder of that name.
+        FileNotFoundError: its folder does not exist.
+    """
+    if file.suffix not in endings or file.is_dir():
+        raise ValueError(f"{option} must be a file that ends in {' or '.join(endings)}, got {file}")
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"{file.parent} does not exist; make it, or name another --{option}")
+
+
+def brief(error: Exception) -> str:
+    """An error in one short line."""
+    text = f"{type(error).__name__}: {error}" if isinstance(error, (KeyError, ImportError)) else str(error)
+    return textwrap.shorten(text or type(error).__name__, 200, placeholder=" …")
