@@ -223,9 +223,9 @@ def outputs() -> dict[str, str]:
     found["training/resnet18"] = trained("resnet18", "cifar10", train.RESNET18, 48)
     found["imagenet_accuracy/resnet50"] = found["imagenet_quantizers/resnet50"] = resnet50(search_too=False)
     found["imagenet_mixed/resnet50"] = resnet50(search_too=True)
-    for kind in ("aiq_networks", "aiq_layers", "aiq_search"):
-        for name, projections in (("aiq-resnet20", True), ("resnet20", False)):
-            found[f"{kind}/{name}"] = aiq_runs(projections)
+    for name, projections in (("aiq-resnet20", True), ("resnet20", False)):
+        rounded = aiq_runs(projections)
+        found |= {f"{kind}/{name}": rounded for kind in ("aiq_networks", "aiq_layers", "aiq_search")}
     with tempfile.TemporaryDirectory() as folder:
         spoken = language(Path(folder))
     for kind in ("llm_accuracy", "llm_next_token", "llm_memory", "llm_latency"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from quidebook.pages import aiq
 from quidebook.report import Absent
+from quidebook.shared import aiq as shared
 
 from quide.experiments import paper, records
 from quide.experiments.aiq import THEIRS, AiqCase, networks, search
@@ -29,7 +30,7 @@ def record(run, values: dict) -> records.Record:
 
 
 @pytest.fixture
-def known() -> aiq.AiqRecords:
+def known() -> shared.AiqRecords:
     right = {"32": 919, "8": 920, "4": 899, "greedy": 912, "random 1": 905, "random 2": 915}
     right |= {f"theirs {name}": right[name] for name in ("32", "8", "4", "greedy")}
     widths = {"32": [32] * 5, "8": [8] * 5, "4": [4] * 5, "greedy": [8, 8, 4, 4, 8]}
@@ -73,7 +74,7 @@ def known() -> aiq.AiqRecords:
             "correct": {"32": hits(919), "found": hits(900)},
         },
     )
-    return aiq.AiqRecords({THEIRS: nets}, {}, (exhaustive, greedy))
+    return shared.AiqRecords({THEIRS: nets}, {}, (exhaustive, greedy))
 
 
 def test_facts_of_made_up_records(known):
@@ -87,8 +88,8 @@ def test_facts_of_made_up_records(known):
 
 
 def test_each_objective_chooses_what_it_says(known):
-    every = aiq.grouped(known)
-    chosen = aiq.choices(every)
+    every = shared.grouped(known)
+    chosen = shared.choices(every)
     budget = every.kilobytes[chosen["AIQ, their program"]]
     haq = chosen["HAQ's: best within AIQ's bytes"]
     assert every.kilobytes[haq] <= budget
@@ -96,7 +97,7 @@ def test_each_objective_chooses_what_it_says(known):
     mine = chosen["a deployer's: fewest bytes within 1 pp"]
     close = every.selected >= every.selected[every.full] - 0.01
     assert close[mine] and every.kilobytes[mine] == every.kilobytes[close].min()
-    edge = aiq.frontier(every)
+    edge = shared.frontier(every)
     for place in edge:
         beaten = (every.kilobytes <= every.kilobytes[place]) & (every.tested > every.tested[place])
         assert not beaten.any()
@@ -106,12 +107,12 @@ def test_each_objective_chooses_what_it_says(known):
 def test_what_is_stated_is_the_published_numbers():
     table = paper.aiq()
     assert table.index.is_unique and table.notna().all().all()
-    assert aiq.stated("greedy.accuracy") == pytest.approx(0.9102)
-    assert 81_626_368 / aiq.stated("int8.bytes") == pytest.approx(aiq.stated("int8.intensity"), rel=1e-12)
+    assert shared.stated("greedy.accuracy") == pytest.approx(0.9102)
+    assert 81_626_368 / shared.stated("int8.bytes") == pytest.approx(shared.stated("int8.intensity"), rel=1e-12)
     prefers = aiq.objective_table().set_index("objective").prefers
     assert prefers["as printed"] == "uniform 4 bits" and prefers["as in their program"] == "their greedy search"
-    assert aiq.turning_point()["turn"] == pytest.approx(0.832, abs=5e-4)
-    assert aiq.exchange() == pytest.approx({"program": 1.5, "printed": 9.0})
+    assert shared.turning_point()["turn"] == pytest.approx(0.832, abs=5e-4)
+    assert shared.exchange() == pytest.approx({"program": 1.5, "printed": 9.0})
 
 
 @pytest.mark.slow
@@ -123,7 +124,7 @@ def test_groups_ignored_make_mobilenet_18_times_too_intense():
 
 
 def test_the_committed_records_reproduce_the_authors_networks():
-    known = aiq.found()
+    known = shared.found()
     facts = aiq.reproduced(known)
     assert (facts["right"], facts["of"], facts["images"], facts["same"]) == (4, 4, 10_000, 1.0)
     batches = aiq.batch_facts(known)
@@ -132,7 +133,7 @@ def test_the_committed_records_reproduce_the_authors_networks():
 
 
 def test_without_records_the_command_is_told():
-    nothing = aiq.AiqRecords({}, {}, ())
+    nothing = shared.AiqRecords({}, {}, ())
     for facts in (aiq.reproduced(nothing), aiq.search_facts(nothing), aiq.batch_facts(nothing)):
         assert isinstance(facts, Absent) and "quide run aiq" in facts.command
     for table in (aiq.their_table, aiq.claim_table, aiq.search_table, aiq.choice_table, aiq.verdict_table):

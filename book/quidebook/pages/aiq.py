@@ -6,56 +6,41 @@ Everything but the count of MobileNetV2 is read from records and from ``data/pap
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from quide import metric
-from quide.experiments import aiq, paper, select
-from quide.experiments.aiq import AUTHORS, OURS, PRINTED, PUBLISHED, THEIRS, Traffic, traffic
+from quide.experiments import aiq
+from quide.experiments.aiq import AUTHORS, PRINTED, PUBLISHED, THEIRS, Traffic, traffic
 from quide.experiments.records import Record
-from quide.search import Configuration
 from quide.search.aiq import AiqObjective
-from quide.stats import Hits, Interval
+from quide.stats import Interval
 from quidebook import report
 from quidebook.report import Absent, tabled
+from quidebook.shared.aiq import (
+    COMMAND,
+    TITLES,
+    AiqRecords,
+    Grouped,
+    absent,
+    asked,
+    change,
+    choices,
+    frontier,
+    gain,
+    grouped,
+    objective_name,
+    selected_change,
+    stated,
+)  # fmt: skip
 from quidebook.verdicts import ABSENT, NOT_REPRODUCED, REPRODUCED
 
-COMMAND = "QUIDE_DATA=<folder> quide run aiq --profile paper"
 NAMES = {"32": "full precision", "8": "uniform 8 bits", "4": "uniform 4 bits", "greedy": "their greedy search"}
 STATED = {"32": "fp32", "8": "int8", "4": "int4", "greedy": "greedy"}  # as data/paper/aiq.csv calls them
-TITLES = {THEIRS: "AIQ's authors'", OURS: "published, without projections"}
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 ROUGHLY = 5.0  # percentage points around "about 50 %"
-
-
-@dataclass(frozen=True)
-class AiqRecords:
-    """What the page is made from."""
-
-    networks: Mapping[str, Record]
-    layers: Mapping[str, Record]
-    searches: tuple[Record, ...]
-
-    @cached_property
-    def used(self) -> list[Record]:
-        """All of them."""
-        return [*self.networks.values(), *self.layers.values(), *self.searches]
-
-    def of(self, model: str, method: str, split: str = "train", objective: AiqObjective = AUTHORS) -> Record | None:
-        """A search; None where there is no record of it."""
-        wanted = model, method, split, objective
-        return next((record for record in self.searches if _asked(record) == wanted), None)
-
-
-def found() -> AiqRecords:
-    """The records there are."""
-    of = {kind: {record.spec.model: record for record in select.known(kind)} for kind in ("aiq_networks", "aiq_layers")}
-    return AiqRecords(of["aiq_networks"], of["aiq_layers"], tuple(select.known("aiq_search")))
 
 
 def run(seed: int, profile: str) -> None:
@@ -69,18 +54,7 @@ def run(seed: int, profile: str) -> None:
             report.say(f"{one.spec.kind} of {one.spec.model} was not run: {error}.")
 
 
-def absent(known: AiqRecords) -> Absent | None:
-    """In place of facts, where a record of the authors' networks is missing."""
-    return None if THEIRS in known.networks else Absent("the networks of AIQ's authors", COMMAND)
-
-
 # --- their table -----------------------------------------------------------------------------------------------------
-
-
-def stated(name: str) -> float:
-    """A number of AIQ's paper, program or result files, accuracies as fractions; see ``data/paper/aiq.csv``."""
-    row = paper.aiq().loc[name]
-    return row.value / 100 if row.unit == "%" else row.value
 
 
 @tabled
@@ -116,15 +90,14 @@ def reproduced(known: AiqRecords) -> Mapping[str, object] | Absent:
         == round(stated(f"{STATED[name]}.accuracy") * values["images"])
         for name in PUBLISHED
     )
-    gain = traffic(known.networks[THEIRS])
-    greedy, full = tuple(values["widths"]["greedy"]), gain.uniform(32)
+    greedy = tuple(values["widths"]["greedy"])
     return {
         "right": right,
         "of": len(PUBLISHED),
         "images": values["images"],
         "same": min(values["same_weights"].values()),
-        "change": _change(values, "greedy"),
-        "gain": gain.intensity(greedy) / gain.intensity(full) - 1,
+        "change": change(values, "greedy"),
+        "gain": gain(traffic(known.networks[THEIRS]), greedy),
         "four": sum(width == 4 for width in greedy),
         "eight": sum(width == 8 for width in greedy),
     }
@@ -139,16 +112,15 @@ def claim_table(known: AiqRecords) -> Iterable[dict]:
     counted, values = traffic(record), record.values
     for name in PUBLISHED[1:]:
         widths = tuple(values["widths"][name])
-        gain = 100 * (counted.intensity(widths) / counted.intensity(counted.uniform(32)) - 1)
-        change = _change(values, name)
-        enough = abs(gain - 100 * stated("claim.gain")) <= ROUGHLY
-        close = change.estimate >= -stated("claim.within")
+        gained, lost = 100 * gain(counted, widths), change(values, name)
+        enough = abs(gained - 100 * stated("claim.gain")) <= ROUGHLY
+        close = lost.estimate >= -stated("claim.within")
         yield {
             "network": NAMES[name],
             "both halves hold": "yes" if enough and close else "no",
-            "gain in intensity": f"{gain:+.1f} %",
-            "change of top-1 (pp)": report.with_interval(change),
-            "reason": _reason(enough, close, change),
+            "gain in intensity": f"{gained:+.1f} %",
+            "change of top-1 (pp)": report.with_interval(lost),
+            "reason": _reason(enough, close, lost),
         }
 
 
@@ -170,18 +142,18 @@ def search_table(known: AiqRecords) -> Iterable[dict]:
     """What each search found, on the images it did not select by; and random widths of as many bytes."""
     for record in known.searches:
         values, counted = record.values, traffic(record)
-        model, method, split, objective = _asked(record)
+        model, method, split, objective = asked(record)
         if method == "exhaustive":
             continue
-        shown = {"network": TITLES[model], "search": method, "objective": _objective(objective)}
+        shown = {"network": TITLES[model], "search": method, "objective": objective_name(objective)}
         yield {
             **shown,
             "selected on": f"{record.spec.details['selection_images']:,} {split} images",
             "evaluated": str(len(values["evaluated"])),
             "layers at 4, 8, 32": _counts(values["found"]),
-            "gain": f"{100 * _gain(counted, values['found']):+.1f} %",
-            "change there (pp)": f"{_selected_change(record):+.2f}",
-            "change on the others (pp)": report.with_interval(_change(values, "found")),
+            "gain": f"{100 * gain(counted, values['found']):+.1f} %",
+            "change there (pp)": f"{selected_change(record):+.2f}",
+            "change on the others (pp)": report.with_interval(change(values, "found")),
         }
 
 
@@ -198,7 +170,7 @@ def random_facts(known: AiqRecords) -> list[dict[str, object]]:
         drawn = [name for name in record.values["accuracy"] if name.startswith("random")]
         if not drawn:
             continue
-        changes = sorted((_change(record.values, name, of) for name in drawn), key=lambda one: one.estimate)
+        changes = sorted((change(record.values, name, of) for name in drawn), key=lambda one: one.estimate)
         better = sum(change.estimate > 0 for change in changes)
         facts.append({"what": what, "count": len(drawn), "better": better, "worst": changes[0], "best": changes[-1]})
     return facts
@@ -212,9 +184,9 @@ def search_facts(known: AiqRecords) -> Mapping[str, object] | Absent:
     facts: dict[str, object] = {}
     for split, record in by.items():
         facts |= {
-            f"{split}_gain": _gain(traffic(record), record.values["found"]),
-            f"{split}_change": _change(record.values, "found"),
-            f"{split}_selected": _selected_change(record),
+            f"{split}_gain": gain(traffic(record), record.values["found"]),
+            f"{split}_change": change(record.values, "found"),
+            f"{split}_selected": selected_change(record),
             f"{split}_evaluated": len(record.values["evaluated"]),
             f"{split}_counts": _counts(record.values["found"]),
         }
@@ -241,28 +213,12 @@ def objective_table() -> Iterable[dict]:
         yield {"objective": title, "prefers": NAMES[best]} | {NAMES[n]: report.number(v, 4) for n, v in score.items()}
 
 
-def turning_point() -> dict[str, float]:
-    """Lambda of the printed objective above which it prefers uniform 4 bits to what their search found (stated), as
-    ``turn``; and ``used``, theirs."""
-    four, greedy = ((stated(f"{key}.intensity"), 100 * stated(f"{key}.accuracy")) for key in ("int4", "greedy"))
-    per_point, lost = four[0] - greedy[0], greedy[1] - four[1]
-    return {"turn": lost / (lost + per_point), "used": stated("search.trade_off")}
-
-
-def exchange() -> dict[str, float]:
-    """Percentage points of accuracy that each form of the objective gives for one operation per byte."""
-    return {
-        name: one.trade_off / one.intensity_unit * one.drop_unit / (1 - one.trade_off)
-        for name, one in (("program", AUTHORS), ("printed", PRINTED))
-    }
-
-
 def batch_facts(known: AiqRecords) -> Mapping[str, object] | Absent:
     """Gain of uniform 4 bits by batch, and of 8 and 4 bits for weights and activations alike."""
     if gone := absent(known):
         return gone
     counted = traffic(known.networks[THEIRS])
-    gains = {f"at_{batch}": _gain(counted, counted.uniform(4), batch) for batch in BATCHES}
+    gains = {f"at_{batch}": gain(counted, counted.uniform(4), batch) for batch in BATCHES}
     both = {f"both_{bits}": _with_activations(counted, bits) for bits in (8, 4)}
     return gains | both
 
@@ -272,7 +228,7 @@ def figure_batch(known: AiqRecords) -> tuple[Figure, str]:
     figure, (axis,) = report.panels(width=6.0, height=3.2)
     counted, words = traffic(known.networks[THEIRS]), []
     for bits, style, colour in ((8, "o-", report.BLUE), (4, "s--", report.ORANGE)):
-        gains = [100 * _gain(counted, counted.uniform(bits), batch) for batch in BATCHES]
+        gains = [100 * gain(counted, counted.uniform(bits), batch) for batch in BATCHES]
         axis.plot(BATCHES, gains, style, color=colour, label=f"weights at {bits} bits")
         words.append(f"{bits} bits: " + ", ".join(f"{g:.1f} at {b}" for g, b in zip(gains, BATCHES, strict=True)))
     axis.set_xscale("log", base=2)
@@ -322,7 +278,7 @@ def figure_layers(known: AiqRecords) -> tuple[Figure, str]:
     for axis, (model, record) in zip(axes, known.layers.items(), strict=True):
         counted, values = traffic(record), record.values
         gains = [100 * each for each in _alone(record)]
-        changes = [_change(values, name) for name in counted.layers]
+        changes = [change(values, name) for name in counted.layers]
         middle = np.array([one.estimate for one in changes])
         bars = [[one.estimate - one.low for one in changes], [one.high - one.estimate for one in changes]]
         axis.errorbar(gains, middle, yerr=bars, fmt="o", color=report.BLUE, capsize=2, markersize=4)
@@ -338,7 +294,7 @@ def layer_facts(known: AiqRecords) -> list[dict[str, object]]:
     correlation of the gain with the change, with its p value."""
     facts = []
     for model, record in known.layers.items():
-        changes = [_change(record.values, name) for name in traffic(record).layers]
+        changes = [change(record.values, name) for name in traffic(record).layers]
         test = spearmanr(_alone(record), [one.estimate for one in changes])
         facts.append(
             {
@@ -359,72 +315,10 @@ def _alone(record: Record) -> list[float]:
     """Gain of each layer alone."""
     counted, bits = traffic(record), record.spec.details["bits"]
     full = counted.uniform(32)
-    return [_gain(counted, (*full[:place], bits, *full[place + 1 :])) for place in range(len(full))]
+    return [gain(counted, (*full[:place], bits, *full[place + 1 :])) for place in range(len(full))]
 
 
 # --- what each objective chooses -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Grouped:
-    """Every configuration of the exhaustive search: widths, kilobytes of weights, accuracy on the images it selects by
-    and on the test images, and the network they are of."""
-
-    counted: Traffic
-    widths: tuple[Configuration, ...]
-    kilobytes: np.ndarray
-    selected: np.ndarray
-    tested: np.ndarray
-    images: int
-
-    @property
-    def full(self) -> int:
-        """Place of full precision."""
-        return self.widths.index(self.counted.uniform(32))
-
-    @property
-    def intensity(self) -> np.ndarray:
-        """Of each."""
-        return np.array([self.counted.intensity(widths) for widths in self.widths])
-
-
-def grouped(known: AiqRecords) -> Grouped | None:
-    """The exhaustive search on the authors' network; None without its record."""
-    if (record := known.of(THEIRS, "exhaustive")) is None:
-        return None
-    values, counted = record.values, traffic(record)
-    widths = tuple(tuple(row[0]) for row in values["evaluated"])
-    kilobytes = np.array([np.dot(counted.num_weights, each) / 8000 for each in widths])
-    right = np.array([row[1] for row in values["evaluated"]])
-    selected = right / record.spec.details["selection_images"]
-    return Grouped(
-        counted, widths, kilobytes, selected, np.array(values["tested"]) / values["images"], values["images"]
-    )
-
-
-def choices(every: Grouped) -> dict[str, int]:
-    """What each objective chooses by the images selected by, by name: its place."""
-    full = every.selected[every.full]
-    score = {
-        name: [objective(ai, accuracy, full) for ai, accuracy in zip(every.intensity, every.selected, strict=True)]
-        for name, objective in (("AIQ, their program", AUTHORS), ("AIQ, printed", PRINTED))
-    }
-    compression = [metric.compression_ratio(widths) for widths in every.widths]
-    floor = paper.threshold("cifar10-resnet18", full)
-    score["I', equal T"] = metric.gated_index(compression, every.selected, 1.0, floor)
-    chosen = {name: int(np.argmax(values)) for name, values in score.items()}
-    budget = every.kilobytes[chosen["AIQ, their program"]]
-    chosen["HAQ's: best within AIQ's bytes"] = _best(every.selected, every.kilobytes <= budget, -every.kilobytes)
-    within = every.selected >= full - stated("claim.within") / 100
-    chosen["a deployer's: fewest bytes within 1 pp"] = _best(-every.kilobytes, within, every.selected)
-    true = every.tested >= every.tested[every.full] - stated("claim.within") / 100
-    chosen["the truth: fewest bytes within 1 pp of the test images"] = _best(-every.kilobytes, true, every.tested)
-    return chosen
-
-
-def _best(worth: np.ndarray, allowed: np.ndarray, then: np.ndarray) -> int:
-    """The place of highest worth among those allowed; of equals the one that is best by the second."""
-    return max(np.flatnonzero(allowed), key=lambda place: (worth[place], then[place]))
 
 
 @tabled
@@ -438,18 +332,10 @@ def choice_table(known: AiqRecords) -> Iterable[dict]:
             "chosen by": name,
             "widths of the groups": "-".join(str(every.widths[place][start]) for start in _starts(every)),
             "weights (kB)": f"{every.kilobytes[place]:.1f}",
-            "gain in intensity": f"{100 * _gain(every.counted, every.widths[place]):+.1f} %",
+            "gain in intensity": f"{100 * gain(every.counted, every.widths[place]):+.1f} %",
             "change of top-1 (pp)": f"{100 * (every.tested[place] - every.tested[every.full]):+.2f}",
             "on the true frontier": "yes" if place in edge else "no",
         }
-
-
-def frontier(every: Grouped) -> list[int]:
-    """Places of the configurations that none beats in both bytes and accuracy on the test images, smallest first."""
-    from quide.search import pareto_front
-
-    kept = pareto_front(np.stack([-every.kilobytes, every.tested], 1))
-    return sorted(np.flatnonzero(kept), key=lambda place: every.kilobytes[place])
 
 
 def figure_choices(known: AiqRecords) -> tuple[Figure, str]:
@@ -543,36 +429,6 @@ def absent_table(known: AiqRecords, seed: int) -> pd.DataFrame:
         rows.append((f"{TITLES[spec.model]} ResNet-20: {spec.kind.removeprefix('aiq_')}{searched}", COMMAND))
     rows.append(("MobileNetV2 timed in 8-bit kernels, their second claim", report.UNKNOWN))
     return pd.DataFrame(rows, columns=["absent", "command"])
-
-
-# --- helpers ---------------------------------------------------------------------------------------------------------
-
-
-def _asked(record: Record) -> tuple[str, str, str, AiqObjective]:
-    details = record.spec.details
-    return record.spec.model, details["method"], details["selection_split"], aiq.objective_of(record)
-
-
-def _objective(objective: AiqObjective) -> str:
-    return {AUTHORS: "their program's", PRINTED: "printed"}.get(objective, "other")
-
-
-def _change(values: Mapping, name: str, reference: str = "32") -> Interval:
-    """Of top-1 in percentage points, paired."""
-    hits = (Hits.unpacked(values["correct"][each]) for each in (name, reference))
-    change = next(hits).change(next(hits))
-    return Interval(100 * change.estimate, 100 * change.low, 100 * change.high)
-
-
-def _selected_change(record: Record) -> float:
-    """Of top-1 on the images selected by, in percentage points."""
-    right = {tuple(widths): count for widths, count, _ in record.values["evaluated"]}
-    lost = right[tuple(record.values["found"])] - right[traffic(record).uniform(32)]
-    return 100 * lost / record.spec.details["selection_images"]
-
-
-def _gain(counted: Traffic, widths: Iterable[int], batch: int = 1) -> float:
-    return counted.intensity(tuple(widths), batch) / counted.intensity(counted.uniform(32), batch) - 1
 
 
 def _with_activations(counted: Traffic, bits: int) -> float:
