@@ -273,8 +273,8 @@ def checkpoints(truth: Landscapes) -> list[dict[str, object]]:
 
 
 def agreement(rows: Sequence[Mapping[str, object]]) -> dict[str, int]:
-    """In how many cases (checkpoint, way to count C) of :func:`checkpoints` the optimum is the same by a sum over layers
-    and at equal latency (``same``), and by single measurements too (``all``)."""
+    """In how many cases (checkpoint, way to count C) of :func:`checkpoints` the optimum is the same by a sum over
+    layers and at equal latency (``same``), and by single measurements too (``all``)."""
     optima: dict[tuple, dict] = {}
     for row in rows:
         optima.setdefault((row["seed"], row["counting"]), {})[row["latencies"]] = row["best"]
