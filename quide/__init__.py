@@ -17,6 +17,7 @@ _HOME = {
     "accuracy_compression_product": "metric",
     "accuracy_per_log_latency": "metric",
     "load": "ptq.save",
+    "export_onnx": "deploy.qdq",
     "diagnose": "diagnosis",
     "quantize": "ptq.prepared",
     "sensitivity": "diagnosis",

@@ -7,28 +7,33 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shutil
+import tempfile
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
+BLOCK = 1 << 20
 PARTIAL = ".partial"  # ending of what is still being written
-ABANDONED_AFTER = 3600  # seconds after which nobody writes to such a file any more
+ABANDONED_AFTER = 3600  # seconds after which nobody writes to such a file any more, on whichever machine it began
+VARIABLES = ("QUIDE_HOME", "QUIDE_CACHE", "QUIDE_RESULTS", "QUIDE_DATA", "QUIDE_IMAGENET", "QUIDE_MMLU")  # of folders
 
 
 def home() -> Path:
     """The folder that holds ``data/``: ``$QUIDE_HOME``, else the checkout of this package, else the working folder."""
-    if named := os.environ.get("QUIDE_HOME"):
-        return Path(named)
+    if (given := named("QUIDE_HOME")) is not None:
+        return given
     checkout = PACKAGE.parent
     return checkout if (checkout / "data" / "paper").is_dir() else Path.cwd()
 
 
 def cache() -> Path:
     """The folder for verified downloads and training checkpoints: ``$QUIDE_CACHE``, else ``~/.cache/quide``."""
-    return Path(os.environ.get("QUIDE_CACHE") or Path.home() / ".cache" / "quide")
+    return named("QUIDE_CACHE") or _expanded("~/.cache/quide", "QUIDE_CACHE")
 
 
 def embedded() -> Path:
@@ -38,7 +43,26 @@ def embedded() -> Path:
 
 def results() -> Path:
     """The folder of measurement records: ``$QUIDE_RESULTS``, else ``data/results`` of :func:`home`."""
-    return Path(os.environ.get("QUIDE_RESULTS") or home() / "data" / "results")
+    return named("QUIDE_RESULTS") or home() / "data" / "results"
+
+
+def named(variable: str) -> Path | None:
+    """The folder that an environment variable names, absolute; None where it is not set."""
+    return _expanded(given, variable) if (given := os.environ.get(variable)) else None
+
+
+def settle() -> None:
+    """Make the variables' folders absolute, so that processes in other working folders mean the same ones."""
+    for variable in VARIABLES:
+        if (folder := named(variable)) is not None:
+            os.environ[variable] = str(folder)
+
+
+def _expanded(folder: str, variable: str) -> Path:
+    try:
+        return Path(folder).expanduser().absolute()
+    except RuntimeError as error:  # there is no such home
+        raise ValueError(f"there is no home folder for {folder}; name a folder in {variable}") from error
 
 
 @contextlib.contextmanager
@@ -46,13 +70,13 @@ def atomic(file: Path) -> Iterator[Path]:
     """A name beside ``file`` to write to; what is there at the end takes the name of ``file``, whole and on the disk.
 
     The folder is made. After an error ``file`` is as it was, and nothing is left beside it; what a killed writer left
-    in the folder over an hour ago is removed.
+    in the folder is removed.
 
     Raises:
         OSError: the system's, where the folder cannot be written to.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.stem}.{uuid.uuid4().hex}{PARTIAL}")
+    partial = file.with_name(f".{file.stem}.{_owner()}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         yield partial
         _synced(partial)
@@ -60,7 +84,32 @@ def atomic(file: Path) -> Iterator[Path]:
         _synced(file.parent)
     finally:
         partial.unlink(missing_ok=True)
-    _remove_abandoned(file.parent)
+    remove_abandoned(file.parent)
+
+
+def try_to_write(folder: Path, size: int) -> None:
+    """Write so many bytes into a folder and remove them, so that a full disk is found before the work; ``OSError``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(folder)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(-(-size // BLOCK)):
+            file.write(bytes(BLOCK))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def writing(folder: Path, what: str, variable: str) -> Iterator[None]:
+    """The system's refusal to write, in one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # not the system's
+            raise
+        raise OSError(
+            f"cannot write {what} into {folder} ({error.strerror or error}); "
+            f"free space or allow writing there, or name another folder in {variable}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -118,9 +167,34 @@ def _synced(path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove_abandoned(folder: Path) -> None:
-    oldest = time.time() - ABANDONED_AFTER
+def _owner() -> str:
+    """This process: the machine and its number there."""
+    return f"{zlib.crc32(platform.node().encode()):08x}-{os.getpid()}"
+
+
+def _abandoned(partial: Path) -> bool:
+    """Whether no process writes to such a file: this machine's that began it is dead, or nobody did for an hour."""
+    machine, _, process = partial.name.split(".")[-3].partition("-")
+    if machine == _owner().partition("-")[0] and process.isdecimal() and not _lives(int(process)):
+        return True
+    return partial.stat().st_mtime < time.time() - ABANDONED_AFTER
+
+
+def _lives(process: int) -> bool:
+    if os.name == "nt":  # where signal 0 ends a process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        pass
+    return True
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed writers left in a folder."""
     for partial in folder.glob(f".*{PARTIAL}"):
-        with contextlib.suppress(OSError):  # another writer may be removing it too; tidying is not worth a failure
-            if partial.stat().st_mtime < oldest:
+        with contextlib.suppress(OSError, IndexError):  # another may be removing it too; tidying is worth no failure
+            if _abandoned(partial):
                 partial.unlink()

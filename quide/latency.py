@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from quide._check import whole
 BATCH_SIZE = 64
 WARMUP = 100
 PASSES = 1000
+MOST_PASSES = 1_000_000  # a thousand times the paper's; each is kept in memory
 
 BUSY_SHARE = 0.05  # of all cores, used by others: a tenth of a core on two cores, most of one on sixteen
 SPREAD_LIMIT = 1.5  # p90/p10 of one configuration
@@ -113,7 +113,7 @@ def measure_latency(
         ValueError: ``warmup`` or ``passes`` is not a positive integer, or ``fn`` is too quick for ``clock`` to tell.
         TypeError: ``fn`` is not callable.
     """
-    warmup, passes = whole("warmup", warmup, 1), whole("passes", passes, 1)
+    warmup, passes = whole("warmup", warmup, 1, MOST_PASSES), whole("passes", passes, 1, MOST_PASSES)
     import torch  # in functions, so that what only reads timings does not wait for it
 
     _check_callable("fn", fn)
@@ -154,7 +154,8 @@ def measure_interleaved(
             takes less time than ``clock`` resolves.
         TypeError: ``fns`` is not a mapping of names to callables.
     """
-    warmup, passes, block = whole("warmup", warmup, 1), whole("passes", passes, 1), whole("block", block, 1)
+    warmup, passes = whole("warmup", warmup, 1, MOST_PASSES), whole("passes", passes, 1, MOST_PASSES)
+    block = whole("block", block, 1)
     _check_configurations(fns)
     if not wait_s >= 0:
         raise ValueError(f"wait_s must be at least 0 seconds, got {wait_s}")
@@ -255,15 +256,14 @@ def _run(fn: Callable[[], Any], passes: int) -> None:
         fn()
 
 
-def _schedule(entries: int, passes: int, block: int, progress: bool) -> Iterable[tuple[int, int]]:
+def _schedule(entries: int, passes: int, block: int, progress: bool) -> Iterator[tuple[int, int]]:
     """Pairs (entry, passes) whose blocks give every entry ``passes`` in all, each round in an order of its own."""
     shuffle = random.Random(ORDER_SEED).shuffle
-    rounds = []
-    for done in range(0, passes, block):
+    rounds = range(0, passes, block)
+    for done in tqdm(rounds, desc="timing", unit="round", disable=not progress, mininterval=1):
         order = list(range(entries))
         shuffle(order)
-        rounds.append([(entry, min(block, passes - done)) for entry in order])
-    return chain.from_iterable(tqdm(rounds, desc="timing", unit="round", disable=not progress, mininterval=1))
+        yield from ((entry, min(block, passes - done)) for entry in order)
 
 
 def _latency(name: str, seconds: list[float], warmup: int) -> Latency:

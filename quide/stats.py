@@ -17,6 +17,7 @@ from quide._check import whole
 from quide.ptq.width import Bits
 
 _LENGTH = struct.Struct("<Q")
+MOST_BYTES = 1 << 26  # of a packed bit set: a small text may unpack to any size
 CHUNK = 2_000_000  # resampled images held at once: 16 MB of indices
 
 
@@ -309,7 +310,7 @@ def unpack_bits(text: str) -> np.ndarray:
         raise ValueError(f"text must be a bit set as pack_bits writes it, got {type(text).__name__}")
     stream = zlib.decompressobj()
     try:
-        content = stream.decompress(base64.b64decode(text, validate=True))
+        content = stream.decompress(base64.b64decode(text, validate=True), MOST_BYTES)
         (length,) = _LENGTH.unpack_from(content)
     except (ValueError, zlib.error, struct.error) as error:  # base64 raises ValueErrors
         raise ValueError(f"text is not a bit set as pack_bits writes it ({error})") from error

@@ -11,6 +11,7 @@ FLOORS = {
     "quide._lazy": 0,
     "quide._denormals": 0,
     "quide._paths": 0,
+    "quide._files": 0.2,
     "quide._check": -1,
     "quide.metric": 0,
     "quide.stats": 0.5,

@@ -96,7 +96,7 @@ def test_absent_and_damaged_data_are_told_apart(workplace: Path) -> None:
     assert listed.returncode == 0 and len(listed.stdout.splitlines()) == 6 and listed.stdout.count(": absent") == 5
     checked = quide(workplace, "data", "verify", "mnist")
     train, test = checked.stdout.splitlines()
-    assert f"{damaged} is refused" in train and "absent; run: quide data fetch mnist" in test
+    assert f"{damaged} cannot be read" in train and "absent; run: quide data fetch mnist" in test
     assert checked.returncode == 2
     assert checked.stderr == "quide: not verified: mnist train, mnist test; each line above says what to do\n"
 

@@ -23,7 +23,7 @@ from typing import Any
 import nbformat
 import yaml
 
-from quide import _paths
+from quide import _files, _paths
 from quide.experiments import records
 from quide.experiments.records import PROFILES
 from quidebook import closure
@@ -33,6 +33,7 @@ SOURCES = ("_config.yml", "_toc.yml", "CONTRIBUTING.md", "CITATION.cff", "book")
 LOOK = ("_config.yml", "_toc.yml", "book/_static", "book/_ext")  # what every page depends on
 KERNEL = "python3"
 KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=50"]  # no remarks on the transport or on being stopped; cells have errors
+MOST_BYTES = 1 << 20  # of a settings file
 ROUNDS = 2  # a notebook that writes records outdates those executed before it: they are executed once more
 
 _EXPERIMENT = re.compile(r"(exp\d+|llama3)_\w+|aiq")
@@ -65,6 +66,10 @@ def build(profile: str = "quick", strict: bool = False, output: Path | None = No
         raise ValueError(f"profile must be one of {', '.join(BOOK_PROFILES)}, got {profile!r}")
     root = _paths.home().resolve()
     notebooks = [page for page in pages(root) if page.suffix == ".ipynb"]
+    settings = root / "_config.yml"
+    with _files.reading(settings, "restore it with git"):
+        if not isinstance(_yaml(settings), dict):
+            raise ValueError("it holds no settings by name")
     output = root if output is None else Path(output).resolve()
     made = output / "_build"
     if strict:
@@ -99,6 +104,8 @@ def run(experiment: str, parameters: Mapping[str, Any], output: Path | None = No
     if unknown := set(parameters) - set(declared := parameter_names(source)):
         raise ValueError(f"{source.name} has no parameter {min(unknown)!r}; it has {', '.join(declared)}")
     output = root / "_build" / "runs" / source.name if output is None else Path(output).resolve()
+    if output.exists() and any(output.samefile(page) for page in known.values()):
+        raise ValueError(f"output must not be a notebook of the book, got {output}; name another file")
     _execute(root, source, parameters, output, progress)
     return output
 
@@ -116,17 +123,29 @@ def experiments(root: Path) -> dict[str, Path]:
 
 def pages(root: Path) -> list[Path]:
     """The files that ``_toc.yml`` lists, in reading order."""
-    contents = root / "_toc.yml"
-    if not contents.exists():
-        raise FileNotFoundError(f"{contents} is missing; work in a checkout of QuIDE or set QUIDE_HOME")
-    return [_page_file(root, name) for name in _page_names(yaml.safe_load(contents.read_text()))]
+    file = root / "_toc.yml"
+    with _files.reading(file, "work in a checkout of QuIDE, set QUIDE_HOME, or restore it with git"):
+        listed = list(_page_names(_yaml(file)))
+        if not listed:
+            raise ValueError("it lists no page")
+    return [_page_file(root, name) for name in listed]
+
+
+def _yaml(file: Path) -> Any:
+    """What a small YAML file holds, in which nothing is repeated by aliases, which could go on for ever."""
+    text = _files.content(file, MOST_BYTES).decode()
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise ValueError("it has aliases")
+    return yaml.safe_load(text)
 
 
 def parameter_names(notebook: Path) -> list[str]:
     """Variables assigned in the cell tagged ``parameters``, in order; none without such a cell."""
     import papermill
 
-    return list(papermill.inspect_notebook(notebook))
+    with _files.reading(notebook, "restore it with git"):
+        nbformat.validate(nbformat.reads(_files.content(notebook).decode(), as_version=4))
+        return list(papermill.inspect_notebook(notebook))
 
 
 def translate(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
@@ -217,9 +236,9 @@ def _records(looked_at: list[str]) -> dict[str, Any]:
 def _changed(target: Path, stamp: Path, now: dict[str, str]) -> str:
     """Which inputs differ from those that ``target`` was made from, in words; empty when none does."""
     try:
-        then = json.loads(stamp.read_text())
+        then = json.loads(_files.content(stamp))
         now = now | _records(then["looked_at"])
-    except (OSError, ValueError, KeyError):
+    except Exception:  # whatever is wrong with the stamp: the notebook is executed again
         return "first time"
     if not target.exists():
         return "first time"
@@ -231,13 +250,13 @@ def digest(roots: Iterable[Path]) -> str:
     """SHA-256 over names and contents of the files at and below ``roots``; what is missing counts as empty."""
     total = hashlib.sha256()
     for root in roots:
-        for file in _files(root):
+        for file in _below(root):
             total.update(f"{file.relative_to(root)}\0".encode())
             total.update(hashlib.sha256(file.read_bytes()).digest())
     return total.hexdigest()
 
 
-def _files(root: Path) -> Iterator[Path]:
+def _below(root: Path) -> Iterator[Path]:
     if root.is_file():
         yield root
     for file in sorted(root.rglob("*")):
@@ -252,7 +271,7 @@ def _stage(root: Path, notebooks: list[Path], made: Path) -> None:
     """Make ``stage/`` the book's sources and executed notebooks; a file is touched only where its contents change."""
     contents = {}
     for name in SOURCES:
-        for file in _files(root / name):
+        for file in _below(root / name):
             contents[file.relative_to(root)] = file.read_bytes()
     for notebook in notebooks:
         name = notebook.relative_to(root)
@@ -264,7 +283,7 @@ def _stage(root: Path, notebooks: list[Path], made: Path) -> None:
         if not target.exists() or target.read_bytes() != data:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-    for file in list(_files(stage)):
+    for file in list(_below(stage)):
         if file.relative_to(stage) not in contents:
             file.unlink()
 
@@ -328,14 +347,14 @@ def _page_names(entry: Any) -> Iterator[str]:
     elif isinstance(entry, dict):
         for key, value in entry.items():
             if key in ("root", "file"):
-                yield value
+                yield str(value)
             elif isinstance(value, (dict, list)):
                 yield from _page_names(value)
 
 
 def _page_file(root: Path, name: str) -> Path:
     for suffix in ("", ".md", ".ipynb"):
-        if (file := root / f"{name}{suffix}").is_file():
+        if (file := root / f"{name}{suffix}").is_file() and file.resolve().is_relative_to(root.resolve()):
             return file
     raise FileNotFoundError(f"_toc.yml lists {name}, but {root} has no {name}.md or {name}.ipynb")
 

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
-try:
-    import typer
-    from typer.core import TyperCommand
-except ModuleNotFoundError as error:
-    print(f"quide: the command needs the package {error.name}; run: pip install 'quide[cli]'", file=sys.stderr)
-    sys.exit(2)
+from quide import _files, _paths
+from quide.cli import stopping
+
+with stopping.importing():
+    try:
+        import typer
+        from typer.core import TyperCommand
+    except ModuleNotFoundError as error:
+        print(f"quide: the command needs the package {error.name}; run: pip install 'quide[cli]'", file=sys.stderr)
+        sys.exit(2)
 
 # Each command imports what it needs, so that `quide --help` does not wait for torch.
 
 FAILED = 2  # exit code of everything that the user can put right
-INTERRUPTED = 130  # what shells expect of a program that ended on Ctrl-C
+OURS = 1  # and of what we have to
+LINE = 1000  # characters that a message has at most
 SEVERAL = ("--seeds", "--datasets", "--models")  # options of `quide run` that take several values
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -30,22 +36,26 @@ Profile = Annotated[str, typer.Option(help="smoke (seconds), quick (minutes) or 
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0, 2 with one line on what to put right, or 130 after Ctrl-C.
+    """Run the command line and exit: 0, 2 with one line on what to put right, 128 plus the number of a signal.
 
     ``QUIDE_DEBUG=1`` shows the traceback as well.
     """
+    stopping.listen()
+    code, failed = 0, None
     try:
+        _paths.settle()
         code = app(arguments, prog_name="quide", standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except Exception as error:
-        if os.environ.get("QUIDE_DEBUG") or not _is_expected(error):
-            raise
-        _say(_message(error))
-        code = FAILED
-    if code == INTERRUPTED:
-        _say("interrupted")
-    sys.exit(code)
+    except BaseException as error:
+        failed = error
+    if (stopped := stopping.stopped()) is not None:
+        sys.exit(stopped)
+    if failed is None:
+        sys.exit(code)
+    if os.environ.get("QUIDE_DEBUG") or not isinstance(failed, Exception):
+        raise failed
+    expected = _is_expected(failed)
+    _say(_message(failed) if expected else _bug(failed))
+    sys.exit(FAILED if expected else OURS)
 
 
 @app.callback(invoke_without_command=True)
@@ -104,7 +114,7 @@ def run(
     from quidebook import build
 
     asked = {"seeds": seeds, "datasets": datasets, "models": models, "profile": profile, "device": device}
-    parameters = _checked({name: value for name, value in asked.items() if value})
+    parameters = _checked({name: value for name, value in asked.items() if value not in (None, [])})
     if output is not None and output.suffix != ".ipynb":
         raise ValueError(f"output must end in .ipynb, got {output}")
     print(f"The executed notebook: {build.run(experiment, parameters, output)}")
@@ -322,8 +332,8 @@ def _check_device(device: str) -> None:
     import torch
 
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # whichever the backend raises
+        torch.zeros(1, device=device).item()  # not every device that makes tensors has numbers in them
+    except Exception as error:  # whichever the backend raises
         raise ValueError(f"device {device!r} cannot be used on this machine; try cpu") from error
 
 
@@ -343,5 +353,12 @@ def _message(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+def _bug(error: Exception) -> str:
+    return f"an error of quide's own ({type(error).__name__}: {_files.brief(error)}); QUIDE_DEBUG=1 shows where"
+
+
 def _say(message: str) -> None:
-    print(f"quide: {message}", file=sys.stderr)
+    """One line: without what torch.fx adds to errors, and whatever a file is called."""
+    message = message.partition("\n\nWhile executing")[0]
+    line = textwrap.shorten("".join(each if each.isprintable() else " " for each in message), LINE, placeholder=" …")
+    print(f"quide: {line}", file=sys.stderr)

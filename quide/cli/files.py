@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import pickle
 import sys
-import textwrap
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from quide import _files
+from quide._files import brief
+
 ARRAYS = ("images", "labels", "calibration")
-_UNREADABLE = (ValueError, OSError, EOFError, zipfile.BadZipFile, SafetensorError)
 _NAMING = "name a function without arguments, as package.module:function or folder/file.py:function"
 _STORING = f"it must hold {', '.join(ARRAYS[:-1])} and {ARRAYS[-1]}"
 _SAVING = "save the weights alone: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
@@ -164,49 +164,50 @@ def _fill(model: nn.Module, file: Path) -> None:
     weights = _weights(file)
     try:
         model.load_state_dict(weights)
-    except (RuntimeError, TypeError) as error:
+    except Exception as error:  # torch raises what it comes upon
         raise ValueError(f"{file} does not fit the network {type(model).__name__} ({brief(error)})") from error
 
 
 def _weights(file: Path) -> Mapping[str, torch.Tensor]:
     if file.suffix not in (".safetensors", ".pt", ".pth"):
         raise ValueError(f"weights must be a .safetensors, .pt or .pth file, got {file}")
+    with _files.reading(file, _SAVING):
+        held = load_file(_files.regular(file)) if file.suffix == ".safetensors" else _unpickled(_files.regular(file))
+        held = held["state_dict"] if isinstance(held, Mapping) and "state_dict" in held else held
+        if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in dict(held).items()):
+            raise ValueError("it holds more than tensors by their names")
+        if odd := [name for name, value in held.items() if value.isnan().any()]:
+            raise ValueError(f"{odd[0]} holds NaN")
+        return held
+
+
+def _unpickled(file: Path) -> Any:
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        held = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
+        return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{file} holds more than weights, and to load it would run code from it; {_SAVING}") from error
-    except (*_UNREADABLE, RuntimeError) as error:
-        raise ValueError(f"{file} cannot be read ({brief(error)}); {_SAVING}") from error
-    return held["state_dict"] if isinstance(held, Mapping) and "state_dict" in held else held
 
 
 def _arrays(path: Path) -> Mapping[str, Any]:
-    try:
+    if path.suffix not in (".npz", ".safetensors") and path.exists() and not path.is_dir():
+        raise ValueError(f"data must be a .npz or .safetensors file or a folder of .npy files, got {path}; {_STORING}")
+    with _files.reading(path, _STORING):
         if path.is_dir():
-            return {name: np.load(path / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
-        if path.suffix == ".safetensors":
+            return {name: np.load(_files.regular(path / f"{name}.npy"), allow_pickle=False) for name in ARRAYS}
+        if _files.regular(path).suffix == ".safetensors":
             return load_file(path)
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in ARRAYS if name in archive}
-    except FileNotFoundError:
-        raise
-    except _UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read ({brief(error)}); {_STORING}") from error
-    raise ValueError(f"data must be a .npz or .safetensors file or a folder of .npy files, got {path}; {_STORING}")
+        with zipfile.ZipFile(path) as archive:
+            if (size := sum(member.file_size for member in archive.infolist())) > _files.memory():
+                raise ValueError(f"it unpacks to {size:,} bytes, more than there is memory")
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in ARRAYS if name in archive}
 
 
 def _tensor(path: Path, name: str, array: Any) -> torch.Tensor:
     if isinstance(array, torch.Tensor):
         return array
-    try:
+    with _files.reading(f"{name} of {path}", f"they are not numbers; {_STORING}"):
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
-    except TypeError as error:
-        raise ValueError(f"{name} of {path} are {array.dtype}, not numbers; {_STORING}") from error
 
 
 def check_output(option: str, file: Path, endings: Sequence[str]) -> None:
@@ -220,9 +221,3 @@ def check_output(option: str, file: Path, endings: Sequence[str]) -> None:
         raise ValueError(f"{option} must be a file that ends in {' or '.join(endings)}, got {file}")
     if not file.parent.is_dir():
         raise FileNotFoundError(f"{file.parent} does not exist; make it, or name another --{option}")
-
-
-def brief(error: Exception) -> str:
-    """An error in one short line."""
-    text = f"{type(error).__name__}: {error}" if isinstance(error, (KeyError, ImportError)) else str(error)
-    return textwrap.shorten(text or type(error).__name__, 200, placeholder=" …")

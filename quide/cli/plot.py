@@ -6,7 +6,7 @@ import html
 import io
 from pathlib import Path
 
-from quide import metric
+from quide import _paths, metric
 from quide.cli.files import check_output
 from quide.cli.probe import Probe, advice, as_text, percent, spoken
 
@@ -45,7 +45,8 @@ def draw(found: Probe, file: Path) -> None:
     check(file)
     drawn = _figure(found)
     if file.suffix != ".html":
-        drawn.savefig(file, dpi=160)
+        with _paths.atomic(file) as partial:
+            drawn.savefig(partial, dpi=160, format=file.suffix[1:])
         return
     picture = io.StringIO()
     drawn.savefig(picture, format="svg")
@@ -58,7 +59,8 @@ def draw(found: Probe, file: Path) -> None:
         figure=text[text.index("<svg") :],
         table=html.escape(as_text(found)),
     )
-    file.write_text(page, encoding="utf-8")
+    with _paths.atomic(file) as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def description(found: Probe) -> str:

@@ -153,7 +153,7 @@ def _outputs(model: nn.Module, data: Data) -> torch.Tensor:
     try:
         with torch.inference_mode():
             outputs = copy.deepcopy(model).eval()(data.images[:1])
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code
         raise ValueError(
             f"the network does not take an image of shape {shape} ({brief(error)}); "
             "store images as the network takes them: (n, channels, height, width) for a convolution"

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import safe_open
 
-from quide import _paths
+from quide import _files, _paths
 from quide.data.facts import INFO, DatasetInfo, info  # noqa: F401 - public names of this module
 
 BATCH = 128  # images classified at once: enough to keep two cores busy, few enough for activations to stay in cache
@@ -59,10 +58,24 @@ def normalize(images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, .
 
 
 def digest(images: np.ndarray, labels: np.ndarray) -> str:
-    """SHA-256 of decoded arrays: images uint8 ``(n, h, w, c)``, then labels as uint8."""
+    """SHA-256 of decoded arrays: images uint8 ``(n, h, w, c)``, then labels as uint8. It proves bytes, not arrays."""
     total = hashlib.sha256(np.ascontiguousarray(images))
     total.update(np.ascontiguousarray(labels.astype(np.uint8)))
     return total.hexdigest()
+
+
+def check(facts: DatasetInfo, count: int, images: np.ndarray, labels: np.ndarray, sha256: str | None) -> None:
+    """``ValueError`` unless they are so many images of a data set, labelled with its classes, and of this digest."""
+    shape = (count, facts.image_size, facts.image_size, facts.channels)
+    if images.shape != shape or images.dtype != np.uint8 or labels.shape != shape[:1] or labels.dtype != np.uint8:
+        raise ValueError(
+            f"images {images.dtype} {images.shape} and labels {labels.dtype} {labels.shape} where {count} labelled "
+            f"images of shape {shape[1:]} in uint8 belong"
+        )
+    if labels.max() >= facts.num_classes:
+        raise ValueError(f"a label is {labels.max()} where there are {facts.num_classes} classes")
+    if sha256 not in (None, digest(images, labels)):
+        raise ValueError(f"its arrays do not have SHA-256 {sha256}")
 
 
 def split_file(name: str, split: str) -> Path:
@@ -83,16 +96,23 @@ def load(name: str, split: str) -> ImageSet:
     file = split_file(name, split)
     if not file.exists():
         raise FileNotFoundError(f"{name} {split} images are not in {file.parent}; run: quide data fetch {name}")
-    try:
-        arrays = load_file(file)
-        images, labels = arrays["images"], arrays["labels"]
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{file} does not parse ({error}); delete it and run: quide data fetch {name}") from error
-    if facts.sha256[split] not in (None, digest(images, labels)):
-        raise ValueError(
-            f"{file} is not the published {name} {split} split; delete it and run: quide data fetch {name}"
-        )
-    return image_set(images, labels, facts)
+    with _files.reading(file, f"delete it and run: quide data fetch {name}"):
+        return image_set(*read(file, facts, split)[:2], facts)
+
+
+def read(file: Path, facts: DatasetInfo, split: str) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    """Images and labels of a split, proven, and what was noted when they were fetched; ``ValueError`` if they are not.
+
+    A split that no SHA-256 is pinned for is proven by the one that its fetching noted, once its files were verified.
+    """
+    with safe_open(_files.regular(file), "numpy") as held:
+        noted = held.metadata() or {}
+        images, labels = held.get_tensor("images"), held.get_tensor("labels")
+    sha256 = facts.sha256[split] or noted.get("sha256")
+    if sha256 is None:
+        raise ValueError("nothing is known of where its arrays came from")
+    check(facts, facts.sizes[split], images, labels, sha256)
+    return images, labels, noted
 
 
 def image_set(images: np.ndarray, labels: np.ndarray, facts: DatasetInfo) -> ImageSet:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from quide import _paths
+from quide import _files, _paths
 from quide.data import datasets
 from quide.data.datasets import DatasetInfo, ImageSet
 from quide.data.facts import PARTS, Part
@@ -34,9 +34,12 @@ def load(name: str, part: str) -> ImageSet:
     """
     spec, facts = _part(name, part), datasets.info(name)
     picture, numbers = files(name, part)
-    images, labels = _read_picture(picture, spec, facts), _read_labels(numbers)
-    if datasets.digest(images, labels) != spec.sha256:
-        raise ValueError(f"{picture} with {numbers.name} is not the {name} {part} part; {_remedy(picture)}")
+    with _files.committed(picture):
+        images = _read_picture(picture, spec, facts)
+    with _files.committed(numbers):
+        labels = np.load(io.BytesIO(_files.content(numbers)), allow_pickle=False)
+    with _files.reading(f"{picture} with {numbers.name}", f"restore it with: git checkout -- {picture.parent}"):
+        datasets.check(facts, spec.count, images, labels, spec.sha256)
     return datasets.image_set(images, labels, facts)
 
 
@@ -66,34 +69,9 @@ def _part(name: str, part: str) -> Part:
 def _read_picture(file: Path, spec: Part, facts: DatasetInfo) -> np.ndarray:
     """The images ``(n, h, w, c)`` of a picture; a grey one decodes to three equal channels, of which one is kept."""
     side, rows = facts.image_size, spec.count // spec.columns
-    data = _bytes(file)
-    try:
-        with Image.open(io.BytesIO(data), formats=("WEBP",)) as picture:
-            if picture.size != (spec.columns * side, rows * side):
-                raise ValueError(f"its size is {picture.size}")
-            grid = np.asarray(picture.convert("RGB"))[..., : facts.channels]
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{file} is not the picture it should be ({error}); {_remedy(file)}") from error
+    with Image.open(io.BytesIO(_files.content(file)), formats=("WEBP",)) as picture:
+        if picture.size != (spec.columns * side, rows * side):
+            raise ValueError(f"its size is {picture.size}")
+        grid = np.asarray(picture.convert("RGB"))[..., : facts.channels]
     images = grid.reshape(rows, side, spec.columns, side, facts.channels).swapaxes(1, 2)
     return images.reshape(spec.count, side, side, facts.channels)
-
-
-def _read_labels(file: Path) -> np.ndarray:
-    data = _bytes(file)
-    try:
-        return np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{file} is not the file of labels it should be ({error}); {_remedy(file)}") from error
-
-
-def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{file} is missing; {_remedy(file)}, or set QUIDE_HOME to the checkout that has it"
-        ) from error
-
-
-def _remedy(file: Path) -> str:
-    return f"restore it with: git checkout -- {file}"

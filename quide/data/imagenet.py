@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,8 +15,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from quide import _files, _paths
 from quide.data.datasets import normalize
 
+MOST_PIXELS = 80_000_000  # the largest of ImageNet has 61 million
 RESIZE, CROP = 256, 224  # pixels: the short side, then the central square
 ENDINGS = {".jpeg", ".jpg", ".png"}
 WNID = re.compile(r"n\d{8}")
@@ -64,14 +67,14 @@ class ImageFiles:
         total = hashlib.sha256()
         for file in self.files:
             total.update(f"{file.parent.name}/{file.name}\0".encode())
-            total.update(hashlib.sha256(file.read_bytes()).digest())
+            with _files.reading(file, "put the original file there"):
+                total.update(hashlib.sha256(_files.content(file)).digest())
         return total.hexdigest()
 
 
 def folder() -> Path | None:
     """The folder named by ``QUIDE_IMAGENET``; None when the variable is not set."""
-    named = os.environ.get("QUIDE_IMAGENET")
-    return Path(named).expanduser() if named else None
+    return _paths.named("QUIDE_IMAGENET")
 
 
 def has(split: str) -> bool:
@@ -122,13 +125,12 @@ def decode(file: Path) -> np.ndarray:
     Raises:
         ValueError: the file does not decode; the message names it.
     """
-    try:
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-    except OSError as error:
-        raise ValueError(f"{file} does not decode as an image ({error}); put the original file there") from error
-    short = min(image.size)
-    size = tuple(RESIZE if side == short else int(RESIZE * side / short) for side in image.size)
+    with _files.reading(file, "put the original file there"), Image.open(_files.regular(file)) as opened:
+        short = min(opened.size)
+        size = tuple(RESIZE if side == short else int(RESIZE * side / short) for side in opened.size)
+        if max(math.prod(opened.size), math.prod(size)) > MOST_PIXELS:  # known before anything is decoded
+            raise ValueError(f"no photograph has {opened.size[0]} x {opened.size[1]} pixels")
+        image = opened.convert("RGB")
     if size != image.size:
         image = image.resize(size, Image.Resampling.BILINEAR)
     left, top = (round((side - CROP) / 2) for side in size)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from quide import _files, _paths
+
 LETTERS = "ABCD"
+NOT_TEXT = [chr(code) for code in range(32) if chr(code) not in "\t\n\r"]
 DEV = 5  # questions a subject in the split that examples are shown from
 REMEDY = (
     "name the folder that holds dev/, val/ and test/ with <subject>_<split>.csv in QUIDE_MMLU, "
@@ -56,8 +59,7 @@ Questions = Mapping[str, Sequence[Question]]
 
 def folder() -> Path | None:
     """The folder named by ``QUIDE_MMLU``; None when the variable is not set."""
-    named = os.environ.get("QUIDE_MMLU")
-    return Path(named).expanduser() if named else None
+    return _paths.named("QUIDE_MMLU")
 
 
 def load(split: str) -> dict[str, list[Question]]:
@@ -122,14 +124,9 @@ def digest(questions: Questions, drawn: Mapping[str, Sequence[int]]) -> str:
 
 
 def _read(file: Path) -> list[Question]:
-    try:
-        with open(file, newline="", encoding="utf-8") as lines:
-            reader = csv.reader(lines, strict=True)
-            return [_question(fields, f"{file}, line {reader.line_num}") for fields in reader]
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{file} is missing; {REMEDY}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} does not parse ({error}); put the original file there") from error
+    with _files.reading(file, f"put the original file there, or {REMEDY}"):
+        reader = csv.reader(io.StringIO(_files.content(file).decode(), newline=""), strict=True)
+        return [_question(fields, f"{file}, line {reader.line_num}") for fields in reader]
 
 
 def _question(fields: list[str], where: str) -> Question:
@@ -138,6 +135,8 @@ def _question(fields: list[str], where: str) -> Question:
         raise ValueError(f"{where} has {len(fields)} fields where six belong; put the original file there")
     if not all(field.strip() for field in fields):
         raise ValueError(f"{where} has an empty field; put the original file there")
+    if any(letter in field for field in fields for letter in NOT_TEXT):
+        raise ValueError(f"{where} holds bytes that are no text; put the original file there")
     question, *choices, letter = fields
     if letter not in tuple(LETTERS):
         raise ValueError(f"{where} has the answer {letter!r}, which is not one of A to D; put the original file there")

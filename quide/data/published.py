@@ -8,7 +8,6 @@ saying what is wrong with the bytes.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import json
@@ -17,7 +16,6 @@ import os
 import pickle
 import re
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -26,12 +24,13 @@ from pathlib import Path
 
 import numpy as np
 
+from quide import _files
 from quide.data import datasets
 
 Arrays = tuple[np.ndarray | None, np.ndarray | None]
 Members = dict[str, Callable[[], bytes]]  # name of a file -> how to read it
 
-CIFAR_SIDE = 32
+CIFAR_SIDE, MOST_IMAGES = 32, 60_000
 CIFAR_BYTES = 3 * CIFAR_SIDE**2  # one image: a plane of red, one of green, one of blue
 SEARCH_DEPTH = 4  # enough for node_modules/<package>/data and <root>/MNIST/raw
 TORCHVISION = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -140,11 +139,9 @@ def _plain_name(file: str) -> str:
 
 
 def _read(file: Path) -> bytes:
-    try:
-        data = file.read_bytes()
-        return gzip.decompress(data) if file.suffix == ".gz" else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{file} cannot be read ({error})") from error
+    with _files.reading(file, "its bytes are not the published ones"):
+        data = _files.content(file)
+        return _files.unpacked(data) if file.suffix == ".gz" else data
 
 
 def unpacked(archive: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
@@ -153,15 +150,14 @@ def unpacked(archive: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
     Raises:
         ValueError: it cannot be read.
     """
-    try:
-        with tarfile.open(archive, "r:gz") as files:
+    with _files.reading(archive, "its bytes are not the published ones"):
+        content = io.BytesIO(_files.unpacked(_files.content(archive)))
+        with tarfile.open(fileobj=content, mode="r:") as files:
             return {
                 member.name.rpartition("/")[2]: files.extractfile(member).read()
                 for member in files
                 if member.isfile() and wanted(member.name)
             }
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{archive} cannot be read ({error})") from error
 
 
 def _decode(name: str, layout: Layout, place: Path, members: Members) -> FoundFiles:
@@ -177,7 +173,7 @@ def _decode(name: str, layout: Layout, place: Path, members: Members) -> FoundFi
             images, labels = (
                 np.concatenate([part for part in column if part is not None]) for column in zip(*parts, strict=True)
             )
-            check(facts, split, images, labels, facts.sha256[split])
+            datasets.check(facts, facts.sizes[split], images, labels, facts.sha256[split])
         except ValueError as error:
             raise ValueError(f"{place} does not hold the published {name} {split} split: {error}") from error
         splits[split] = images, labels
@@ -191,24 +187,8 @@ def _decode_file(layout: Layout, checksums: Checksums | None, file: Path, read: 
         actual = hashlib.new(checksums.algorithm, data, usedforsecurity=False).hexdigest()
         if actual != checksums.values[file.name]:
             raise ValueError(f"{file} does not have its published {checksums.algorithm} {checksums.values[file.name]}")
-    try:
+    with _files.reading(file, "its bytes are not the published ones"):
         return layout.read(file.name, data)
-    except ValueError as error:
-        raise ValueError(f"{file} {error}") from error
-
-
-def check(facts: datasets.DatasetInfo, split: str, images: np.ndarray, labels: np.ndarray, sha256: str | None) -> None:
-    """``ValueError`` unless the arrays have the split's shape, its range of labels and, where given, this digest."""
-    shape = (facts.sizes[split], facts.image_size, facts.image_size, facts.channels)
-    if images.shape != shape or images.dtype != np.uint8 or labels.shape != shape[:1] or labels.dtype != np.uint8:
-        raise ValueError(
-            f"images {images.dtype} {images.shape} and labels {labels.dtype} {labels.shape} where {shape[0]} labelled "
-            f"images of shape {shape[1:]} in uint8 belong"
-        )
-    if labels.max() >= facts.num_classes:
-        raise ValueError(f"a label is {labels.max()} where there are {facts.num_classes} classes")
-    if sha256 not in (None, datasets.digest(images, labels)):
-        raise ValueError(f"its arrays do not have SHA-256 {sha256}")
 
 
 def torchvision_class(name: str):
@@ -265,24 +245,19 @@ def cifar_binary(data: bytes, label_bytes: int = 1) -> Arrays:
 
 def png_rows(data: bytes) -> Arrays:
     """A PNG each of whose rows is one CIFAR image, pixel after pixel; no labels."""
-    from PIL import Image, UnidentifiedImageError  # here, because the core does without it
+    from PIL import Image  # here, because the core does without it
 
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
-            rows = np.asarray(picture.convert("RGB"))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        raise ValueError(f"is not a readable PNG file ({error})") from error
-    if rows.shape[1] != CIFAR_SIDE**2:
-        raise ValueError(f"is {rows.shape[1]} pixels wide where a row of one image has {CIFAR_SIDE**2}")
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+        wide, high = picture.size  # known before anything is decoded
+        if wide != CIFAR_SIDE**2 or high > MOST_IMAGES:
+            raise ValueError(f"is {wide} x {high} pixels where a row of one image has {CIFAR_SIDE**2}")
+        rows = np.asarray(picture.convert("RGB"))
     return rows.reshape(-1, CIFAR_SIDE, CIFAR_SIDE, 3), None
 
 
 def json_labels(data: bytes) -> Arrays:
     """A JSON list of class numbers; no images."""
-    try:
-        return None, np.array(json.loads(data), dtype=np.uint8)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ValueError(f"is not a JSON list of class numbers ({error})") from error
+    return None, np.array(json.loads(data), dtype=np.uint8)
 
 
 def _from_planes(flat: np.ndarray) -> np.ndarray:

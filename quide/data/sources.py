@@ -6,7 +6,6 @@ import contextlib
 import errno
 import http.client
 import io
-import os
 import re
 import shutil
 import socket
@@ -21,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from quide import _paths
+from quide import _files, _paths
 from quide.data import datasets, published
 from quide.data.published import FoundFiles, Unavailable
 
@@ -149,17 +148,16 @@ def _first_source(name: str, workspace: Path, progress: bool, report: Callable[[
 
 def of_the_user(name: str) -> Path | None:
     """The file of that name in the folder that ``QUIDE_DATA`` names, or below it."""
-    if not (named := os.environ.get("QUIDE_DATA")):
+    if (folder := _paths.named("QUIDE_DATA")) is None:
         return None
-    found = published.places(Path(named).expanduser(), (name,))
+    found = published.places(folder, (name,))
     return next((place for place in found if place.name == name), None)
 
 
 def _user_folder(name: str, workspace: Path, progress: bool, report: Callable[[str], None]) -> Path:
-    named = os.environ.get("QUIDE_DATA")
-    if not named:
+    folder = _paths.named("QUIDE_DATA")
+    if folder is None:
         raise Unavailable("not set")
-    folder = Path(named).expanduser()
     if not folder.is_dir():
         raise Unavailable(f"{folder} is not a folder")
     return folder
@@ -244,24 +242,20 @@ def _verified(status: SplitStatus) -> SplitStatus:
     if not status.present:
         return status
     try:
-        with safe_open(status.where, "numpy") as arrays:
-            images, labels = arrays.get_tensor("images"), arrays.get_tensor("labels")
-        if status.sha256 is None:
-            raise ValueError("nothing is known of where its arrays came from")
-        published.check(datasets.info(status.name), status.split, images, labels, status.sha256)
-    except (ValueError, OSError, SafetensorError) as error:
-        remedy = f"run: quide data fetch {status.name}"
-        return replace(status, verified=False, note=f"{status.where} is refused ({error}); {remedy}")
-    evidence = _recorded(status.where).get("evidence", "SHA-256 of the decoded arrays")
+        with _files.reading(status.where, f"run: quide data fetch {status.name}"):
+            noted = datasets.read(status.where, datasets.info(status.name), status.split)[2]
+    except (ValueError, OSError) as error:
+        return replace(status, verified=False, note=str(error))
+    evidence = noted.get("evidence", "SHA-256 of the decoded arrays")
     return replace(status, verified=True, note=f"in {status.where.parent}, verified ({evidence})")
 
 
 def _recorded(file: Path) -> dict[str, str]:
     """What :func:`_save` noted beside the arrays; nothing where the file does not parse."""
     try:
-        with safe_open(file, "numpy") as arrays:
+        with safe_open(_files.regular(file), "numpy") as arrays:
             return arrays.metadata() or {}
-    except (OSError, SafetensorError):
+    except (OSError, ValueError, SafetensorError):
         return {}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from quide import _paths
+from quide import _files, _paths
 
 SHA256 = "e9f183f57008c4c155a6ea8d1bbe97ada03598b56d9b5e2bd2e725e6b4497e44"  # of the file
 CALIBRATION = 4  # stories that ranges are read from; the others are scored
@@ -27,11 +27,9 @@ def load() -> Stories:
         ValueError: it is not the one that :data:`SHA256` pins.
     """
     file = _paths.embedded() / "stories.txt"
-    remedy = f"restore it with: git checkout -- {file}"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing; {remedy}, or set QUIDE_HOME to the checkout that has it")
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != SHA256:
-        raise ValueError(f"{file} does not hold the published stories; {remedy}")
+    with _files.committed(file):
+        content = _files.content(file).replace(b"\r\n", b"\n")
+        if hashlib.sha256(content).hexdigest() != SHA256:
+            raise ValueError("it does not hold the published stories")
     stories = tuple(content.decode().strip().split("\n\n"))
     return Stories(stories[:CALIBRATION], stories[CALIBRATION:])

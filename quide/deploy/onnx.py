@@ -44,12 +44,13 @@ class OnnxNetwork(nn.Module):
         return torch.from_numpy(self.session.run(None, {name: images.contiguous().numpy()})[0])
 
 
-def export(model: nn.Module, images: torch.Tensor) -> bytes:
+def export(model: nn.Module, images: torch.Tensor, opset: int | None = None) -> bytes:
     """A network as an ONNX model for batches of any size, serialized.
 
     Args:
         model: what ``torch.export`` can take, in evaluation mode; changed to contiguous memory layout.
         images: float32 input, two images or more.
+        opset: of ONNX; the exporter's own by default.
 
     Raises:
         ModuleNotFoundError: the extra ``deploy`` is not installed.
@@ -59,7 +60,7 @@ def export(model: nn.Module, images: torch.Tensor) -> bytes:
     with _quiet():
         program = torch.onnx.export(
             model.to(memory_format=torch.contiguous_format), (images.contiguous(),), input_names=["images"],
-            dynamic_shapes=({0: batch},), dynamo=True, verbose=False,
+            dynamic_shapes=({0: batch},), dynamo=True, verbose=False, opset_version=opset,
         )  # fmt: skip
     return program.model_proto.SerializeToString()
 

@@ -27,10 +27,14 @@ FULL = f"{FULL_PRECISION} bits"  # the network itself, whatever its configuratio
 
 @torch.inference_mode()
 def predict(model: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Predicted classes, int64 ``(n,)``, of batches of network input, which are left as they were."""
+    """Predicted classes, int64 ``(n,)``, of batches of network input, which are left as they were.
+
+    Raises:
+        ValueError: a score is NaN, so that there is no highest one.
+    """
     model.eval()
     copied = not isinstance(model, fx.GraphModule)  # which overwrites nothing, see quide.ptq.prepare
-    return torch.cat([model(images.clone() if copied else images).argmax(1) for images in batches])
+    return torch.cat([inputs.numbers(model(images.clone() if copied else images)).argmax(1) for images in batches])
 
 
 def correct(model: nn.Module, images: ImageSet, batch: int = BATCH) -> torch.Tensor:

@@ -41,11 +41,18 @@ def check_outputs(outputs: torch.Tensor, labels: torch.Tensor, rows: int | None 
             f"the network must return one score a class, (n, classes), got {tuple(outputs.shape)}{one}; "
             "in Python, score= takes other outputs"
         )
-    classes = outputs.shape[1]
+    classes = numbers(outputs).shape[1]
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         span = f"{int(labels.min())}..{int(labels.max())}"
         raise ValueError(f"labels lie in {span}, the network's {classes} classes are numbered 0..{classes - 1}")
     return classes
+
+
+def numbers(outputs: torch.Tensor) -> torch.Tensor:
+    """The outputs, unless one is NaN: the first of them would count as the highest."""
+    if outputs.isnan().any():
+        raise ValueError("the network's scores are NaN; look for NaN in its weights, or for a division by zero in it")
+    return outputs
 
 
 def calibration_images(calibration: torch.Tensor | Iterable) -> torch.Tensor:

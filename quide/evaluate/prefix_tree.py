@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from quide import _denormals
+from quide.evaluate import inputs
 from quide.evaluate.inputs import Images, Score, batches, calibration_images, check_given, check_outputs, scored
 from quide.evaluate.stages import Stage, alone, parts
 from quide.ptq.prepared import Prepared, prepare
@@ -138,7 +139,7 @@ class PrefixTree:
 
         Equal, bit for bit, to those of :func:`quide.evaluate.predict` on the same batch.
         """
-        return self._each(images, lambda logits: logits.argmax(1))
+        return self._each(images, lambda logits: inputs.numbers(logits).argmax(1))
 
     @torch.inference_mode()
     def outputs(self, images: torch.Tensor) -> torch.Tensor:

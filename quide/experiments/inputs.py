@@ -6,15 +6,15 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from quide import _paths
+from quide import _files, _paths
 from quide.data import datasets, embedded
 from quide.data.datasets import ImageSet
-from quide.experiments import profiles, provenance
+from quide.experiments import profiles, provenance, records
+from quide.experiments.measured import KINDS
 from quide.experiments.runs import CALIBRATION_SIZE, EMBEDDED_SEED, Case
 from quide.models import networks, train
 
@@ -89,6 +89,8 @@ def fit(case: Case, device: str, progress: bool) -> train.Fit:
         every=1,  # writing takes a second at most, an epoch of a large network on a CPU half an hour
         progress=progress,
         made_by=provenance.collect(),
+        code=KINDS["training"].digest(case.model),
+        same_code=records.same_code,
         mixed_precision=_in_bfloat16(case, device),
     )  # fmt: skip
 
@@ -113,7 +115,5 @@ def _read_weights(case: Case, file: Path) -> dict[str, torch.Tensor]:
         raise FileNotFoundError(
             f"{file} is missing: no checkpoint of {case.model} on {case.dataset} is embedded; use profile paper"
         )
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file} does not parse ({error}); restore it with: git checkout {file}") from error
+    with _files.committed(file):
+        return safetensors.torch.load(_files.prove(f"{file.parent.name}/{file.name}", _files.content(file)))

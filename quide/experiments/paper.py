@@ -7,6 +7,7 @@ which formula, and a test repeats the derivation). Every other cell is NaN with 
 
 from __future__ import annotations
 
+import io
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from quide import _paths, metric
+from quide import _files, _paths, metric
 
 BITS = (32, 16, 8, 4, 2)
 MEASURED = ("accuracy", "latency_ms", "index", "gated_index")
@@ -192,18 +193,14 @@ def _file(name: str) -> Path:
 
 def _read(name: str, types: dict[str, str | type] | None = None) -> pd.DataFrame:
     file = _file(name)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing; run from a checkout of quide or set QUIDE_HOME to one")
-    return _parsed(file, file.stat().st_mtime_ns, tuple((types or {}).items())).copy()
+    with _files.committed(file):
+        content = _files.prove(f"paper/{file.name}", _files.content(file))
+        return _parsed(content, tuple((types or {}).items())).copy()
 
 
 @lru_cache(maxsize=32)
-def _parsed(file: Path, changed: int, types: tuple[tuple[str, str | type], ...]) -> pd.DataFrame:
-    """A file of the state ``changed``; a page reads the same few files hundreds of times."""
-    text = {column: str for column in ("table", "section")}
-    try:
-        table = pd.read_csv(file, dtype=text | dict(types))
-    except ValueError as error:  # the parser's own errors are ValueErrors too
-        raise ValueError(f"{file} does not parse ({error}); restore it from the checkout") from error
+def _parsed(content: bytes, types: tuple[tuple[str, str | type], ...]) -> pd.DataFrame:
+    """A page reads the same few files hundreds of times."""
+    table = pd.read_csv(io.BytesIO(content), dtype={"table": str, "section": str} | dict(types))
     words = [column for column in table if not pd.api.types.is_numeric_dtype(table[column])]
     return table.fillna({column: "" for column in words})

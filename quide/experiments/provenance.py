@@ -19,8 +19,8 @@ from quide import _paths
 PACKAGES = ("torch", "torchvision", "numpy")
 # Modules that say who made a number, where it is kept, and what went in, which checksums pin: not what it is.
 UNDECIDING = (
-    "quide._check", "quide._paths", "quide.experiments.inputs", "quide.experiments.measured",
-    "quide.experiments.provenance", "quide.experiments.records",
+    "quide._check", "quide._files", "quide._paths", "quide.experiments.inputs", "quide.experiments.measured",
+    "quide.experiments.provenance", "quide.experiments.records", "quide.experiments.schema",
 )  # fmt: skip
 
 

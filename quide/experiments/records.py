@@ -9,10 +9,9 @@ import json
 import math
 import os
 import re
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from quide import _paths
-from quide.experiments import provenance
+from quide import _files, _paths
+from quide.experiments import provenance, schema
 
 SCHEMA = 1
+LIMIT, ROOM = 1 << 26, 1 << 20  # bytes that a record has at most, and that must be free before one is computed
 PROFILES = ("smoke", "quick", "short", "paper")
 LATER = {"later": True}  # metadata of a field that records were made without; see :func:`described`
 NOTES = "QUIDE_NOTES"  # variable that names a file to note in which folders were looked into
@@ -140,7 +140,8 @@ class Record:
     def to_dict(self) -> dict:
         """What the file holds."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {**values, "key": self.key, "spec": self.spec.to_dict()}
+        held = {**values, "key": self.key, "spec": self.spec.to_dict()}
+        return {**held, "digest": _digest(held)}
 
 
 def described(choices: Any) -> dict[str, Any]:
@@ -170,35 +171,40 @@ def read(file: Path) -> Record:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it does not parse, breaks the schema, or is not where its content says it belongs; the message
-            names the file and what to do.
+        ValueError: it does not parse, is not what was written, breaks the schema, or is not where its content says it
+            belongs; the message names the file and what to do.
     """
     file = Path(file)
-    content = file.read_bytes()
-    try:
-        record = _from_dict(json.loads(content, parse_constant=_refuse_constant))
+    with _files.reading(f"record {file}", "delete it to have it computed again, or restore it with git"):
+        found = _files.content(file, LIMIT)
+        held = json.loads(found, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
+        if not isinstance(held, dict) or "digest" not in held:  # one of those that were made before there was a digest
+            _files.prove("/".join(("results", *file.absolute().parts[-3:])), found)
+        elif held.pop("digest") != _digest(held):
+            raise ValueError("its digest is not that of its content")
+        record = _from_dict(held)
+        schema.check(record.spec.kind, record.values)
         if file.absolute().parts[-3:] != _place(record.spec).parts:
             raise ValueError(f"its content belongs in {_place(record.spec)}")
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"record {file} does not parse ({error}); delete it to have it computed again, or restore it with git"
-        ) from error
     return record
 
 
 def save(record: Record) -> Path:
     """Write ``record`` and return its file, which at every moment holds a whole record or does not exist.
 
-    The last of several writers wins. Partial files whose writers died over an hour ago are removed from the folder.
+    The last of several writers wins. Partial files whose writers died are removed from the folder.
 
     Raises:
         OSError: the folder cannot be written to; the message names it and the remedy.
     """
     file = path_of(record.spec)
-    text = json.dumps(record.to_dict(), sort_keys=True, indent=1, allow_nan=False) + "\n"
-    with _refused(file.parent), _paths.atomic(file) as partial:
-        partial.write_text(text, encoding="ascii", newline="\n")
+    with _writing(file.parent), _paths.atomic(file) as partial:
+        partial.write_text(_text(record), encoding="ascii", newline="\n")
     return file
+
+
+def _text(record: Record) -> str:
+    return json.dumps(record.to_dict(), sort_keys=True, indent=1, allow_nan=False) + "\n"
 
 
 def load_or_run(
@@ -224,9 +230,8 @@ def load_or_run(
         warn_if_stale(known, code, data, "delete it or pass refresh=True to compute it again")
         return known
     folder = path_of(spec).parent
-    with _refused(folder):  # hours of work must not end at a folder that cannot be written to
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+    with _writing(folder):  # hours of work must not end at a folder that cannot be written to
+        _paths.try_to_write(folder, ROOM)
     provenance.git_commit()  # remembered from here on: the commit that runs, not one made while it runs
     started = time.perf_counter()
     values = compute()
@@ -296,7 +301,8 @@ def same_code(made_by: str, today: str) -> bool:
 def _equivalent_codes() -> dict[str, list[str]]:
     """Digests in records to later ones, as ``tools/restamp.py`` wrote them after it compared what the codes compute."""
     file = _paths.home() / "data" / "codes.json"
-    return json.loads(file.read_text(encoding="ascii")) if file.is_file() else {}
+    with _files.committed(file):
+        return json.loads(_files.content(file, LIMIT)) if file.exists() else {}
 
 
 def _staleness(record: Record, code: str, data: str | None) -> str:
@@ -309,16 +315,13 @@ def _staleness(record: Record, code: str, data: str | None) -> str:
     return "; ".join(reasons)
 
 
-@contextlib.contextmanager
-def _refused(folder: Path) -> Iterator[None]:
-    """The system's refusal to write, in one line that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            f"cannot write records into {folder} ({error.strerror or error}); "
-            "free space or allow writing there, or name another folder in QUIDE_RESULTS"
-        ) from error
+def _writing(folder: Path) -> contextlib.AbstractContextManager[None]:
+    return _paths.writing(folder, "records", "QUIDE_RESULTS")
+
+
+def _digest(held: dict) -> str:
+    """SHA-256 of everything else that a record's file holds."""
+    return hashlib.sha256(json.dumps(held, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _from_dict(content: Any) -> Record:
@@ -339,6 +342,12 @@ def _check_keys(content: Any, names: set[str], where: str) -> None:
         raise ValueError(f"{where} lacks {', '.join(sorted(missing))}")
     if unknown := content.keys() - names:
         raise ValueError(f"{where} has unknown {', '.join(sorted(unknown))}")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
 
 
 def _refuse_constant(name: str) -> None:

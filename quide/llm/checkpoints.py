@@ -11,6 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import safe_open
+
+from quide import _files
+from quide._check import whole
+
 EXTRA, AWQ_EXTRA = "pip install 'quide[llm]'", "pip install 'quide[awq]'"
 AUTOAWQ = "autoawq"  # the form of a model that this tool has quantized, and the package that reads it
 RANDOM = "random:"  # begins what is asked for in place of a model: an architecture with random weights
@@ -18,6 +23,8 @@ QUANTIZED = "-awq"  # ends the names of such models on the hub, and of all of th
 PACKAGES = ("transformers", "accelerate", "bitsandbytes", "gguf", "llmcompressor", "lm_eval")  # as they are imported
 PAPERS = "meta-llama/Meta-Llama-3-8B-Instruct"
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.model"]
+OWN = "put the model's own file there"
+MOST = {"num_hidden_layers": 1 << 10, "hidden_size": 1 << 17, "intermediate_size": 1 << 19, "vocab_size": 1 << 22}
 WEIGHTS = ("*.safetensors", "*.gguf", "*.bin")
 
 
@@ -131,10 +138,30 @@ def quantization(folder: Path) -> dict:
     file = folder / "config.json"
     if not file.is_file():
         return {}
-    try:
-        return json.loads(file.read_text(encoding="utf-8")).get("quantization_config") or {}
-    except ValueError as error:
-        raise ValueError(f"{file} does not parse ({error}); put the model's own there") from error
+    with _files.reading(file, OWN):
+        return json.loads(_files.content(file)).get("quantization_config") or {}
+
+
+def check(folder: Path) -> None:
+    """Refuse by name what in a model's folder is damaged or of no size that a machine could run.
+
+    Raises:
+        ValueError: the message names the file.
+    """
+    for file in sorted(folder.glob("*.json")):
+        with _files.reading(file, OWN):
+            held = json.loads(_files.content(file))
+            if not isinstance(held, dict):
+                raise ValueError(f"it holds {type(held).__name__}, not an object")
+            for name, most in MOST.items() if file.name == "config.json" else ():
+                whole(name, held.get(name, 1), 1, most)
+    for file in sorted(folder.glob("*.safetensors")):
+        with _files.reading(file, OWN), safe_open(_files.regular(file), "np") as held:
+            held.keys()
+    for file in sorted(folder.glob("*.gguf")):
+        with _files.reading(file, OWN), open(_files.regular(file), "rb") as held:
+            if held.read(4) != b"GGUF":
+                raise ValueError("it does not begin as GGUF files do")
 
 
 def _missing_packages() -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from quide import _files
+
 MODEL, TOKENIZER = "stories260K.bin", "tok512.bin"
 HEADER, ENTRY = struct.Struct("<7i"), struct.Struct("<fi")
+MOST, MOST_LAYERS, MOST_BYTES = 1 << 20, 1 << 10, 1 << 34  # entries of a size in the header; layers; bytes of a file
 BOS, BYTES = 1, 3  # token that starts a text; token of the byte 0
 REMEDY = f"put {MODEL} and {TOKENIZER} (published with the program llama2.c) into one folder and name that folder"
 
@@ -112,6 +116,8 @@ def read_tokenizer(content: bytes, vocabulary: int) -> Tokenizer:
             start += length
     except struct.error as error:
         raise ValueError(f"it ends after {len(tokens)} of {vocabulary} tokens") from error
+    if not all(map(math.isfinite, scores)):
+        raise ValueError("a score is NaN or infinite")
     if start != len(content):
         raise ValueError(f"it has {len(content) - start} bytes after its {vocabulary} tokens")
     return Tokenizer(tuple(tokens), tuple(scores))
@@ -143,7 +149,9 @@ def _header(content: bytes) -> Llama2cHeader:
     if len(content) < HEADER.size:
         raise ValueError("it is shorter than a header")
     shape = Llama2cHeader(*HEADER.unpack_from(content))
-    if min(HEADER.unpack_from(content)) < 1 or shape.dim % (2 * shape.heads) or shape.heads % shape.key_heads:
+    if not 1 <= min(sizes := HEADER.unpack_from(content)) <= max(sizes) < MOST or shape.layers > MOST_LAYERS:
+        raise ValueError("its header is not that of a model that runs on one machine")
+    if shape.dim % (2 * shape.heads) or shape.heads % shape.key_heads:
         raise ValueError("its header is not that of a model with shared embeddings")
     rotary = shape.positions * shape.head  # cosines and sines of half a head
     wanted = HEADER.size + 4 * (sum(int(np.prod(size)) for _, size in shape.parts()) + rotary)
@@ -153,9 +161,5 @@ def _header(content: bytes) -> Llama2cHeader:
 
 
 def _parsed(file: Path, read: Callable[[bytes], Any]) -> Any:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing; {REMEDY}")
-    try:
-        return read(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file} is not the published file ({error}); {REMEDY}") from error
+    with _files.reading(file, REMEDY):
+        return read(_files.content(file, MOST_BYTES))

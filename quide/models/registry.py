@@ -40,6 +40,7 @@ class Row:
         recipe: how the paper trains it; None of weights that others published.
         source, sha256: of published weights: where they come from, in words, and the whole SHA-256 of their file or,
             where they lie in several, of their arrays.
+        address: of the one file that holds published weights, where they are published so.
         mean, std: of its input, where it is not the data set's own, per channel on the 0..1 scale.
         slow: whether there is a short schedule, for machines without a GPU.
     """
@@ -52,6 +53,7 @@ class Row:
     recipe: TrainingRecipe | None = None
     source: str = ""
     sha256: str = ""
+    address: str = ""
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     slow: bool = False
@@ -77,12 +79,15 @@ ROWS = (
         "resnet20", "cifar10", "ResNet-20", "cifar10-resnet18", "resnet20",
         source="Y. Idelbayev's pytorch_resnet_cifar10, on GitHub",
         sha256="12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8",
+        address="https://raw.githubusercontent.com/akamaster/pytorch_resnet_cifar10/"  # at a commit: it does not change
+        "66514ca38d5679354766dee91e912d8766bdd227/pretrained_models/resnet20-12fca82f.th",
         **_PIXELS,  # its author normalized CIFAR-10 by the statistics of ImageNet
     ),
     Row(
         "resnet18", "imagenet", "ResNet-18", "imagenet-resnet18",
         source="torchvision, IMAGENET1K_V1",
-        sha256="f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec", **_PIXELS,
+        sha256="f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+        address="https://download.pytorch.org/models/resnet18-f37072fd.pth", **_PIXELS,
     ),
     Row(
         "resnet50", "imagenet", "ResNet-50", "imagenet-resnet18",

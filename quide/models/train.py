@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import hashlib
+import io
 import math
+import operator
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -13,11 +18,13 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from quide import _denormals, _paths
+from quide import _denormals, _files, _paths
 from quide.data.datasets import ImageSet, normalize
 from quide.evaluate import correct
 from quide.models.registry import RESNET18, SIMPLECNN, SIMPLECNN_AUGMENTED, TrainingRecipe  # noqa: F401 - by this name too
 
+SAVED = 5  # times the weights: best, last, and what optimizers keep of each
+MOST_BYTES = 1 << 33
 PADDING = 4  # pixels of zero padding before a random crop, the usual choice where the paper only says "random crop"
 
 
@@ -53,6 +60,8 @@ def fit(
     progress: bool = True,
     mixed_precision: bool = False,
     made_by: dict | None = None,
+    code: str = "",
+    same_code: Callable[[str, str], bool] = operator.eq,
 ) -> Fit:
     """Train ``model`` in place and return its :class:`Fit`.
 
@@ -71,12 +80,22 @@ def fit(
         mixed_precision: compute the passes in bfloat16 where torch holds it for safe; weights, optimizer and evaluation
             stay in float32. The benchmarks show what it does to the accuracy. A resumed run goes on as it began.
         made_by: who starts the run, kept in the checkpoint and handed back as ``provenance``.
+        code: digest of the code that trains; a checkpoint of other code is refused, unless ``same_code`` of both
+            digests says that it computes the same.
+
+    Raises:
+        ValueError: the checkpoint is damaged, or of another run; or the training diverged.
+        OSError: the checkpoint's folder cannot be written to; found out before the first epoch.
     """
     optimizer, schedule = _optimizer(model, recipe)
     fitted = Fit({}, {}, provenance=made_by or {}, mixed_precision=mixed_precision)
-    identity = _identity(recipe, seed, len(train))
-    if checkpoint is not None and checkpoint.exists():
-        _restore(checkpoint, model, optimizer, schedule, fitted, identity)
+    if checkpoint is not None:
+        identity = _identity(model, recipe, seed, (train, test), code)
+        if checkpoint.exists():
+            _restore(checkpoint, model, optimizer, schedule, fitted, identity, same_code)
+        if len(fitted.history) < recipe.epochs:
+            with _writing(checkpoint):
+                _paths.try_to_write(checkpoint.parent, SAVED * sum(map(_size, model.state_dict().values())))
     source = _padded(train.images) if recipe.augment else _channels_last_view(train.images)
     bar = tqdm(total=recipe.epochs, initial=len(fitted.history), unit="epoch", disable=not progress, mininterval=5)
     with bar:
@@ -84,7 +103,10 @@ def fit(
             started = time.perf_counter()
             loss = _epoch(model, source, train, optimizer, recipe, fitted.mixed_precision, seed, epoch)
             schedule.step()
-            accuracy = correct(model, test).float().mean().item()
+            try:
+                accuracy = correct(model, test).float().mean().item()
+            except ValueError as error:  # the scores are NaN
+                raise _diverged(epoch, error, recipe) from error
             fitted.history.append({"epoch": epoch, "loss": loss, "test_accuracy": accuracy})
             if epoch == 1 or accuracy > fitted.history[fitted.best_epoch - 1]["test_accuracy"]:
                 fitted.best_epoch, fitted.best = epoch, _weights(model)
@@ -125,10 +147,12 @@ def _epoch(
         total += loss.detach() * len(chosen)
     mean = total.item() / len(train)
     if not math.isfinite(mean):
-        raise ValueError(
-            f"training diverged in epoch {epoch} (loss {mean}); lower learning_rate={recipe.learning_rate}"
-        )
+        raise _diverged(epoch, f"loss {mean}", recipe)
     return mean
+
+
+def _diverged(epoch: int, reason: object, recipe: TrainingRecipe) -> ValueError:
+    return ValueError(f"training diverged in epoch {epoch} ({reason}); lower learning_rate={recipe.learning_rate}")
 
 
 def _channels_last_view(images: torch.Tensor) -> torch.Tensor:
@@ -177,36 +201,76 @@ def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
-def _identity(recipe: TrainingRecipe, seed: int, images: int) -> dict:
-    return {"recipe": asdict(recipe), "seed": seed, "images": images}
+def _identity(model: nn.Module, recipe: TrainingRecipe, seed: int, sets: tuple[ImageSet, ...], code: str) -> dict:
+    """What decides the weights: all of it must be the same for a run to go on from where another ended."""
+    network = {name: (str(value.dtype), list(value.shape)) for name, value in model.state_dict().items()}
+    data = [digest([each.images, each.labels, each.mean, each.std]) for each in sets]
+    return {"recipe": asdict(recipe), "seed": seed, "data": data, "network": digest(network), "code": code}
+
+
+def digest(value: object) -> str:
+    """SHA-256 of tensors and plain values in dicts and lists."""
+    total = hashlib.sha256()
+
+    def add(part: object) -> None:
+        if isinstance(part, torch.Tensor):
+            total.update(f"{part.dtype} {tuple(part.shape)} ".encode())
+            total.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        elif isinstance(part, Mapping):
+            total.update(f"{len(part)}{{".encode())
+            for name in part:
+                total.update(f"{name!r}:".encode())
+                add(part[name])
+        elif isinstance(part, (list, tuple)):
+            total.update(f"{len(part)}[".encode())
+            for inner in part:
+                add(inner)
+        else:
+            total.update(f"{part!r};".encode())
+
+    add(value)
+    return total.hexdigest()
+
+
+def _size(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _writing(file: Path) -> contextlib.AbstractContextManager[None]:
+    return _paths.writing(file.parent, "checkpoints", "QUIDE_CACHE")
 
 
 def _save(file: Path, optimizer, schedule, fitted: Fit, identity: dict) -> None:
-    with _paths.atomic(file) as partial:
-        torch.save(
-            {
-                "identity": identity,
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-                "fit": asdict(fitted),
-            },
-            partial,
-        )
+    state = {
+        "identity": identity,
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "fit": asdict(fitted),
+    }
+    packed = io.BytesIO()  # torch turns the system's errors into its own, which do not say that a disk is full
+    torch.save({**state, "digest": digest(state)}, packed)
+    with _writing(file), _paths.atomic(file) as partial:
+        partial.write_bytes(packed.getbuffer())
 
 
-def _restore(file: Path, model: nn.Module, optimizer, schedule, fitted: Fit, identity: dict) -> None:
+def _restore(
+    file: Path, model: nn.Module, optimizer, schedule, fitted: Fit, identity: dict, same_code: Callable
+) -> None:
     """Continue from a checkpoint; nothing is touched before all of it is known to fit."""
-    try:
-        saved = torch.load(file, weights_only=True, map_location="cpu")
-    except Exception as error:  # torch raises half a dozen types for a file that is not a checkpoint
-        raise ValueError(f"checkpoint {file} does not parse; delete it to train from the start") from error
-    found = saved.get("identity") if isinstance(saved, dict) else None
+    with _files.reading(f"checkpoint {file}", "delete it to train from the start"):
+        saved = torch.load(io.BytesIO(_files.content(file, MOST_BYTES)), weights_only=True, map_location="cpu")
+        if saved.pop("digest") != digest(saved):
+            raise ValueError("its digest is not that of its content")
+        found = dict(saved["identity"])
+    if same_code(str(found.get("code")), identity["code"]):
+        found["code"] = identity["code"]
     if found != identity:
-        raise ValueError(f"checkpoint {file} belongs to another run ({found}); delete it or name another file")
-    try:
+        differing = ", ".join(sorted(name for name in identity if found.get(name) != identity[name]))
+        raise ValueError(
+            f"checkpoint {file} belongs to another run (other {differing}); delete it or name another file"
+        )
+    with _files.reading(f"checkpoint {file}", "it does not fit; delete it to train from the start"):
         _check_checkpoint(saved, model, optimizer)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"checkpoint {file} does not fit ({error}); delete it to train from the start") from error
     model.load_state_dict(saved["fit"]["last"])
     optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))
     schedule.load_state_dict(saved["schedule"])

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import fx, nn
 
-from quide import _paths
+from quide import _files, _paths
 from quide.ptq.grid import FakeQuantize, HalfPrecision
 from quide.ptq.prepared import META, Prepared, Quantization, prepare
 from quide.ptq.scheme import Scheme
@@ -70,7 +70,11 @@ def load(model: nn.Module, file: str | Path) -> nn.Module:
         ValueError: the file was not written by :func:`save`, or the model is not such a network.
     """
     file = Path(file)
-    tensors, metadata = _read(file)
+    with _files.reading(file, "save the network again"):
+        return _loaded(model, file, *_read(file))
+
+
+def _loaded(model: nn.Module, file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> nn.Module:
     scheme = Scheme(**metadata["scheme"])
     prepared = _prepared(model, file, metadata, scheme)
     if prepared.layers != metadata["layers"]:
@@ -97,14 +101,11 @@ def load(model: nn.Module, file: str | Path) -> nn.Module:
 
 
 def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    try:
-        with safe_open(file, "pt") as held:
-            metadata = json.loads((held.metadata() or {}).get("quide", "{}"))
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"{file} was not written by quide.save; give a file that was")
-            return {name: held.get_tensor(name) for name in held.keys()}, metadata  # noqa: SIM118 - not a dictionary
-    except SafetensorError as error:
-        raise ValueError(f"{file} does not parse ({error}); save the network again") from error
+    with safe_open(_files.regular(file), "pt") as held:
+        metadata = json.loads((held.metadata() or {}).get("quide", "{}"))
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"{file} was not written by quide.save; give a file that was")
+        return {name: held.get_tensor(name) for name in held.keys()}, metadata  # noqa: SIM118 - not a dictionary
 
 
 def _nodes(quantized: nn.Module) -> list[str]:

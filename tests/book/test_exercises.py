@@ -28,16 +28,19 @@ def test_exercises_are_numbered_and_each_is_followed_by_its_hint_and_solution():
             assert cell["cell_type"] == "markdown"
             assert ":::{admonition} Hint\n:class: dropdown\n" in rest, f"exercise {number} has no hint"
             assert rest.rstrip().endswith(":::"), f"exercise {number} goes on after its hint"
+            assert re.search(r"\n\n\*(Easy|Medium|Hard), \d+ min\.\* ", rest), f"exercise {number} is not rated"
             assert following in solutions(), f"exercise {number} has no solution"
     assert numbers == list(range(1, 15))
     assert len(solutions()) == len(numbers)
+    after = [CELLS[place + 1] for place, cell in enumerate(CELLS) if cell in solutions()]
+    assert all(text(cell).startswith(":::{admonition} Explanation") for cell in after)
 
 
 def test_solutions_are_hidden_in_the_notebook_and_named_on_the_page():
     for cell in solutions():
         assert cell["metadata"]["jupyter"] == {"source_hidden": True}
         assert cell["metadata"]["mystnb"] == PROMPTS
-        assert "report.say(" in text(cell)
+        assert "print(" in text(cell)
 
 
 @pytest.mark.browser
@@ -46,14 +49,14 @@ def test_hints_and_solutions_open_by_keyboard(rendered_book, open_page):
     folded = page.locator("details.hide")
     assert folded.count() == len(solutions())
     for solution in folded.all():
-        answer = solution.locator(".cell_output p, .cell_output li").first
+        answer = solution.locator(".cell_output pre").first
         assert not answer.is_visible()
         solution.locator("summary").focus()
         page.keyboard.press("Enter")
         answer.wait_for(state="visible")
         assert "Hide the solution" in solution.locator("summary").inner_text()
     hints = page.locator(".admonition.dropdown")
-    assert hints.count() == len(solutions())
+    assert hints.count() == 2 * len(solutions()), "a hint and an explanation each"
     hint = hints.first
     hint.locator("button").focus()
     page.keyboard.press("Enter")

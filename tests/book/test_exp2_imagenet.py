@@ -16,7 +16,6 @@ from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UN
 from quide import metric, stats
 from quide.experiments import imagenet_runs, records, staleness
 from quide.experiments.imagenet_runs import SCHEMES, SEARCHED
-from quide.models import pretrained
 from quide.ptq.width import label
 from quide.stats import pack_bits
 
@@ -284,5 +283,5 @@ def test_a_network_that_cannot_be_had_does_not_stop_the_next(said, tmp_path, mon
         raise FileNotFoundError(f"{case.model} is nowhere")
 
     monkeypatch.setattr(imagenet_runs, "accuracy", offline)
-    exp2_imagenet.run(pretrained.trained_on("imagenet"), [0, 1], None, 250, 64, 16, "paper")
+    exp2_imagenet.run(["resnet18", "resnet50"], [0, 1], None, 250, 64, 16, "paper")
     assert said == ["ResNet-18 was not run: resnet18 is nowhere.", "ResNet-50 was not run: resnet50 is nowhere."]

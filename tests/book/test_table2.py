@@ -43,6 +43,8 @@ def test_table_2_always_holds_the_uniform_widths(truth):
     assert table.loc["the paper's GA", "paper P (%)"] == "75.02"
     assert table.loc["the paper's GA", "paper I'"] == "0.983"
     assert table.loc["BRECQ (estimate)", "ours P (%)"] == "–"
+    fitted = table.index[table.reason.str.contains("was chosen by this number")]
+    assert set(fitted) == {"uniform 4", "the paper's GA"}  # by which the quantizer was chosen
 
 
 def test_uniform_8_bits_scores_above_the_searched_network_on_cifar10(truth):

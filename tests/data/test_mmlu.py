@@ -46,8 +46,8 @@ def test_the_published_files_are_accepted(split):
         (lambda text: text.replace(",C\r\n", ",E\r\n", 1), "line 3 has the answer 'E'"),
         (lambda text: text.replace(",C\r\n", "\r\n", 1), "line 3 has 5 fields where six belong"),
         (lambda text: text.replace("virology A1", " ", 1), "line 2 has an empty field"),
-        (lambda text: text.replace('"Which', '"Which" x', 1), "does not parse"),
-        (lambda text: "\udcff" + text, "does not parse"),
+        (lambda text: text.replace('"Which', '"Which" x', 1), "cannot be read"),
+        (lambda text: "\udcff" + text, "cannot be read"),
     ],
     ids=["short", "letter", "fields", "empty", "quote", "encoding"],
 )

@@ -358,7 +358,7 @@ def test_verify_reads_and_compares(name, splits, named):
     file.write_bytes(data)
     train, test = sources.verify(name)
     assert (train.verified, test.verified) == (True, False)
-    assert f"{file} is refused" in test.note and f"run: quide data fetch {name}" in test.note
+    assert f"{file} cannot be read" in test.note and f"run: quide data fetch {name}" in test.note
     assert "\n" not in str(test)
 
 

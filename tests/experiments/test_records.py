@@ -40,7 +40,7 @@ def results(tmp_path, monkeypatch):
 
 def spec(**changes):
     return RunSpec(**{
-        "kind": "accuracy", "model": "simplecnn", "dataset": "cifar10", "seed": 0, "profile": "quick",
+        "kind": "trial", "model": "simplecnn", "dataset": "cifar10", "seed": 0, "profile": "quick",
         "details": DETAILS, **changes,
     })  # fmt: skip
 
@@ -63,11 +63,11 @@ cheap = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCh
 
 def test_keys_are_what_they_were():
     """A change here orphans every committed record: bump the schema and say so, do not just edit the literals."""
-    assert spec().canonical == (
+    assert spec(kind="accuracy").canonical == (
         '{"dataset":"cifar10","details":{"device":"cpu","scheme":{"bits":[8,8,8,4],"site":"output"}},'
         '"kind":"accuracy","model":"simplecnn","profile":"quick","seed":0}'
     )
-    assert spec().key == "c75d6df050eada6f"
+    assert spec(kind="accuracy").key == "c75d6df050eada6f"
     other = RunSpec("latency", "llama-3.2-1b", "mmlu", 42, "paper", {"rate": 0.1, "name": "é", "none": None})
     assert other.key == "3132d18fe352b1a7"
 
@@ -177,12 +177,13 @@ def test_what_is_saved_is_read_back(values, details):
 
 
 def test_the_file_is_where_it_says_and_reads_well_in_a_diff(results):
-    packed = pack_bits(np.arange(5000) % 7 > 2)
-    file = records.save(record(values={"correct": packed, "accuracy": 0.8}))
-    assert file == records.path_of(spec()) == results / "quick" / "accuracy" / f"simplecnn-cifar10-s0-{spec().key}.json"
+    hits = np.arange(5000) % 7 > 2
+    packed = pack_bits(hits)
+    file = records.save(record(values={"correct": packed, "accuracy": hits.mean()}))
+    assert file == records.path_of(spec()) == results / "quick" / "trial" / f"simplecnn-cifar10-s0-{spec().key}.json"
     text = file.read_text()
     assert text.endswith("}\n") and text == json.dumps(json.loads(text), sort_keys=True, indent=1) + "\n"
-    assert f' "values": {{\n  "accuracy": 0.8,\n  "correct": "{packed}"\n }}\n' in text
+    assert f' "values": {{\n  "accuracy": {hits.mean()},\n  "correct": "{packed}"\n }}\n' in text
     assert os.listdir(file.parent) == [file.name]
 
 
@@ -193,11 +194,21 @@ def test_what_is_not_there(results):
         records.read(results / "absent.json")
 
 
+def _sealed(content):
+    """As somebody would write it who knows how records are sealed."""
+    held = {name: value for name, value in content.items() if name != "digest"}
+    return {**held, "digest": records._digest(held)}
+
+
 def _edited(**changes):
     def edit(content):
-        return json.dumps({**content, **changes})
+        return json.dumps(_sealed({**content, **changes}))
 
     return edit
+
+
+def _unsealed(**changes):
+    return lambda content: json.dumps({**content, **changes})
 
 
 @pytest.mark.parametrize("damage, reason", [
@@ -205,10 +216,16 @@ def _edited(**changes):
     (lambda content: json.dumps(content)[:-20], "delimiter|Unterminated"),
     (lambda content: json.dumps(content).encode() + b"\xff", "codec"),
     (lambda content: "[" * 100_000, "recursion"),
-    (lambda content: "[]", "the file holds list"),
+    (lambda content: "[]", "data.sha256"),
+    (lambda content: json.dumps({k: v for k, v in content.items() if k != "digest"}), "data.sha256"),
+    (_unsealed(values={"accuracy": 0.7}), "its digest"),
+    (_unsealed(values={"accuracy": "0.8"}), "its digest"),
+    (_unsealed(seconds=1.25), "its digest"),
+    (_unsealed(digest=None), "its digest"),
+    (lambda content: json.dumps(content)[:-1] + ', "code": "other"}', "twice"),
     (lambda content: json.dumps({**content, "values": {"accuracy": float("nan")}}), "NaN is not a finite number"),
-    (lambda content: json.dumps(content).replace("0.8", "1e999"), r"values\.accuracy is inf"),
-    (lambda content: json.dumps({k: v for k, v in content.items() if k != "code"}), "lacks code"),
+    (lambda content: json.dumps(content).replace("0.8", "1e999"), "its digest"),
+    (lambda content: json.dumps(_sealed({k: v for k, v in content.items() if k != "code"})), "lacks code"),
     (_edited(note="hello"), "unknown note"),
     (_edited(schema=99), "schema must be 1"),
     (_edited(key="0" * 16), "the key of its spec"),
@@ -216,7 +233,7 @@ def _edited(**changes):
     (_edited(code=3), "code"),
     (_edited(seconds="long"), "seconds"),
     (_edited(spec=None), "spec holds NoneType"),
-    (_edited(spec={"kind": "accuracy"}), "spec lacks dataset"),
+    (_edited(spec={"kind": "trial"}), "spec lacks dataset"),
 ])  # fmt: skip
 def test_a_file_that_does_not_parse_is_refused_by_name(damage, reason):
     file = records.save(record())
@@ -232,25 +249,25 @@ def test_a_changed_spec_or_a_moved_file_is_refused():
     file = records.save(record())
     content = json.loads(file.read_text())
     content["spec"]["seed"] = 1
-    file.write_text(json.dumps(content))
+    file.write_text(json.dumps(_sealed(content)))
     with pytest.raises(ValueError, match="the key of its spec"):
         records.read(file)
     moved = records.save(record()).rename(file.with_name("other.json"))
-    with pytest.raises(ValueError, match=f"belongs in quick/accuracy/{file.name}"):
+    with pytest.raises(ValueError, match=f"belongs in quick/trial/{file.name}"):
         records.read(moved)
 
 
 def test_collect_filters_and_sorts():
     wanted = [
         record(kind=kind, profile=profile, model=model, dataset=dataset, seed=seed)
-        for kind in ("accuracy", "latency") for profile in ("paper", "quick") for model in ("resnet18", "simplecnn")
+        for kind in ("other", "trial") for profile in ("paper", "quick") for model in ("resnet18", "simplecnn")
         for dataset in ("cifar10", "mnist") for seed in (2, 10)
     ]  # fmt: skip
     for one in reversed(wanted):
         records.save(one)
     assert records.collect() == wanted
-    assert records.collect(kind="latency", dataset="mnist") == [
-        r for r in wanted if (r.spec.kind, r.spec.dataset) == ("latency", "mnist")
+    assert records.collect(kind="trial", dataset="mnist") == [
+        r for r in wanted if (r.spec.kind, r.spec.dataset) == ("trial", "mnist")
     ]
     assert {r.spec.model for r in records.collect(model="resnet18", profile="paper")} == {"resnet18"}
     assert records.collect(kind="training") == []
@@ -265,7 +282,7 @@ def test_collect_parses_no_more_than_it_is_asked_for():
     records.save(record(model="simplecnn", dataset="mnist")).write_text("damaged")
     assert records.collect(model="resnet18") == records.collect(dataset="cifar10") == [kept]
     assert records.collect(model="resnet*") == records.collect(dataset="cifar1") == []
-    with pytest.raises(ValueError, match="does not parse"):
+    with pytest.raises(ValueError, match="cannot be read"):
         records.collect()
 
 
@@ -337,7 +354,7 @@ def test_a_stale_record_is_returned_with_a_warning_until_refreshed(code, data, r
 def test_refresh_replaces_a_damaged_record():
     file = records.save(record())
     file.write_text("{")
-    with pytest.raises(ValueError, match="does not parse"):
+    with pytest.raises(ValueError, match="cannot be read"):
         records.load_or_run(spec(), dict, "code", "data")
     fresh = records.load_or_run(spec(), lambda: {"accuracy": 0.9}, "code", "data", refresh=True)
     assert records.load(spec()) == fresh
@@ -423,7 +440,7 @@ WRITER = textwrap.dedent("""
     name, seeds, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     print("ready", flush=True)
     for turn in range(rounds):
-        spec = RunSpec("accuracy", "simplecnn", "cifar10", turn % seeds, "quick")
+        spec = RunSpec("trial", "simplecnn", "cifar10", turn % seeds, "quick")
         values = {"writer": name, "turn": turn, "payload": [name] * 5_000}
         save(Record(spec, values, "code", "data", {}, 0.0))
         print(turn, flush=True)

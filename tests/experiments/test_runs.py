@@ -164,10 +164,10 @@ def test_known_computes_nothing_and_stale_tells_other_code(tmp_path, monkeypatch
     monkeypatch.setenv("QUIDE_RESULTS", str(tmp_path))
     run = runs.accuracy(runs.Case("simplecnn", "mnist", 0, "smoke"))
     assert run.known() is None and not run.stale()
-    records.save(records.Record(run.spec, {"accuracy": {}}, "0" * 16, run.data, {}, 1.0))
+    records.save(records.Record(run.spec, {"accuracy": {}, "correct": {}, "images": 1}, "0" * 16, run.data, {}, 1.0))
     assert run.stale()
     with pytest.warns(records.StaleRecordWarning, match="stale"):
-        assert run.known().values == {"accuracy": {}}
+        assert run.known().values == {"accuracy": {}, "correct": {}, "images": 1}
 
 
 def test_a_missing_embedded_checkpoint_says_what_to_do(tmp_path, monkeypatch):

@@ -14,7 +14,8 @@ def folder(tmp_path, monkeypatch):
 
 def made(seed: int, images: int, profile: str = "paper") -> records.Record:
     spec = runs.accuracy(runs.Case("simplecnn", "mnist", seed, profile)).spec
-    record = records.Record(spec, {"images": images}, staleness.code(spec), "data", {}, 1.0)
+    values = {"accuracy": {}, "correct": {}, "images": images}
+    record = records.Record(spec, values, staleness.code(spec), "data", {}, 1.0)
     records.save(record)
     return record
 

@@ -28,6 +28,7 @@ CONTRACT = {
     "diagnose": "model, images, labels, calibration, bits=4, *",
     "Width": "weights=32, activations=32",
     "save": "quantized, file",
+    "export_onnx": "quantized, example_input, file",
     "load": "model, file",
 }
 PAPER = {

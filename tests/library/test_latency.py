@@ -116,7 +116,7 @@ def test_synchronize_defaults_to_the_accelerators(monkeypatch):
 @pytest.mark.parametrize("bad", [0, -1, 2.0, True, "10", None])
 @pytest.mark.parametrize("argument", ["warmup", "passes"])
 def test_counts_must_be_positive_integers(argument, bad):
-    with pytest.raises(ValueError, match=f"{argument} must be a whole number of at least 1, got {bad!r}"):
+    with pytest.raises(ValueError, match=f"{argument} must be a whole number .*1.*, got {bad!r}"):
         latency.measure_latency(lambda: None, **{argument: bad})
     with pytest.raises(ValueError, match=argument):
         latency.measure_interleaved({"a": lambda: None}, **{argument: bad})

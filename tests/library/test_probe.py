@@ -179,7 +179,7 @@ def test_other_number_types_become_those_that_networks_take(folder, data):
         ({"images": np.zeros((3, 1, 8, 8), np.uint8)}, "^images of set.npz are torch.uint8; .*normalized float32"),
         ({"labels": np.zeros(3)}, r"^labels of set.npz must be whole numbers \(n,\)"),
         ({"labels": np.zeros((3, 1), int)}, r"^labels of set.npz must be whole numbers \(n,\)"),
-        ({"labels": np.array(["cat", "dog"])}, "^labels of set.npz are <U3, not numbers"),
+        ({"labels": np.array(["cat", "dog"])}, "^labels of set.npz cannot be read .*not numbers"),
         ({"labels": np.array([None, 3])}, "^set.npz cannot be read .*allow_pickle"),
         ({"calibration": np.zeros((3, 3, 8, 8), np.float32)}, r"^images and calibration of set.npz differ in shape"),
     ],
@@ -421,7 +421,7 @@ def test_the_command_prints_writes_and_succeeds(folder, net, data):
         (["mynet:build", "--data", "set.npz", "--score", "mynet:no"], "score mynet:no cannot be read"),
         (["torchvision:resnet1", "--data", "set.npz"], "model torchvision:resnet1 cannot be built (torchvision has"),
         (["mynet:fails", "--data", "set.npz"], "model mynet:fails cannot be built (no such luck)"),
-        (["mynet:build", "--data", "absent.npz"], "No such file or directory: absent.npz"),
+        (["mynet:build", "--data", "absent.npz"], "absent.npz is missing"),
     ],
 )
 def test_the_command_refuses_in_one_line(folder, capsys, arguments, said):

@@ -301,6 +301,7 @@ folder, file, dies = sys.argv[1:]
 sys.path.insert(0, folder)
 import torch
 torch.set_num_threads(1)
+from quide import _paths
 from test_train import fitted, network
 
 def die():
@@ -314,15 +315,15 @@ class Mortal(torch.nn.Sequential):
             die()
         return super().forward(images)
 
-save = torch.save
-def torn_save(state, target):
-    save(state, target)
-    if len(state["fit"]["history"]) == 4:
-        target.write_bytes(target.read_bytes()[:-1000])
+synced = _paths._synced
+def torn(path):
+    synced(path)
+    if path.is_file() and len(torch.load(path, weights_only=True)["fit"]["history"]) == 4:
+        path.write_bytes(path.read_bytes()[:-1000])
         die()
 
 if dies == "while saving":
-    torch.save = torn_save
+    _paths._synced = torn
 fitted(checkpoint=Path(file), net=Mortal(*network()), every=2)
 """
 
@@ -352,9 +353,7 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights():
 def test_a_resumed_run_keeps_the_precision_that_it_began_with(tmp_path, monkeypatch):
     file, seen, run_epoch = tmp_path / "run.pt", [], train._epoch
     fitted(replace(TINY, epochs=2, cosine=False), checkpoint=file, mixed_precision=True)
-    half = torch.load(file, weights_only=True)
-    half["identity"]["recipe"]["epochs"] = EPOCHS  # as if it had been killed after two
-    torch.save(half, file)
+    _spoil(file, lambda saved: None)
 
     def observed(*arguments):
         seen.append(arguments[5])
@@ -369,11 +368,10 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     fitted(TINY.shortened(2), checkpoint=file)
     before = file.read_bytes()
 
-    def full_disk(_, target):
-        Path(target).write_bytes(b"half")
+    def full_disk(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     file_of_another_run = tmp_path / "other.pt"
     for target in (file, file_of_another_run):
         with pytest.raises(OSError, match="No space left"):
@@ -405,7 +403,7 @@ def test_refuses_a_corrupt_checkpoint_by_name(content, tmp_path, monkeypatch):
     elif content == "malicious":
         content = pickle.dumps(Malicious(), protocol=2)  # torch's own
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=f"^checkpoint {file} does not parse; delete it"):
+    with pytest.raises(ValueError, match=f"^checkpoint {file} cannot be read .*; delete it to train"):
         fitted(checkpoint=file)
     assert file.read_bytes() == content
     assert not (tmp_path / "executed").exists()
@@ -419,6 +417,35 @@ def test_refuses_the_checkpoint_of_another_run_by_name(other, tmp_path):
         fitted(**{"recipe": TINY.shortened(1), "checkpoint": file, **other})
     with pytest.raises(ValueError, match="belongs to another run"):
         fit(network(), image_set(71, 0), image_set(9, 1), TINY.shortened(1), 1, file, progress=False)
+
+
+def test_refuses_a_changed_bit_other_data_and_other_code(tmp_path):
+    file, run = tmp_path / "run.pt", {"recipe": TINY.shortened(1), "checkpoint": tmp_path / "run.pt"}
+    fitted(**run, code="a")
+    whole, changed = file.read_bytes(), 0
+    for place in range(1000, len(whole), len(whole) // 40):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            assert_same_fit(fitted(**run, code="a"), fitted(TINY.shortened(1)))  # in what no value is made from
+        except ValueError as error:
+            assert f"checkpoint {file} cannot be read" in str(error)
+            changed += 1
+    assert changed > 10
+    file.write_bytes(whole)
+    with pytest.raises(ValueError, match="another run .other code"):
+        fitted(**run, code="b")
+    assert len(fitted(**run, code="b", same_code=lambda made_by, today: (made_by, today) == ("a", "b")).history) == 1
+    with pytest.raises(ValueError, match="another run .other data"):
+        fit(network(), image_set(70, 5), image_set(40, 1), TINY.shortened(1), 1, file, progress=False, code="a")
+
+
+def _spoil(file, change):
+    """What is saved changed, and sealed again, as if it had been killed after two epochs."""
+    saved = torch.load(file, weights_only=True)
+    saved["identity"]["recipe"]["epochs"] = EPOCHS
+    change(saved)
+    del saved["digest"]
+    torch.save({**saved, "digest": train.digest(saved)}, file)
 
 
 def _resize_state(saved):
@@ -453,11 +480,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line_before_it_is_used
     """State of another size would be written past: a fused optimizer does not look."""
     file, net = tmp_path / "run.pt", network(seed=99)
     fitted(replace(TINY, epochs=2), checkpoint=file)
-    saved = torch.load(file, weights_only=True)
-    saved["identity"]["recipe"]["epochs"] = EPOCHS  # as if it had been killed after two
-    spoil(saved)
-    torch.save(saved, file)
-    with pytest.raises(ValueError, match=f"^checkpoint {file} does not fit .*delete it to train") as caught:
+    _spoil(file, spoil)
+    with pytest.raises(ValueError, match=f"^checkpoint {file} cannot be read .*delete it to train") as caught:
         fitted(checkpoint=file, net=net)
     assert "\n" not in str(caught.value)
     assert all(torch.equal(value, network(seed=99).state_dict()[name]) for name, value in net.state_dict().items())

@@ -61,8 +61,8 @@ PLACES = {
     "Figure 4": [(EXP3, "figure-4-the-index-and-its-parts", "EXP-3")],
     "Figure 5": [(ANALYSIS, "figure-5-the-knee-over-the-tolerance", "The metric, examined")],
     "Figure 6": [(ANALYSIS, "figure-6-the-boundary-between-accuracy-and-compression", "The metric, examined")],
-    "Figure 7": [(ANALYSIS, "figure-7-the-components-of-each-width", "The metric, examined")],
-    "Figure 8": [(ANALYSIS, "figure-8-correlations-of-the-components", "The metric, examined")],
+    "Figure 7": [(ANALYSIS, "figures-7-and-8", "The metric, examined")],
+    "Figure 8": [(ANALYSIS, "figures-7-and-8", "The metric, examined")],
     "Algorithm 1": [(EXP3, "is-the-search-any-good", "EXP-3")],
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,11 +19,10 @@ from quidebook.evidence.readings import Reading
 from quidebook.evidence.scores import Measured
 from quidebook.report import UNKNOWN, number, percent
 from quidebook.shared import components
-from quidebook.shared.components import AXES, CELLS, FORMS, SCORES, Components
+from quidebook.shared.components import FORMS, SCORES, Components
 from quidebook.shared.table1 import WIDTH_STYLES
 from quidebook.verdicts import IN_PART, NONE, REPRODUCED
 
-LINES = {32: "-", 16: "--", 8: "-.", 4: (0, (4, 1, 1, 1, 1, 1)), 2: ":"}
 HATCHES = {32: "..", 16: "xx", 8: "", 4: "//", 2: "\\\\", None: ""}
 COLOURS = "cividis"  # grows lighter from end to end, so that a print in grey reads the same
 RERUN = "quide run exp1 --profile paper"
@@ -123,7 +121,11 @@ def figure_forms(outcomes: pd.DataFrame) -> tuple[plt.Figure, str]:
     )
     texts = wide.map(lambda tau: number(tau, 2)) + "\n" + first
     figure, (axis,) = report.panels(width=7.4, height=7.6)
-    _heatmap(axis, wide, annot=texts, fmt="", cbar_kws={"label": "Kendall's tau-b with I'"})
+    axis.grid(visible=False)
+    seaborn.heatmap(
+        wide, ax=axis, annot=texts, fmt="", cmap=COLOURS, vmin=min(0, wide.min().min()), vmax=1, linewidths=0.5,
+        annot_kws={"fontsize": 8}, cbar_kws={"label": "Kendall's tau-b with I'"},
+    )  # fmt: skip
     axis.set_xticklabels([name.replace(", ", ",\n").replace(" / ", " /\n") for name in order], rotation=0, fontsize=8)
     axis.set(xlabel="", ylabel="")
     words = []
@@ -135,15 +137,9 @@ def figure_forms(outcomes: pd.DataFrame) -> tuple[plt.Figure, str]:
     return figure, "Heat map. " + ". ".join(words) + "."
 
 
-def _heatmap(axis: plt.Axes, values: pd.DataFrame, **options) -> None:
-    """Correlations from -1 to 1, written into their cells."""
-    axis.grid(visible=False)
-    shared = {"cmap": COLOURS, "vmin": -1, "vmax": 1, "linewidths": 0.5, "annot_kws": {"fontsize": 8}}
-    seaborn.heatmap(values, ax=axis, **shared, **options)
-
-
 def moves(outcomes: pd.DataFrame) -> dict[str, object]:
-    """The forms that ``never`` put another configuration first than I' does, and that ``do``, in how many cases."""
+    """The forms that ``never`` put another configuration first than I' does, and that ``do``, in how many cases; how
+    many of how many ``forms`` are the former (``kept``), and in how many ``cases`` the form without a gate is not."""
     reference = outcomes.groupby("case", sort=False)["first"].transform("first")
     compared = outcomes[outcomes["tau"].notna() & (outcomes["form"] != components.PAPERS)]
     moved = compared[compared["first"] != reference[compared.index]]["form"].value_counts()
@@ -152,6 +148,10 @@ def moves(outcomes: pd.DataFrame) -> dict[str, object]:
     return {
         "never": ", ".join(f"*{form}*" for form in never),
         "do": ", ".join(f"*{form}* ({times} of {count})" for form, times in moved.items()) or "none",
+        "kept": len(never),
+        "forms": compared["form"].nunique(),
+        "ungated": int(moved.get(components.RAW, 0)),
+        "cases": count,
     }
 
 
@@ -190,56 +190,22 @@ def figure_boundary(found: Sequence[Measured]) -> tuple[plt.Figure, str]:
 # --- Figures 7 and 8 -------------------------------------------------------------------------------------------------
 
 
-def figure_radar(found: Sequence[Measured]) -> tuple[plt.Figure, str]:
-    """Figure 7: compression, accuracy, 1/T and I of each width, relative to the best width."""
-    shown = components.charted(found)
-    figure, axes = _grid(len(shown), 3.2, subplot_kw={"projection": "polar"})
-    angles = np.linspace(0, 2 * np.pi, len(AXES), endpoint=False)
-    words = []
-    for axis, each in zip(axes, shown, strict=False):
-        shares = components.radar(each)
-        for bits, row in shares.iterrows():
-            values, style = row.to_numpy(), {"linestyle": LINES[bits], "color": WIDTH_STYLES[bits], "linewidth": 1.6}
-            axis.plot(np.append(angles, 0), np.append(values, values[0]), **style, label=f"{bits} bits")
-        axis.set_xticks(angles, AXES)
-        axis.set_yticks([0.5, 1], ["", ""])
-        axis.tick_params(axis="x", pad=4)
-        axis.set_ylim(0, 1)
-        axis.set_title(each.label, fontsize=9)
-        widths = [f"{bits} bits {' '.join(f'{value:.2f}' for value in row)}" for bits, row in shares.iterrows()]
-        words.append(f"{each.label}: {', '.join(widths)}")
-    figure.legend(*axes[len(shown) - 1].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
-    alt = f"Radar charts, in the order {', '.join(AXES)}, as shares of the best. " + "; ".join(words) + "."
-    return figure, alt
+def areas(found: Sequence[Measured]) -> dict[str, object]:
+    """In how many ``cases``, a network and an arrangement of the axes each, the area of the radar chart goes with I
+    (``agreeing``), and how many widths have the largest area in some arrangement of one network (``most``)."""
+    each = [(reading, components.areas(reading)) for reading in components.charted(found)]
+    tau = [kendalltau(area, reading.index()).statistic for reading, table in each for _, area in table.items()]
+    facts = {"agreeing": sum(value > 0 for value in tau), "cases": len(tau), "low": min(tau), "high": max(tau)}
+    return facts | {"most": max(table.idxmax().nunique() for _, table in each)}
 
 
-def areas_table(found: Sequence[Measured]) -> pd.DataFrame:
-    """Kendall's tau between the area of the radar chart and the scores, by arrangement of the axes."""
-    return pd.DataFrame(
-        {
-            "condition": each.label,
-            "axes in the order": arrangement,
-            "largest area": f"{area.idxmax()} bits",
-            "tau with I": _tau(area, each.index()),
-            "tau with I'": _tau(area, each.gated_index()),
-        }
-        for each in components.charted(found)
-        for arrangement, area in components.areas(each).items()
-    )
-
-
-def figure_correlations(tried: Mapping[str, Components]) -> tuple[plt.Figure, str]:
-    """Figure 8: rank correlations of the components, over the uniform widths and over all mixed configurations."""
-    shown = components.correlations(tried)
-    figure, axes = _grid(len(shown), 3.3)
-    words = []
-    for axis, (name, (matrix, count)) in zip(axes, shown.items(), strict=False):
-        _heatmap(axis, matrix, annot=True, fmt=".2f", cbar=False, square=True)
-        axis.set_title(f"{name}\n({count} points)", fontsize=9)
-        axis.tick_params(axis="y", rotation=0)
-        pairs = ", ".join(f"{a} and {b} {matrix.loc[a, b]:.2f}" for a, b in combinations(CELLS, 2))
-        words.append(f"{name}, {count} points: {pairs}")
-    return figure, "Heat maps. " + "; ".join(words) + "."
+def correlations(tried: Mapping[str, Components]) -> list[dict[str, object]]:
+    """By case its ``name``, ``points`` and rank correlations: of C and P, of P and I', of T and I'."""
+    return [
+        {"name": name, "points": count, "cp": matrix.loc["C", "P"], "pi": matrix.loc["P", "I'"]}
+        | {"ti": matrix.loc["T", "I'"]}
+        for name, (matrix, count) in components.correlations(tried).items()
+    ]
 
 
 # --- how sure, and the unit-free variant -----------------------------------------------------------------------------
@@ -259,7 +225,7 @@ def certainty_table(found: Sequence[Measured]) -> pd.DataFrame:
                 repeats = len(knee.replicates)
                 share = stats.wilson_interval(round(knee.probability[bits] * repeats), repeats)
                 row[f"I'{suffix} [95 %]"] = report.with_interval(knee.interval(bits), digits=3)
-                row[f"P(knee){suffix} [95 %]"] = report.with_interval(share, digits=3)
+                row[f"Pr(knee){suffix} [95 %]"] = report.with_interval(share, digits=3)
             rows.append(row)
     return pd.DataFrame(rows)
 

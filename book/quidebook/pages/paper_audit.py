@@ -18,23 +18,20 @@ from quide import metric
 from quide.experiments import paper
 from quide.experiments.recipes import SEARCHED
 from quide.ptq.width import label
-from quidebook import report, verdicts
+from quidebook import frame, report
 from quidebook.evidence import consistency, readings, sensitivity
-from quidebook.evidence.conditions import NAMES, present
 from quidebook.evidence.readings import Reading
 from quidebook.evidence.scores import Measured
 from quidebook.report import UNKNOWN, number, with_origin
-from quidebook.shared import landscape, simplecnn, table2
+from quidebook.shared import landscape
 from quidebook.shared.landscape import Landscapes
 from quidebook.shared.table3 import LLAMA
 
 C10, C100, R18, IN = "cifar10-simplecnn", "cifar100-simplecnn", "cifar10-resnet18", "imagenet-resnet18"
 SIMPLECNN = {"MNIST": (1, 28, 10), "CIFAR-10": (3, 32, 10), "CIFAR-100": (3, 32, 100)}  # channels, side, classes
-RESNET18_WEIGHTS, RESNET18_LAST = 11_678_912, 512_000  # of torchvision's ResNet-18: all layers, and the last one
 UNITS = (1.0, 64.0, 1000.0)  # ms per batch of 64 (the paper's), ms per image, s per batch: all in the first
 STEADY = "never"
 EQUATION = "threshold_equation_4"
-LIKE_SEARCHED = (SEARCHED, (8, 8, 8, 2), (8, 8, 4, 8))
 STEP = 0.05  # what a round threshold is a multiple of
 DIGITS, ASSUMES = "the printed digits", "the printed digits and an assumption"
 
@@ -59,15 +56,17 @@ def overview(findings: Iterable[Finding]) -> pd.DataFrame:
 
 
 def say(finding: Finding, paper: str, computed: str, sure: str, settles: str, ours: str = "") -> None:
-    """Display a finding as a list of its parts, each a template of its facts; what is empty is left out."""
+    """Display what comes out of a finding, and folded its parts, each a template of its facts; what is empty is left
+    out."""
     parts = {
         "The paper": paper,
-        "Computed": f"{finding.headline} {computed}",
+        "Computed": computed,
         "Our records": ours and f"{ours.rstrip('.')}.",
         "How sure": f"It rests on {finding.rests_on}. {sure}",
         "What would settle it": settles,
     }
-    report.say("\n".join(f"- **{name}.** {text}" for name, text in parts.items() if text), finding.facts)
+    text = report.worded("\n".join(f"- **{name}.** {text}" for name, text in parts.items() if text), finding.facts)
+    frame.fold(report.worded(finding.headline, finding.facts), "Where it comes from, and how sure it is", text)
 
 
 def ours(found: Sequence[Measured]) -> list[dict[str, object]]:
@@ -83,7 +82,7 @@ def described(reading: Reading) -> dict[str, object]:
     """What the findings and their tables ask of a reading.
 
     ``by_unit`` has the knee in each of :data:`UNITS`, ``crossing`` the threshold below which 4 bits lead 8; by width,
-    ``gated`` is I', ``times`` the latency over that at 32 bits, ``relative`` over that of the fastest.
+    ``gated`` is I', ``times`` the latency over that at 32 bits.
     """
     widths, latencies = reading.table.index, reading.table["latency_ms"]
     tolerances, constants = sensitivity.over_tolerance(reading), sensitivity.over_time_constant(reading)
@@ -101,22 +100,8 @@ def described(reading: Reading) -> dict[str, object]:
         "by_unit": [metric.knee(widths, reading.gated_index(None, unit)) for unit in UNITS],
         "turns": "; ".join(f"{a.knee} to {b.knee} bits at {a.high:.2f} ms" for a, b in pairwise(constants)) or STEADY,
         "gated": reading.gated_index(),
-        "fastest": latencies.min(),
         "times": latencies / latencies.get(32, np.nan),
-        "relative": (latencies / latencies.min()).reindex(paper.BITS),
     }
-
-
-# --- what was measured -----------------------------------------------------------------------------------------------
-
-
-def confirmed() -> dict[str, int] | report.Absent:
-    """How many claims about SimpleCNN there are that our own measurements answer, and how many they confirm."""
-    found = present(simplecnn.conditions(NAMES))
-    if not found:
-        return report.Absent("SimpleCNN", "quide run exp1 --profile paper")
-    answers = simplecnn.summary_table(found, simplecnn.recipe_results(each.dataset for each in found))["verdict"]
-    return {"confirmed": int((answers == verdicts.REPRODUCED).sum()), "claims": len(answers)}
 
 
 # --- thresholds and the gate -----------------------------------------------------------------------------------------
@@ -226,27 +211,6 @@ def size(truth: Landscapes | None = None) -> dict[str, object]:
         "rank_by_size": weighted.place(SEARCHED),
         "configurations": len(land.configurations),
     }
-
-
-def sizes() -> list[dict[str, object]]:
-    """Compression by layers and by weights of some widths on SimpleCNN's data sets, and of the searched ResNet-18."""
-    resnet = RESNET18_WEIGHTS - RESNET18_LAST, RESNET18_LAST  # the paper's last group is the last layer
-    named = [
-        (f"SimpleCNN / {name}", widths, widths, layer_sizes(*shape))
-        for name, shape in SIMPLECNN.items()
-        for widths in LIKE_SEARCHED
-    ]
-    named.append(("ResNet-18 / ImageNet-1K", table2.SEARCHED_IN, (8, 16), resnet))
-    return [
-        {
-            "network": network,
-            "widths": label(shown),
-            "odd": sum(n for width, n in zip(widths, weights, strict=True) if width != 8) / sum(weights),
-            "nominal": metric.compression_ratio(shown),
-            "by_size": metric.compression_ratio(widths, weights),
-        }
-        for network, shown, widths, weights in named
-    ]
 
 
 def layer_sizes(channels: int, side: int, classes: int, padding: int = 1) -> list[int]:

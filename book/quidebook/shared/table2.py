@@ -14,6 +14,7 @@ from quide.search import Configuration
 from quidebook import verdicts
 from quidebook.evidence import readings
 from quidebook.report import UNKNOWN, number, percent, with_origin
+from quidebook.shared.claims import fitted
 from quidebook.shared.landscape import CONDITION, Landscapes, accuracy, countings, rank, uniform
 
 IMAGENET, SEARCHED_IN = "imagenet-resnet18", (8, 8, 8, 8, 8, 16)  # the network searched there
@@ -68,6 +69,8 @@ def _row(truth: Landscapes, name: str, widths: Configuration | None, stated: pd.
         return row
     paper_says = stated.iloc[0]
     verdict, reason = verdicts.accuracy_verdict(paper_says["accuracy"], interval.estimate, interval.low, interval.high)
+    if widths is not None:
+        reason += fitted(CONDITION, str(widths[0]) if len(set(widths)) == 1 else label(widths))
     return row | {
         "paper P (%)": with_origin(number(100 * paper_says["accuracy"], 2), paper_says["accuracy_origin"]),
         "paper I'": with_origin(number(paper_says["gated_index"], 3), paper_says["gated_index_origin"]),

@@ -11,6 +11,7 @@ import torch
 
 from quide import latency
 from quide.data import mmlu, stories
+from quide.evaluate.inputs import numbers
 from quide.experiments import llm_runs
 from quide.experiments.llm_runs import PROMPT, LanguageCase, pack_log_likelihoods, title
 from quide.llm import autoawq, methods, mmlu_harness
@@ -42,7 +43,7 @@ def next_token(case: LanguageCase, recipe: LlmRecipe) -> dict:
         with torch.inference_mode():
             logits = loaded.model(tokens).logits[0, :-1].float()
         wanted = tokens[0, 1:]
-        hits.append((logits.argmax(1) == wanted).cpu())
+        hits.append((numbers(logits).argmax(1) == wanted).cpu())
         nats += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
     hit = torch.cat(hits)
     return {
