@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from quide import _paths
+from quide.cli.files import check_output
 from quide.diagnosis import Diagnosis
 from quide.stats import Interval
 
@@ -37,16 +38,8 @@ th:first-child,td:first-child{{text-align:left}}.wide{{overflow-x:auto}}svg{{max
 
 
 def check(file: Path) -> None:
-    """Refuse a file that :func:`save` could not write, before the work is done.
-
-    Raises:
-        ValueError: another ending, or a folder of that name.
-        FileNotFoundError: its folder does not exist.
-    """
-    if file.suffix not in ENDINGS or file.is_dir():
-        raise ValueError(f"output must be a file that ends in {' or '.join(ENDINGS)}, got {file}")
-    if not file.parent.is_dir():
-        raise FileNotFoundError(f"{file.parent} does not exist; make it, or name another --output")
+    """Refuse a file that :func:`save` could not write, before the work is done; errors as :func:`check_output`."""
+    check_output("output", file, ENDINGS)
 
 
 def as_text(found: Diagnosis) -> str:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from quide import evaluate
 from quide.data.datasets import BATCH
 from quide.diagnosis.ranges import by_layer, grids_of
-from quide.diagnosis.sentence import PHRASES
+from quide.diagnosis.sentence import sentence
 from quide.evaluate.inputs import Images, calibration_images, gathered
 from quide.ptq.grid import FakeQuantize
 from quide.ptq.prepared import META, Prepared, layer_widths, prepare
@@ -194,8 +194,7 @@ class Diagnosis:
     @property
     def sentence(self) -> str:
         """The diagnosis; every number in it is in :meth:`to_dict`."""
-        kind, row = self.cause
-        return " ".join(PHRASES[kind](self, row))
+        return sentence(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -70,10 +70,7 @@ def missing(model: str, device: str = "cpu") -> list[str]:
             :data:`quide.llm.random_weights.SHAPES`.
         device: where it is to run, ``"cpu"`` or ``"cuda"``.
     """
-    return [
-        *_missing_packages(), *_missing_files(model), *_missing_reader(model), *_missing_token(model),
-        *_missing_memory(model, device),
-    ]  # fmt: skip
+    return [*_missing_packages(), *_missing_files(model), *_missing_access(model, device)]
 
 
 def find(model: str, device: str = "cpu") -> Checkpoint:
@@ -100,7 +97,7 @@ def find(model: str, device: str = "cpu") -> Checkpoint:
     from huggingface_hub import snapshot_download
 
     folder = Path(snapshot_download(model, allow_patterns=HUB_FILES))
-    _refuse(model, [*_missing_files(str(folder)), *_missing_reader(str(folder))])
+    _refuse(model, list(_missing_files(str(folder))))
     form = _form(folder)
     return Checkpoint(_record_name(model.rpartition("/")[2], form), folder, form, folder.name)
 
@@ -183,14 +180,10 @@ def _missing_files(model: str) -> Iterator[str]:
             f"{folder} holds neither config.json with *.safetensors, nor one *.gguf file, nor {llama2c.MODEL} "
             "(put the model's files there)"
         )
-    elif _form(folder) == "transformers" and (method := quantization(folder).get("quant_method")):
-        yield f"{folder} holds a model that {method} has quantized already (name the one that it was made from)"
-
-
-def _missing_reader(model: str) -> Iterator[str]:
-    """The package for a folder that autoawq made; of a model on the hub it is not known before its files are here."""
-    if _is_folder(model) and _form(Path(model).expanduser()) == AUTOAWQ:
+    elif _form(folder) == AUTOAWQ:  # of a model on the hub it is not known before its files are here
         yield from missing_autoawq()
+    elif method := quantization(folder).get("quant_method"):
+        yield f"{folder} holds a model that {method} has quantized already (name the one that it was made from)"
 
 
 def missing_autoawq() -> Iterator[str]:
@@ -199,37 +192,34 @@ def missing_autoawq() -> Iterator[str]:
         yield f"the package autoawq is not installed ({AWQ_EXTRA})"
 
 
-def _missing_token(model: str) -> Iterator[str]:
-    if model in NEEDS and NEEDS[model].token and not _token():
-        yield (
-            f"there is no access token (accept the licence on huggingface.co/{model}, then run `hf auth login` "
-            "or set HF_TOKEN)"
-        )
-
-
-def _token() -> str | None:
-    """The user's token for the hub, from the variable or from where its own client keeps it."""
-    if named := os.environ.get("HF_TOKEN"):
-        return named
-    if importlib.util.find_spec("huggingface_hub") is None:
-        return None
-    from huggingface_hub import get_token
-
-    return get_token()
-
-
-def _missing_memory(model: str, device: str) -> Iterator[str]:
+def _missing_access(model: str, device: str) -> Iterator[str]:
+    """What keeps :data:`NEEDS` from being met: the owner's leave, a GPU, its memory."""
     if model not in NEEDS:
         return
     import torch
 
-    wanted = NEEDS[model].gpu_gb
-    if not torch.device(device).type == "cuda":
-        yield f"it needs a GPU with {wanted} GB, and device is {device!r} (use device 'cuda')"
+    needs = NEEDS[model]
+    if needs.token and not _token():
+        yield (
+            f"there is no access token (accept the licence on huggingface.co/{model}, then run `hf auth login` "
+            "or set HF_TOKEN)"
+        )
+    lacking = f"it needs a GPU with {needs.gpu_gb} GB, and"
+    if torch.device(device).type != "cuda":
+        yield f"{lacking} device is {device!r} (use device 'cuda')"
     elif not torch.cuda.is_available():
-        yield f"it needs a GPU with {wanted} GB, and torch sees none (run it on a machine that has one)"
-    elif (there := torch.cuda.get_device_properties(device).total_memory / 1e9) < wanted:
-        yield f"it needs a GPU with {wanted} GB, and this one has {there:.1f} GB (use a larger one)"
+        yield f"{lacking} torch sees none (run it on a machine that has one)"
+    elif (there := torch.cuda.get_device_properties(device).total_memory / 1e9) < needs.gpu_gb:
+        yield f"{lacking} this one has {there:.1f} GB (use a larger one)"
+
+
+def _token() -> str | None:
+    """The user's token for the hub, from the variable or from where its own client keeps it."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return os.environ.get("HF_TOKEN")
+    from huggingface_hub import get_token
+
+    return get_token()
 
 
 def _record_name(name: str, form: str) -> str:
