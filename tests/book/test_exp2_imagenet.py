@@ -14,7 +14,7 @@ from quidebook.shared.imagenet import ImageNetRecords
 from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 from quide import metric, stats
-from quide.experiments import imagenet_runs, records, staleness
+from quide.experiments import campaign, imagenet_runs, records, staleness
 from quide.experiments.imagenet_runs import SCHEMES, SEARCHED
 from quide.ptq.width import label
 from quide.stats import pack_bits
@@ -55,29 +55,13 @@ def quantizers(best: float = 0.6) -> records.Record:
     return record(imagenet_runs.QUANTIZERS, scored(shares | {"32": 0.91, "both, 4": best}, 200), 200)
 
 
-def mixed(method: str) -> records.Record:
-    configurations = [(bits,) * 6 for bits in (16, 8, 4, 2)] + [SEARCHED, (8, 8, 8, 8, 4, 4)]
-    shares = [0.9, 0.9, 0.0, 0.0, 0.9, 0.86]
-    correct = np.stack([hits(share, 50) for share in shares], axis=1)
-    values = {
-        "configurations": [label(widths) for widths in configurations],
-        "accuracy": correct.mean(0).tolist(),
-        "correct": pack_bits(correct.ravel()),
-        "full_precision_accuracy": 0.92,
-        "full_precision_correct": pack_bits(hits(0.92, 50)),
-        "tree_passes": 313.0,
-    }
-    return record(imagenet_runs.MIXED, values, 50, method=method, choices=[16, 8, 4, 2])
-
-
 @pytest.fixture
 def known() -> ImageNetRecords:
-    kinds = accuracy(), quantizers(), mixed("genetic"), mixed("exhaustive")
-    return ImageNetRecords(*({"resnet50": each} for each in kinds))
+    return ImageNetRecords({"resnet50": accuracy()}, {"resnet50": quantizers()})
 
 
-NOTHING = ImageNetRecords({}, {}, {}, {})
-TABLES = [imagenet.table1, imagenet.table2, imagenet.summary_table, exp2_imagenet.absent_table]  # fmt: skip
+NOTHING = ImageNetRecords({}, {})
+TABLES = [imagenet.table1, imagenet.table2, imagenet.summary_table, exp2_imagenet.accuracy_table]
 
 
 # --- Table 1 ---------------------------------------------------------------------------------------------------------
@@ -101,7 +85,7 @@ def test_our_cells_are_the_records(known):
 
 def test_what_is_compared_is_the_share_of_full_precision():
     def verdicts(**shares) -> pd.Series:
-        known = ImageNetRecords({"resnet18": accuracy(model="resnet18", **shares)}, {}, {}, {})
+        known = ImageNetRecords({"resnet18": accuracy(model="resnet18", **shares)}, {})
         return imagenet.table1(known).query("network == 'ResNet-18'").set_index("bits").verdict
 
     shown = verdicts()
@@ -117,7 +101,7 @@ def test_another_network_supports_and_is_never_said_to_reproduce(known):
         imagenet.table1(known).query("network == 'ResNet-50'"), imagenet.table2(known), imagenet.summary_table(known)
     ]  # fmt: skip
     worse = {"16": 0.8, "8": 0.7, "4": 0.5, "2": 0.5, label(SEARCHED): 0.6}
-    worse = ImageNetRecords({"resnet50": accuracy(**worse)}, {}, {}, {})
+    worse = ImageNetRecords({"resnet50": accuracy(**worse)}, {})
     assert {verdict for table in tables for verdict in table.verdict} == {SUPPORTS, UNDECIDED}
     assert set(imagenet.summary_table(worse).verdict) == {UNDECIDED}
 
@@ -126,13 +110,13 @@ def test_another_network_supports_and_is_never_said_to_reproduce(known):
                                                          (50_000, 0.6976, REPRODUCED),
                                                          (50_000, 0.60, NOT_REPRODUCED)])  # fmt: skip
 def test_levels_are_compared_on_the_whole_validation_set_alone(count, level, verdict):
-    found = ImageNetRecords({"resnet18": accuracy(count, "resnet18", seen=0, **{"32": level})}, {}, {}, {})
+    found = ImageNetRecords({"resnet18": accuracy(count, "resnet18", seen=0, **{"32": level})}, {})
     shown = imagenet.table1(found).query("network == 'ResNet-18' and bits == 32")
     assert shown.verdict.item() == verdict
 
 
 def test_too_few_images_decide_nothing():
-    few = ImageNetRecords({"resnet18": accuracy(64, "resnet18", seen=0, **{"8": 0.8})}, {}, {}, {})
+    few = ImageNetRecords({"resnet18": accuracy(64, "resnet18", seen=0, **{"8": 0.8})}, {})
     shown = imagenet.table1(few).query("network == 'ResNet-18' and bits == 8")
     assert shown.verdict.item() == UNDECIDED
     claims = imagenet.summary_table(few).set_index("claim").verdict
@@ -161,17 +145,6 @@ def test_table_2_holds_uniform_widths_and_scores_at_equal_latency(known):
     assert table.loc["BRECQ (the paper's)", "paper I'"] == report.UNKNOWN
 
 
-def test_explored_configurations_are_ranked_and_uniform_ones_always_shown(known):
-    rows = {facts["widths"]: facts for facts in exp2_imagenet.configurations(known.searched, most=2)}
-    threshold = metric.accuracy_threshold(0.92, 0.60, 1000)
-    best = rows["8-8-8-8-4-4"]
-    assert (best["place"], best["of"]) == (1, 6)
-    assert best["gain"] == pytest.approx((32 / (40 / 6)) * (0.86 - threshold) / (4 * (0.9 - threshold)))
-    assert set(rows) == {"8-8-8-8-4-4", label(SEARCHED), *(label((bits,) * 6) for bits in (16, 8, 4, 2))}
-    assert rows[label((4,) * 6)]["place"] == rows[label((2,) * 6)]["place"] == 5  # both score nothing
-    assert exp2_imagenet.configurations({}) == []
-
-
 def test_quantizers_are_compared_image_by_image(known):
     rows = {(facts["quantizer"], facts["bits"]): facts for facts in exp2_imagenet.quantizers(known)}
     assert len(rows) == 2 * len(SCHEMES)
@@ -184,11 +157,18 @@ def test_quantizers_are_compared_image_by_image(known):
 # --- sentences, figure, verdicts -------------------------------------------------------------------------------------
 
 
+def test_the_answer_is_of_the_record_that_is_compared(known):
+    facts = exp2_imagenet.answer(known)
+    assert (facts["title"], facts["images"], facts["best"]) == ("ResNet-50", 1000, "both")
+    assert facts["eight"].estimate == pytest.approx(-0.5) and facts["best_kept"].estimate == pytest.approx(0.6 / 0.91)
+    assert np.isnan(exp2_imagenet.answer(ImageNetRecords({"resnet50": accuracy()}, {}))["kept"])
+
+
 def test_the_facts_on_images_are_the_record_s(known):
     (facts,) = exp2_imagenet.images(known)
     assert (facts["images"], facts["calibration"], facts["seen"], facts["seed"]) == (1000, 512, 512, 0)
     assert facts["accuracy"] == 0.91 and not facts["whole"]
-    (facts,) = exp2_imagenet.images(ImageNetRecords({"resnet18": accuracy(50_000, "resnet18", seen=0)}, {}, {}, {}))
+    (facts,) = exp2_imagenet.images(ImageNetRecords({"resnet18": accuracy(50_000, "resnet18", seen=0)}, {}))
     assert facts["whole"] and facts["seen"] == 0
 
 
@@ -201,30 +181,15 @@ def test_images_without_ranges_are_told_apart(known):
     assert [found.estimate, found.low, found.high] == [100 * one for one in (change.estimate, change.low, change.high)]
 
 
-def test_the_cost_of_the_whole_space_is_a_fact(known):
-    (facts,) = exp2_imagenet.searches(known)
-    assert (facts["evaluated"], facts["space"], facts["images"], facts["passes"]) == (6, 4096, 50, 313.0)
-
-
-def test_the_search_is_held_against_the_whole_space(known):
-    (facts,) = exp2_imagenet.whole_space(known)
-    assert (facts["configurations"], facts["images"]) == (6, 50)
-    assert (facts["widths"], facts["paper"], facts["uniform"]) == (label(SEARCHED), 3, 2)
-    assert (facts["best"], facts["liked"]) == ("8-8-8-8-4-4", 1)
-    assert (facts["narrow"], facts["working"]) == (2, 1)
-
-
 def test_verdicts_follow_the_numbers(known):
     def verdicts(**shares) -> pd.Series:
-        found = ImageNetRecords({"resnet18": accuracy(model="resnet18", **shares)}, {}, {}, {})
+        found = ImageNetRecords({"resnet18": accuracy(model="resnet18", **shares)}, {})
         return imagenet.summary_table(found).set_index("claim").verdict
 
     good, bad = verdicts(), verdicts(**{"16": 0.8, "8": 0.8, "4": 0.6, "2": 0.5, label(SEARCHED): 0.7})
     for claim, verdict in bad.items():
         assert verdict == NOT_REPRODUCED, claim
         assert good[claim] == (NOT_REPRODUCED if claim.startswith("(implied)") else REPRODUCED), claim
-    question = imagenet.summary_table(known).set_index("claim").evidence
-    assert "(both) 65.9" in question["(not asked) 4 bits collapse with other quantizers too"]
 
 
 def test_the_figure_says_what_it_shows(known):
@@ -242,11 +207,10 @@ def test_tables_without_records_are_frames(table):
 
 
 def test_without_records_there_is_nothing_but_what_is_missing():
-    for facts in (exp2_imagenet.images, exp2_imagenet.held_out, exp2_imagenet.searches, exp2_imagenet.whole_space):
-        assert facts(NOTHING) == []
+    assert exp2_imagenet.images(NOTHING) == exp2_imagenet.held_out(NOTHING) == []
+    assert exp2_imagenet.answer(NOTHING) == exp2_imagenet.NO_RECORD
     assert imagenet.RERUN in exp2_imagenet.NO_RECORD.command and "QUIDE_IMAGENET" in exp2_imagenet.NO_RECORD.command
     assert imagenet.summary_table(NOTHING).verdict.tolist() == [UNDECIDED]
-    assert len(exp2_imagenet.absent_table(NOTHING)) == 4
     figure, alt = exp2_imagenet.figure_accuracy(NOTHING)
     assert figure.axes and alt
 
@@ -271,17 +235,17 @@ def test_a_stale_record_is_shown_with_a_warning(tmp_path, monkeypatch):
 @pytest.mark.parametrize("profile", ["smoke", "quick"])
 def test_only_the_papers_profile_runs_anything(profile, monkeypatch):
     monkeypatch.setenv("QUIDE_IMAGENET", "/nowhere")
-    exp2_imagenet.run(["resnet50"], [0], None, 250, 64, 16, profile)
+    campaign.measure_imagenet(["resnet50"], [0], None, 250, 64, 16, profile)
     monkeypatch.delenv("QUIDE_IMAGENET")
-    exp2_imagenet.run(["resnet50"], [0], None, 250, 64, 16, "paper")
+    assert campaign.measure_imagenet(["resnet50"], [0], None, 250, 64, 16, "paper") == []
 
 
-def test_a_network_that_cannot_be_had_does_not_stop_the_next(said, tmp_path, monkeypatch):
+def test_a_network_that_cannot_be_had_does_not_stop_the_next(tmp_path, monkeypatch):
     monkeypatch.setenv("QUIDE_IMAGENET", str(tmp_path))
 
     def offline(case):
         raise FileNotFoundError(f"{case.model} is nowhere")
 
     monkeypatch.setattr(imagenet_runs, "accuracy", offline)
-    exp2_imagenet.run(["resnet18", "resnet50"], [0, 1], None, 250, 64, 16, "paper")
+    said = campaign.measure_imagenet(["resnet18", "resnet50"], [0, 1], None, 250, 64, 16, "paper")
     assert said == ["ResNet-18 was not run: resnet18 is nowhere.", "ResNet-50 was not run: resnet50 is nowhere."]

@@ -20,7 +20,7 @@ from quide import metric
 from quide.experiments import paper, runs
 from quide.experiments.mixed import Landscape
 
-NOTHING = ImageNetRecords({}, {}, {}, {}), language.LanguageRecords([], [], [], {})
+NOTHING = ImageNetRecords({}, {}), language.LanguageRecords([], [], [], {})
 
 
 def known(measured=(), truth=None) -> overview.Known:

@@ -14,10 +14,7 @@ from quide.experiments.imagenet_runs import (
     ACCURACY,
     CONDITION,
     DATASET,
-    LOW_BITS,
-    MIXED,
     QUANTIZERS,
-    SCHEMES,
     SEARCHED,
     UNTIMED,
 )
@@ -39,13 +36,13 @@ Widths = int | tuple[int, ...]
 
 @dataclass(frozen=True)
 class ImageNetRecords:
-    """Records by network, of several of a kind the one on most images: accuracy by width, other quantizers, the
-    mixed-precision configurations that the genetic search tried, and all of them on fewer images."""
+    """Records by network, of several of a kind the one on most images: accuracy by width, and other quantizers.
+
+    Those of searches for mixed precision are on too few images to rank anything, and are not shown.
+    """
 
     accuracy: dict[str, records.Record]
     quantizers: dict[str, records.Record]
-    searched: dict[str, records.Record]
-    every: dict[str, records.Record]
 
     @property
     def used(self) -> list[records.Record]:
@@ -60,18 +57,16 @@ class ImageNetRecords:
 
 def found() -> ImageNetRecords:
     """What records hold. A record that other code made is taken with a :class:`StaleRecordWarning`."""
-    wanted = ((ACCURACY, None), (QUANTIZERS, None), (MIXED, "genetic"), (MIXED, "exhaustive"))
-    return ImageNetRecords(*(_best(kind, method) for kind, method in wanted))
+    return ImageNetRecords(_best(ACCURACY), _best(QUANTIZERS))
 
 
-def _best(kind: str, method: str | None) -> dict[str, records.Record]:
+def _best(kind: str) -> dict[str, records.Record]:
     best = {
         model: select.best(
             kind,
             lambda record: (record.values["images"], -record.spec.seed),
             model=model,
             dataset=DATASET,
-            where=lambda record: record.spec.details.get("method") == method,
         )
         for model in MODELS
     }
@@ -263,7 +258,6 @@ def summary_table(known: ImageNetRecords) -> pd.DataFrame:
             (f"{bits} bits collapse ({percent(theirs[bits])})", *collapse_verdict(record, label(bits)))
             for bits in (4, 2)
         ),
-        *_open_question(known.quantizers.get(record.spec.model)),
         (f"{searched} is as accurate as uniform 8", *within_verdict(record, change(record, searched, "8"), CLOSE)),
     ]
     score = relative_score(record, searched, SEARCHED)
@@ -274,16 +268,3 @@ def summary_table(known: ImageNetRecords) -> pd.DataFrame:
     )
     frame = pd.DataFrame([*rows, (f"(implied) {searched} scores above uniform 8", *verdict)], columns=CLAIM)
     return frame.assign(evidence=f"{title(record.spec.model)}: " + frame.evidence)
-
-
-def _open_question(record: records.Record | None) -> list[tuple[str, str, str]]:
-    """What the paper's numbers cannot tell: whether the width or the quantizer is to blame."""
-    if record is None:
-        return []
-    bits = min(LOW_BITS)
-    best = max(SCHEMES, key=lambda scheme: record.values["accuracy"][f"{scheme}, {bits}"])
-    shares = [report.with_interval(kept(record, f"{scheme}, {bits}"), 100, 1) for scheme in ("paper", best)]
-    evidence = (
-        f"of full precision, our reading of the paper's quantizer keeps {shares[0]} %, the best ({best}) {shares[1]} %"
-    )
-    return [(f"(not asked) {bits} bits collapse with other quantizers too", UNDECIDED, evidence)]
