@@ -17,7 +17,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from quide.deploy import Artefact
+
+WIDTHS, LIBRARIES = ("32", "8"), ("onnx", "onnxruntime")
 BATCH = 128  # images calibrated on at once
+
+
+def compiled(width: str, model: nn.Module, calibration: torch.Tensor, batch: torch.Tensor) -> Artefact:
+    """One of :data:`WIDTHS`; see :mod:`quide.deploy`. Raises as :func:`export`."""
+    exported = export(model, batch)
+    if width == "8":
+        exported = integers(exported, calibration)
+    return Artefact(OnnxNetwork(exported), len(exported))
 
 
 class OnnxNetwork(nn.Module):

@@ -27,8 +27,9 @@ TIMINGS = {"latency": runs.timing, deployed.KIND: deployed.run, "mixed_latency":
 COUNTS = ("fresh", "stale", "absent")
 _EXPERIMENTS = {
     "mixed_accuracy": "exp3", "mixed_latency": "exp3", "weight_only": "llama3_mmlu", "imagenet": "exp2_imagenet",
-    "llm": "llama3_mmlu", "aiq_networks": "aiq", "aiq_layers": "aiq", "aiq_search": "aiq", "simplecnn": "exp1",
-    "resnet18": "exp2", "resnet20": "exp2",
+    "llm": "llama3_mmlu", "aiq_networks": "aiq", "aiq_layers": "aiq", "aiq_search": "aiq",
+    "kernel_accuracy": "real_kernels", "kernel_latency": "real_kernels", "roofline": "real_kernels",
+    "simplecnn": "exp1", "resnet18": "exp2", "resnet20": "exp2",
 }  # fmt: skip
 
 

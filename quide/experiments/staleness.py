@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from quide.experiments import aiq, deployed, imagenet_runs, llm_runs, mixed, runs  # noqa: F401 - they fill KINDS
+from quide.experiments import (  # noqa: F401 - they fill KINDS
+    aiq,
+    deployed,
+    imagenet_runs,
+    kernels,
+    llm_runs,
+    mixed,
+    runs,
+)  # fmt: skip
 from quide.experiments.measured import KINDS
 from quide.experiments.records import Record, RunSpec, is_stale
 

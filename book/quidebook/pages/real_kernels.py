@@ -1,0 +1,295 @@
+"""The page of real kernels: each library where the records were made, the knee by its latency, a roofline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+from quide import metric
+from quide.experiments import kernels, paper, select
+from quide.experiments.kernels import SIMULATED
+from quide.experiments.records import Record
+from quide.experiments.runs import Case
+from quide.stats import Hits
+from quidebook import report
+from quidebook.report import UNKNOWN, Absent, tabled
+
+COMMAND = "quide run real_kernels --profile paper"
+MODELS = (("simplecnn", "cifar10"), ("resnet20", "cifar10"))
+NO_RECORD = Absent("real kernels", f"pip install 'quide[deploy]' openvino && {COMMAND}")
+OF_WIDTH = {"32": 32, "32 channels last": 32, "bfloat16": 16, "8": 8}
+CONDITIONS = {"simplecnn": "cifar10-simplecnn", "resnet20": "cifar10-resnet18"}
+MARKERS = {1: ("o", report.BLUE), 64: ("s", report.ORANGE)}
+
+
+@dataclass(frozen=True)
+class KernelRecords:
+    """What the page is made from: by network; by network, batch and threads; likewise."""
+
+    accuracy: Mapping[str, Record]
+    latency: Mapping[tuple[str, int, int], Record]
+    roofline: Mapping[tuple[str, int, int], Record]
+
+    @property
+    def used(self) -> list[Record]:
+        """All of them."""
+        return [*self.accuracy.values(), *self.latency.values(), *self.roofline.values()]
+
+
+def found() -> KernelRecords:
+    """The records there are; of several the one with most passes, then the quiet one."""
+    timed = {}
+    for kind in ("kernel_latency", "roofline"):
+        there = sorted(select.known(kind), key=lambda one: (one.spec.details["passes"], not one.values["noisy"]))
+        timed[kind] = {(one.spec.model, one.spec.details["batch"], _threads(one)): one for one in there}
+    scored = {one.spec.model: one for one in select.known("kernel_accuracy")}
+    return KernelRecords(scored, timed["kernel_latency"], timed["roofline"])
+
+
+def run(seeds: Sequence[int], profile: str) -> None:
+    """Every run of the page where there is no record, at profile ``paper``; what cannot be had is said to be absent."""
+    if profile != "paper":
+        return
+    for one in kernels.wanted([Case(*network, seed, profile) for network in MODELS for seed in seeds[:1]]):
+        try:
+            one.result()
+        except (FileNotFoundError, ModuleNotFoundError) as error:
+            report.say(f"{one.spec.kind} of {one.spec.model} was not run: {error}.")
+
+
+def _threads(record: Record) -> int:
+    return record.spec.details["environment"]["threads"]
+
+
+def _median(record: Record, name: str) -> float:
+    return record.values["latencies"][name]["median_ms"]
+
+
+def _width(name: str) -> int:
+    return OF_WIDTH[name.rpartition(", ")[0]]
+
+
+def _timed(record: Record) -> list[str]:
+    return [name for name in kernels.NAMES if name in record.values["latencies"]]
+
+
+def fastest(record: Record, bits: int) -> str | None:
+    """The name of the fastest artefact of a width; None where no library here has a kernel for it."""
+    names = [name for name in _timed(record) if _width(name) == bits]
+    return min(names, key=lambda name: _median(record, name)) if names else None
+
+
+@tabled
+def kernel_table(known: KernelRecords) -> Iterable[dict]:
+    """Each artefact: its speed against the same library's FP32 and the fastest FP32 there is, accuracy, size."""
+    for (model, batch, threads), record in sorted(known.latency.items()):
+        best = fastest(record, 32)
+        for name in (SIMULATED, *_timed(record)):
+            library = name.rpartition(", ")[2]
+            own = [each for each in _timed(record) if each.endswith(f", {library}") and _width(each) == 32]
+            same = min((_median(record, each) for each in own), default=np.nan)
+            score = known.accuracy.get(model)
+            values = score.values if score and name in score.values["accuracy"] else None
+            yield {
+                "kernel": name,
+                "network": model,
+                "batch": str(batch),
+                "threads": str(threads),
+                "ms": report.number(_median(record, name), 3),
+                "against its library's 32": report.number(same / _median(record, name), 2),
+                "against the fastest 32": report.number(_median(record, best) / _median(record, name), 2),
+                "top-1": report.percent(values["accuracy"][name]) if values else UNKNOWN,
+                "other class than simulated": f"{values['changed'][name]:,} of {values['images']:,}"
+                if values
+                else UNKNOWN,
+                "kB": f"{values['size'][name] / 1000:,.0f}" if values else UNKNOWN,
+            }
+
+
+@tabled
+def width_table(known: KernelRecords) -> Iterable[dict]:
+    """Which width has a kernel where the records were made, and why others have none."""
+    for bits in paper.BITS:
+        having = {name for one in known.latency.values() for name in _timed(one) if _width(name) == bits}
+        reasons = {
+            f"{name}: {why}"
+            for one in known.latency.values()
+            for name, why in one.values["absent"].items()
+            if _width(name) == bits
+        }
+        none = "none for convolutions on a CPU: no latency is made up" if bits < 8 else UNKNOWN
+        yield {
+            "bits": str(bits),
+            "kernels": "; ".join(sorted(having)) or none,
+            "missing here": "; ".join(sorted(reasons)) or UNKNOWN,
+        }
+
+
+@tabled
+def knee_table(known: KernelRecords) -> Iterable[dict]:
+    """I' of each width with T simulated, with the fastest kernel's T, and with T left out; the best of each."""
+    for (model, batch, threads), record in sorted(known.latency.items()):
+        if (score := known.accuracy.get(model)) is None:
+            continue
+        floor = paper.threshold(CONDITIONS[model], score.values["accuracy"]["32, PyTorch"])
+        times = {
+            "simulated": {32: "32 channels last, PyTorch", 8: SIMULATED},
+            "in the fastest kernel": {bits: name for bits in (32, 16, 8) if (name := fastest(record, bits))},
+            "left out": {bits: name for bits in (32, 16, 8) if (name := fastest(record, bits))},
+        }
+        for kind, names in times.items():
+            index = {}
+            for bits, name in names.items():
+                ms = 1.0 if kind == "left out" else _median(record, name)
+                accuracy = score.values["accuracy"].get(name, np.nan)
+                index[bits] = float(metric.gated_index(metric.compression_ratio(bits), accuracy, ms, floor))
+            yield {
+                "network": model,
+                "batch": str(batch),
+                "threads": str(threads),
+                "T": kind,
+                "knee": str(max(index, key=index.get)) if any(index.values()) else UNKNOWN,
+                "I' at 32": report.number(index.get(32, np.nan), 3),
+                "I' at 16": report.number(index.get(16, np.nan), 3),
+                "I' at 8": report.number(index.get(8, np.nan), 3),
+            }
+
+
+def best_facts(known: KernelRecords) -> list[dict[str, object]]:
+    """For each timing: how many times as fast as the fastest FP32 the fastest 8-bit kernel is, and bfloat16, and the
+    slowest 8-bit kernel; noise."""
+    facts = []
+    for (model, batch, threads), record in sorted(known.latency.items()):
+        base = _median(record, fastest(record, 32))
+        eight = [name for name in _timed(record) if _width(name) == 8]
+        if not eight:
+            continue
+        speed = {name: base / _median(record, name) for name in eight}
+        half = fastest(record, 16)
+        facts.append(
+            {
+                "network": model, "batch": batch, "threads": threads,
+                "best": max(speed, key=speed.get), "times": max(speed.values()),
+                "worst": min(speed, key=speed.get), "least": min(speed.values()),
+                "half": base / _median(record, half) if half else np.nan,
+                "simulated": base / _median(record, SIMULATED),
+                "noise": report.noise(record.values["reasons"]),
+            }
+        )  # fmt: skip
+    return facts
+
+
+def changed_facts(known: KernelRecords) -> list[dict[str, object]]:
+    """Of each network and 8-bit kernel: the change of accuracy from 32 bits (pp, paired), and images in another class
+    than the simulation's."""
+    facts = []
+    for model, record in known.accuracy.items():
+        hits = {name: Hits.unpacked(text) for name, text in record.values["correct"].items()}
+        for name in kernels.NAMES:
+            if name in hits and _width(name) == 8:
+                change = hits[name].change(hits["32, PyTorch"])
+                low, high = 100 * change.low, 100 * change.high
+                facts.append(
+                    {
+                        "network": model, "name": name, "change": type(change)(100 * change.estimate, low, high),
+                        "changed": record.values["changed"][name], "images": record.values["images"],
+                    }
+                )  # fmt: skip
+    return facts
+
+
+# --- roofline --------------------------------------------------------------------------------------------------------
+
+
+def predicted(record: Record) -> np.ndarray:
+    """Milliseconds of each layer by the roofline: the longer of its bytes and its operations at this CPU's peaks."""
+    values = record.values
+    flops, moved = (np.array([layer[key] for layer in values["layers"]]) for key in ("flops", "bytes"))
+    return 1000 * np.maximum(flops / values["peak"]["float32"], moved / values["bandwidth"])
+
+
+def roofline_facts(known: KernelRecords) -> list[dict[str, object]]:
+    """Of each measurement: bandwidth (GB/s), peak (GFLOP/s), the ridge, layers left of it, and the rank correlation of
+    predicted with measured time, of the intensity with the speed reached, and how many times longer layers take."""
+    facts = []
+    for (model, batch, threads), record in sorted(known.roofline.items()):
+        values, expected = record.values, predicted(record)
+        flops, moved, taken = (np.array([one[key] for one in values["layers"]]) for key in ("flops", "bytes", "ms"))
+        ridge = values["peak"]["float32"] / values["bandwidth"]
+        facts.append(
+            {
+                "network": model, "batch": batch, "threads": threads, "layers": len(taken),
+                "bandwidth": values["bandwidth"] / 1e9, "peak": values["peak"]["float32"] / 1e9,
+                "int8": values["peak"].get("int8", np.nan) / 1e9, "half": values["peak"].get("bfloat16", np.nan) / 1e9,
+                "ridge": ridge, "memory_bound": int((flops / moved < ridge).sum()),
+                "rho": float(spearmanr(expected, taken).statistic),
+                "rho_intensity": float(spearmanr(flops / moved, flops / taken).statistic),
+                "longer": float(np.median(taken / expected)),
+                "noise": report.noise(values["reasons"]),
+            }
+        )  # fmt: skip
+    return facts
+
+
+def figure_roofline(known: KernelRecords, model: str = "resnet20", threads: int = 1) -> tuple[Figure, str]:
+    """A figure and what is seen: every layer's speed against its intensity, below the roof."""
+    figure, (axis,) = report.panels(width=6.6, height=3.8)
+    words = []
+    for (name, batch, count), record in sorted(known.roofline.items()):
+        if (name, count) != (model, threads):
+            continue
+        marker, colour = MARKERS.get(batch, ("^", report.GREEN))
+        flops, moved, taken = (
+            np.array([one[key] for one in record.values["layers"]]) for key in ("flops", "bytes", "ms")
+        )
+        axis.plot(flops / moved, flops / taken / 1e6, marker, color=colour, fillstyle="none", label=f"batch {batch}")
+        peak, bandwidth = record.values["peak"]["float32"] / 1e9, record.values["bandwidth"] / 1e9
+        x = np.geomspace(min(flops / moved) / 2, max(flops / moved) * 2, 50)
+        axis.plot(x, np.minimum(peak, bandwidth * x), "-", color=report.GREY, linewidth=1)
+        words.append(f"batch {batch}: {len(flops)} layers under a roof of {peak:.0f} GFLOP/s and {bandwidth:.1f} GB/s")
+    axis.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s reached")
+    axis.set_title(f"Layers of {model} on {threads} thread{'s' * (threads > 1)}, and what the CPU can do")
+    axis.legend()
+    return figure, "; ".join(words) + "."
+
+
+def slider(known: KernelRecords, model: str = "resnet20") -> str:
+    """HTML: the share of layers that bytes limit, by batch, moved by a slider; it needs no server."""
+    record = next(
+        (one for (name, batch, _), one in sorted(known.roofline.items()) if (name, batch) == (model, 1)), None
+    )
+    if record is None:
+        return ""
+    values = record.values
+    peak, bandwidth = values["peak"]["float32"], values["bandwidth"]
+    weights = kernel_weights(known, model)
+    rows = [
+        [layer["flops"], weight, layer["bytes"] - weight]
+        for layer, weight in zip(values["layers"], weights, strict=True)
+    ]
+    return (
+        '<div class="quide-slider"><label>images in a batch: <input type="range" min="0" max="7" value="0" '
+        'oninput="quideRoof(this)"> <output>1</output></label><p aria-live="polite"></p><script>'
+        f"window.quideRoof=function(e){{const rows={rows},b=2**e.value,ridge={peak / bandwidth};"
+        "const bound=rows.filter(r=>b*r[0]/(r[1]+b*r[2])<ridge).length;const ai=rows.reduce((s,r)=>s+b*r[0],0)/"
+        "rows.reduce((s,r)=>s+r[1]+b*r[2],0);const box=e.closest('.quide-slider');box.querySelector('output').value=b;"
+        "box.querySelector('p').textContent=`${ai.toFixed(1)} operations per byte in all; ${bound} of ${rows.length} "
+        "layers are left of the ridge.`;};quideRoof(document.currentScript.parentElement.querySelector('input'));"
+        "</script></div>"
+    )
+
+
+def kernel_weights(known: KernelRecords, model: str) -> list[float]:
+    """Bytes of each layer that a batch does not multiply, from the traffic at two batches."""
+    by = {batch: one for (name, batch, _), one in sorted(known.roofline.items(), reverse=True) if name == model}
+    (small, few), (large, many) = ((batch, by[batch].values["layers"]) for batch in (min(by), max(by)))
+    if small == large:
+        return [0.0 for _ in few]
+    return [
+        one["bytes"] - small * (other["bytes"] - one["bytes"]) / (large - small)
+        for one, other in zip(few, many, strict=True)
+    ]

@@ -1,0 +1,46 @@
+"""Networks compiled by torch's inductor with their weights frozen: float32, bfloat16, and 8-bit integers (torchao)."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from quide.deploy import Artefact, saved_bytes
+from quide.deploy.eager import _without_gradients, in_bfloat16
+
+WIDTHS = ("32", "bfloat16", "8")
+LIBRARIES = ("torch", "torchao")
+
+
+def compiled(width: str, model: nn.Module, calibration: torch.Tensor, batch: torch.Tensor) -> Artefact:
+    """One of :data:`WIDTHS`; see :mod:`quide.deploy`.
+
+    Raises:
+        ModuleNotFoundError: at 8 bits without the extra ``deploy``.
+    """
+    model = copy.deepcopy(model).eval()
+    if width == "8":
+        model = _integers(model.to(memory_format=torch.contiguous_format), calibration, batch)
+    else:
+        model = model.to(memory_format=torch.channels_last)
+    frozen = torch.compile(model, options={"freezing": True}, dynamic=False)
+    run = in_bfloat16(frozen) if width == "bfloat16" else _without_gradients(frozen)
+    artefact = Artefact(run, saved_bytes(model), channels_last=True)
+    run(artefact.laid_out(batch))  # it is compiled by its first batch
+    return artefact
+
+
+@torch.no_grad()
+def _integers(model: nn.Module, calibration: torch.Tensor, batch: torch.Tensor) -> nn.Module:
+    """With quantizers that inductor turns into 8-bit kernels: weights by channel, activations by their range."""
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    exported = torch.export.export(model, (batch.contiguous(),), dynamic_shapes=({0: torch.export.Dim("n")},)).module()
+    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    prepared = prepare_pt2e(exported, quantizer)
+    for part in calibration.split(len(batch)):
+        prepared(part.contiguous())
+    return convert_pt2e(prepared)

@@ -1,0 +1,157 @@
+"""Computes what records of real kernels hold; :mod:`quide.experiments.kernels` says what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib import metadata
+
+import torch
+from torch import nn
+
+from quide import deploy, evaluate, intensity, latency, ptq
+from quide.data.datasets import BATCH
+from quide.experiments import inputs
+from quide.experiments.compute.images import scored
+from quide.experiments.kernels import SIMULATED, WIDTHS
+from quide.experiments.runs import Case
+
+ELEMENTS, SIDE = 2**25, 2048  # of the arrays that bandwidth is measured with, and of the matrices
+
+
+def accuracy(case: Case) -> dict:
+    prepared, calibration = _prepared(case)
+    test = inputs.test_images(case)
+    batch = test.subset(slice(0, min(BATCH, len(test)))).normalized()
+    artefacts, absent = _artefacts(prepared, calibration, batch)
+    predicted = {
+        name: torch.cat([_padded(one, images, len(batch)) for images in test.batches(len(batch))])
+        for name, one in artefacts.items()
+    }
+    simulated = predicted[SIMULATED]
+    return scored({name: classes == test.labels for name, classes in predicted.items()}) | {
+        "changed": {name: int((classes != simulated).sum()) for name, classes in predicted.items()},
+        "size": {name: one.size for name, one in artefacts.items()},
+        "absent": absent,
+        "libraries": libraries(),
+        "images": len(test),
+    }
+
+
+def _padded(artefact: deploy.Artefact, images: torch.Tensor, size: int) -> torch.Tensor:
+    """Classes of a batch that may be smaller than what the artefact is compiled for."""
+    missing = size - len(images)
+    whole = images if not missing else torch.cat([images, images[:1].expand(missing, *images.shape[1:])])
+    return artefact.run(artefact.laid_out(whole))[: len(images)].argmax(1)
+
+
+def timing(case: Case, batch: int, threads: int) -> dict:
+    size = case.size
+    with _threads(threads):
+        prepared, calibration = _prepared(case)
+        images = inputs.test_images(case).subset(slice(0, batch)).normalized()
+        artefacts, absent = _artefacts(prepared, calibration, images)
+        passes = {name: partial(one.run, one.laid_out(images)) for name, one in artefacts.items()}
+        timings = latency.measure_interleaved(passes, size.warmup, size.passes, progress=True, wait_s=size.wait_s)
+    return timings.to_dict() | {"absent": absent, "libraries": libraries()}
+
+
+def roofline(case: Case, batch: int, threads: int) -> dict:
+    size = case.size
+    with _threads(threads), torch.no_grad():
+        model = inputs.network(case).to(memory_format=torch.channels_last)
+        images = inputs.test_images(case).subset(slice(0, batch)).normalized()
+        passes, counted = _layers(model, images), intensity.arithmetic_intensity(model, images[:1], batch=batch)
+        kernels = {"bandwidth": _moved(), **{f"peak {kind}": run for kind, (run, _) in _products().items()}}
+        timings = latency.measure_interleaved(
+            passes | kernels, min(size.warmup, 3), min(size.passes, 30), progress=True, wait_s=size.wait_s
+        )
+    seconds = {name: each.median_ms / 1000 for name, each in timings.latencies.items()}
+    moved = counted.layers[["weight_bytes", "bias_bytes", "input_bytes", "output_bytes"]].sum(axis=1)
+    return {
+        "bandwidth": 12 * ELEMENTS / seconds["bandwidth"],
+        "peak": {kind: work / seconds[f"peak {kind}"] for kind, (_, work) in _products().items()},
+        "layers": [
+            {"name": name, "flops": int(row.flops), "bytes": float(moved[name]), "ms": 1000 * seconds[name]}
+            for name, row in counted.layers.iterrows()
+        ],
+        "noisy": timings.noisy,
+        "reasons": list(timings.reasons),
+    }
+
+
+def libraries() -> dict[str, str]:
+    """Versions of what is installed of all that decides how fast the artefacts are."""
+    names = {name for backend in WIDTHS for name in deploy.backend(backend).LIBRARIES}
+    return {name: metadata.version(name) for name in sorted(names) if _installed(name)}
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _prepared(case: Case) -> tuple[ptq.Prepared, torch.Tensor]:
+    calibration = inputs.calibration_images(case)
+    return ptq.prepare(inputs.network(case), calibration, ptq.PAPER), calibration
+
+
+def _artefacts(
+    prepared: ptq.Prepared, calibration: torch.Tensor, batch: torch.Tensor
+) -> tuple[dict[str, deploy.Artefact], dict[str, str]]:
+    """By name; and why others cannot be had here, whose library or kernel is missing, or fails on the network."""
+    full = prepared.at(ptq.FULL_PRECISION)
+    simulated = deploy.backend("PyTorch").compiled(
+        "32 channels last", prepared.at(8, commute=False), calibration, batch
+    )
+    made, absent = {SIMULATED: simulated}, {}
+    for backend, widths in WIDTHS.items():
+        for width in widths:
+            name = f"{width}, {backend}"
+            try:
+                made[name] = deploy.backend(backend).compiled(width, full, calibration, batch)
+            except Exception as error:  # whatever a compiler fails by is what the record says
+                absent[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+    return made, absent
+
+
+def _layers(model: nn.Module, images: torch.Tensor) -> dict[str, partial]:
+    """Each layer on the input it has in the network, by name."""
+    seen: dict[str, torch.Tensor] = {}
+    named = {name: part for name, part in model.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear))}
+    hooks = [
+        part.register_forward_pre_hook(lambda _, given, name=name: seen.setdefault(name, given[0].clone()))
+        for name, part in named.items()
+    ]
+    evaluate.predict(model, [images])
+    for hook in hooks:
+        hook.remove()
+    return {name: partial(named[name], given) for name, given in seen.items()}
+
+
+def _moved() -> partial:
+    one, other, total = (torch.ones(ELEMENTS) for _ in range(3))
+    return partial(torch.add, one, other, out=total)
+
+
+def _products() -> dict[str, tuple[partial, int]]:
+    """A product of large matrices of each type, and its operations."""
+    whole = torch.randint(-127, 127, (SIDE, SIDE), dtype=torch.int8)
+    halves = torch.ones(SIDE, SIDE, dtype=torch.bfloat16)
+    floats = torch.ones(SIDE, SIDE)
+    products = {"float32": (torch.mm, floats), "bfloat16": (torch.mm, halves), "int8": (torch._int_mm, whole)}
+    return {kind: (partial(product, matrix, matrix), 2 * SIDE**3) for kind, (product, matrix) in products.items()}
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,107 @@
+"""The page of real kernels, from made-up records: ratios, knees and rooflines are what the records say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from quidebook.pages import real_kernels as page
+
+from quide.experiments import kernels, records
+from quide.experiments.runs import Case
+from quide.stats import pack_bits
+
+CASE = Case("resnet20", "cifar10", 0, "paper")
+MS = {
+    "32, PyTorch": 8.0, "32 channels last, PyTorch": 4.0, "bfloat16, PyTorch": 6.0, "32, inductor": 2.0,
+    "32, ONNX Runtime": 3.0, "8, ONNX Runtime": 1.5, "8, inductor": 2.5, kernels.SIMULATED: 5.0,
+}  # fmt: skip
+LAYERS = [
+    {"name": "a", "flops": 1_000_000, "bytes": 500_000.0, "ms": 2.0},
+    {"name": "b", "flops": 100_000_000, "bytes": 100_000.0, "ms": 30.0},
+]
+
+
+def record(run, values: dict) -> records.Record:
+    made = {"date": "2026-01-01", "git_commit": None, "cpu": "x", "threads": 1, "accelerator": None, "packages": {}}
+    return records.Record(run.spec, values, run.code, run.data, made, 1.0)
+
+
+@pytest.fixture
+def known() -> page.KernelRecords:
+    noise = {"noisy": False, "reasons": []}
+    timed = record(
+        kernels.timing(CASE, 64, 1),
+        {
+            "latencies": {name: {"median_ms": ms} for name, ms in MS.items()},
+            "absent": {"8, OpenVINO": "ModuleNotFoundError: openvino is missing"},
+        }
+        | noise,
+    )
+    right = {name: 900 if "8" in name else 917 for name in MS}
+    scored = record(
+        kernels.accuracy(CASE),
+        {
+            "accuracy": {name: count / 1000 for name, count in right.items()},
+            "correct": {name: pack_bits(np.arange(1000) < count) for name, count in right.items()},
+            "changed": dict.fromkeys(MS, 7),
+            "size": dict.fromkeys(MS, 340_000),
+            "images": 1000,
+        },
+    )
+    roofs = {
+        ("resnet20", batch, 1): record(
+            kernels.roofline(CASE, batch, 1),
+            {
+                "bandwidth": 1e9,
+                "peak": {"float32": 1e10, "int8": 2e10},
+                "layers": [
+                    one | {"flops": batch * one["flops"], "bytes": 1000 + batch * one["bytes"]} for one in LAYERS
+                ],
+            }
+            | noise,
+        )
+        for batch in (1, 64)
+    }
+    return page.KernelRecords({"resnet20": scored}, {("resnet20", 64, 1): timed}, roofs)
+
+
+def test_a_speed_up_names_both_its_references(known):
+    table = page.kernel_table(known).set_index("kernel")
+    ort = table.loc["8, ONNX Runtime"]
+    assert (ort["against its library's 32"], ort["against the fastest 32"]) == ("2.00", "1.33")
+    assert table.loc["8, inductor"]["against the fastest 32"] == "0.80" and "8, OpenVINO" not in table.index
+    (facts,) = page.best_facts(known)
+    assert (facts["best"], facts["worst"]) == ("8, ONNX Runtime", "8, inductor")
+    assert facts["times"] == pytest.approx(4 / 3) and facts["simulated"] == pytest.approx(0.4)
+
+
+def test_widths_without_a_kernel_have_no_latency(known):
+    widths = page.width_table(known).set_index("bits")
+    assert "no latency is made up" in widths.loc["4"].kernels and "no latency is made up" in widths.loc["2"].kernels
+    assert "openvino is missing" in widths.loc["8"]["missing here"]
+    knees = page.knee_table(known)
+    assert set(knees["T"]) == {"simulated", "in the fastest kernel", "left out"}
+    assert knees.set_index("T").loc["simulated"]["I' at 16"] == "–"
+
+
+def test_the_roofline_takes_the_longer_of_both_limits(known):
+    few = known.roofline["resnet20", 1, 1]
+    assert page.predicted(few) == pytest.approx([0.501, 10.0])
+    facts = page.roofline_facts(known)[0]
+    assert facts["memory_bound"] == 1 and facts["ridge"] == pytest.approx(10) and facts["rho"] == pytest.approx(1)
+    assert page.kernel_weights(known, "resnet20") == pytest.approx([1000, 1000])
+    assert "oninput" in page.slider(known)
+    figure, alt = page.figure_roofline(known)
+    assert "batch 64: 2 layers" in alt and figure.axes
+
+
+def test_changes_are_paired(known):
+    facts = page.changed_facts(known)
+    assert {one["name"] for one in facts} == {"8, ONNX Runtime", "8, inductor"}
+    assert all(one["change"].estimate == pytest.approx(-1.7) and one["changed"] == 7 for one in facts)
+
+
+def test_without_records():
+    nothing = page.KernelRecords({}, {}, {})
+    assert page.kernel_table(nothing).empty and page.knee_table(nothing).empty and not page.best_facts(nothing)
+    assert page.slider(nothing) == "" and not nothing.used
