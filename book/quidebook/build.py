@@ -29,7 +29,7 @@ from quide.experiments.records import PROFILES
 from quidebook import closure
 
 BOOK_PROFILES = tuple(name for name in PROFILES if name != "short")  # which only some pages can be run at
-SOURCES = ("_config.yml", "_toc.yml", "CONTRIBUTING.md", "CITATION.cff", "book")
+SOURCES = ("_config.yml", "_toc.yml", "CITATION.cff", "book")
 LOOK = ("_config.yml", "_toc.yml", "book/_static", "book/_ext")  # what every page depends on
 KERNEL = "python3"
 KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=50"]  # no remarks on the transport or on being stopped; cells have errors
