@@ -1,17 +1,21 @@
-"""Links every figure to its image, to be opened at its full size: on a phone a figure is wider than the page.
+"""Links every figure to its image, to be opened at its full size, and gives phones a picture with stacked panels.
 
 The figures of notebooks come without a link, and a figure that scrolls must hold something that the keyboard can reach.
+The builder stages the pictures for phones in the folder ``narrow``, by the figure's name.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
 IMAGE = re.compile(r'(<figure\b[^>]*>\s*)(<img\b[^>]*?\bsrc="([^"]+)"[^>]*>)')
-LINKED = r'\1<a class="figure-link" href="\3">\2</a>'
+NAME = re.compile(r'\bid="([^"]+)"')
+FITS = 880  # pixels up to which an image shows its words at a readable size on a phone
+PHONE = "(max-width: 48rem)"
 
 
 def link_figures(app: Sphinx, failure: Exception | None) -> None:
@@ -21,8 +25,32 @@ def link_figures(app: Sphinx, failure: Exception | None) -> None:
     for name in app.env.found_docs:
         file = Path(app.outdir) / f"{name}.html"
         text = file.read_text(encoding="utf-8")
-        if (linked := IMAGE.sub(LINKED, text)) != text:
+        linked = with_links(text, file.parent, Path(app.srcdir, "narrow"))
+        if linked != text:
             file.write_text(linked, encoding="utf-8")
+
+
+def with_links(text: str, page: Path, narrow: Path) -> str:
+    """The HTML of a page in the folder ``page``; ``narrow`` is the folder with pictures for phones."""
+    return IMAGE.sub(lambda found: _linked(found, page, narrow), text)
+
+
+def _linked(found: re.Match, page: Path, narrow: Path) -> str:
+    start, image, source = found.groups()
+    if (named := NAME.search(start)) and (picture := narrow / f"{named[1]}.png").exists():
+        folder, _, _ = source.rpartition("/")
+        shutil.copy(picture, page / folder / f"narrow-{picture.name}")
+        image = f'<picture><source media="{PHONE}" srcset="{folder}/narrow-{picture.name}">{image}</picture>'
+    fits = "<picture>" in image or _pixels(page / source) <= FITS
+    return f'{start}<a class="figure-link{" fits" * fits}" href="{source}">{image}</a>'
+
+
+def _pixels(image: Path) -> float:
+    """Width of a PNG; of anything else, as wide as can be."""
+    if image.suffix != ".png" or not image.exists():
+        return float("inf")
+    with image.open("rb") as file:
+        return int.from_bytes(file.read(20)[16:20])
 
 
 def setup(app: Sphinx) -> dict:

@@ -6,6 +6,7 @@ Book reads (the same relative paths as in the checkout, so that page names are s
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 import json
@@ -26,10 +27,10 @@ import yaml
 from quide import _files, _paths
 from quide.experiments import records
 from quide.experiments.records import PROFILES
-from quidebook import closure
+from quidebook import closure, report
 
 BOOK_PROFILES = tuple(name for name in PROFILES if name != "short")  # which only some pages can be run at
-SOURCES = ("_config.yml", "_toc.yml", "CONTRIBUTING.md", "CITATION.cff", "book")
+SOURCES = ("_config.yml", "_toc.yml", "CITATION.cff", "book")
 LOOK = ("_config.yml", "_toc.yml", "book/_static", "book/_ext")  # what every page depends on
 KERNEL = "python3"
 KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=50"]  # no remarks on the transport or on being stopped; cells have errors
@@ -276,6 +277,7 @@ def _stage(root: Path, notebooks: list[Path], made: Path) -> None:
     for notebook in notebooks:
         name = notebook.relative_to(root)
         executed = nbformat.read(made / "executed" / notebook.name, as_version=4)
+        contents |= {Path("narrow", f"{figure}.png"): image for figure, image in narrow_pictures(executed)}
         contents[name] = nbformat.writes(translate(executed, str(name))).encode()
     stage = made / "stage"
     for name, data in contents.items():
@@ -286,6 +288,14 @@ def _stage(root: Path, notebooks: list[Path], made: Path) -> None:
     for file in list(_below(stage)):
         if file.relative_to(stage) not in contents:
             file.unlink()
+
+
+def narrow_pictures(notebook: nbformat.NotebookNode) -> Iterator[tuple[str, bytes]]:
+    """The pictures for phones of a notebook's figures, by the figure's name; ``figure_links`` puts them on the page."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if picture := output.get("data", {}).get(report.NARROW):
+                yield output.metadata["quide"]["name"], base64.b64decode(picture)
 
 
 def _one_figure_a_cell(cell: nbformat.NotebookNode, name: str) -> list[nbformat.NotebookNode]:
@@ -300,6 +310,7 @@ def _one_figure_a_cell(cell: nbformat.NotebookNode, name: str) -> list[nbformat.
             parts.append(_continuation(cell, len(parts)))
         if figure:
             parts[-1].metadata.setdefault("mystnb", {}).update(figure)
+        output.get("data", {}).pop(report.NARROW, None)
         parts[-1].outputs.append(output)
     return parts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import html
 import io
@@ -39,6 +40,8 @@ STYLE = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
+NARROW = "application/x-quide-narrow"  # the kind of output that holds a figure's picture for phones, in base 64
+NARROW_INCHES = 4.6
 UNKNOWN = "–"
 UNBROKEN = re.compile(r"[^A-Za-z]{1,32}|.{1,14}")  # numbers with their spread, configurations, orders, short words
 SEQUENCE = re.compile(r"\d+(?:-\d+){2,}|\d+(?: &gt; \d+)+")  # 8-8-8-4, 4 > 8, a date
@@ -65,16 +68,39 @@ def show(figure: Figure, name: str, caption: str, alt: str) -> None:
     for argument, text in (("name", name), ("caption", caption), ("alt", alt)):
         if not text.strip():
             raise ValueError(f"{argument} must not be empty: every figure is numbered, captioned and described")
-    image = io.BytesIO()
-    with plt.rc_context(STYLE):
-        figure.savefig(image, format="png", metadata={"Software": None})
+    image = _drawn(figure)
+    stacked = {NARROW: base64.b64encode(_drawn(figure)).decode()} if _stack(figure) else {}
     plt.close(figure)
     caption = without_tags(caption)  # which Sphinx reads as Markdown; it escapes the alternative text itself
     display(
-        {"image/png": image.getvalue(), "text/plain": f"{caption} ({alt})"},
+        {"image/png": image, "text/plain": f"{caption} ({alt})", **stacked},
         metadata={"quide": {"name": name, "caption": caption, "alt": alt}, "image/png": {"alt": alt}},
         raw=True,
     )
+
+
+def _drawn(figure: Figure) -> bytes:
+    image = io.BytesIO()
+    with plt.rc_context(STYLE):
+        figure.savefig(image, format="png", metadata={"Software": None})
+    return image.getvalue()
+
+
+def _stack(figure: Figure) -> bool:
+    """Whether a figure's panels stood side by side; they then stand below each other, for a phone."""
+    panels = [axis for axis in figure.axes if axis.get_visible() and axis.get_subplotspec() is not None]
+    grids = {axis.get_subplotspec().get_gridspec() for axis in panels}
+    if len(grids) != 1 or (grid := grids.pop()).ncols == 1 or any(axis.get_label() == "<colorbar>" for axis in panels):
+        return False
+    places = list(dict.fromkeys(axis.get_subplotspec().num1 for axis in panels))
+    below = figure.add_gridspec(len(places), 1)
+    for axis in panels:
+        if axis.name == "rectilinear" and not axis.get_ylabel():
+            axis.set_ylabel(panels[0].get_ylabel())
+        axis.tick_params(labelleft=True)
+        axis.set_subplotspec(below[places.index(axis.get_subplotspec().num1)])
+    figure.set_size_inches(NARROW_INCHES, figure.get_figheight() / grid.nrows * len(places))
+    return True
 
 
 @dataclass(frozen=True)

@@ -77,12 +77,24 @@ def test_a_page_loads_what_it_shows(name, text, loaded):
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_figure_is_linked_to_its_image_once():
+FIGURE = '<figure class="a" id="fig-a">\n<img alt="x &gt; y" src="../_images/a.png" />\n</figure>'
+
+
+def test_a_figure_is_linked_to_its_image_once(tmp_path):
     links = extension("figure_links")
-    figure = '<figure class="a" id="fig-a">\n<img alt="x &gt; y" src="../_images/a.png" />\n</figure>'
-    linked = links.IMAGE.sub(links.LINKED, f'<img alt="no figure" src="b.png" />{figure}')
+    linked = links.with_links(f'<img alt="no figure" src="b.png" />{FIGURE}', tmp_path, tmp_path)
     assert linked.count('<a class="figure-link" href="../_images/a.png"><img alt="x') == linked.count("<a ") == 1
-    assert links.IMAGE.sub(links.LINKED, linked) == linked
+    assert links.with_links(linked, tmp_path, tmp_path) == linked
+
+
+def test_a_phone_gets_the_picture_with_stacked_panels(tmp_path):
+    links, page, narrow = extension("figure_links"), tmp_path / "html" / "notebooks", tmp_path / "narrow"
+    for folder in (page, page.parent / "_images", narrow):
+        folder.mkdir(parents=True)
+    (narrow / "fig-a.png").write_bytes(b"narrow")
+    linked = links.with_links(FIGURE, page, narrow)
+    assert 'class="figure-link fits"' in linked and 'srcset="../_images/narrow-fig-a.png"' in linked
+    assert (page.parent / "_images" / "narrow-fig-a.png").read_bytes() == b"narrow"
 
 
 # --- buttons ---------------------------------------------------------------------------------------------------------

@@ -133,3 +133,13 @@ def test_rows_fill_a_template_for_each_column_and_clauses_are_joined():
     assert table.to_numpy().tolist() == [["a", "50 %", "1"], ["b", report.UNKNOWN, "2"]]
     assert report.listed("{name}: {x:num1}", many) == "a: 0.5; b: –"
     assert report.rows({"who": "{name}"}, []).empty
+
+
+def test_panels_side_by_side_are_drawn_below_each_other_for_a_phone():
+    figure, axes = report.panels(columns=2, width=7)
+    assert report._stack(figure)
+    figure.draw_without_rendering()
+    upper, lower = (axis.get_position() for axis in axes)
+    assert upper.y0 > lower.y1 and upper.x0 == pytest.approx(lower.x0, abs=0.02)
+    assert figure.get_figwidth() == report.NARROW_INCHES and figure.get_figheight() == pytest.approx(2 * 3.2)
+    assert not report._stack(report.panels()[0])

@@ -11,7 +11,7 @@ import html
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import groupby
 from pathlib import Path
@@ -51,6 +51,20 @@ START, MIXED, RESNET = "cifar10-simplecnn-measured", "cifar10-simplecnn-mixed", 
 IMAGENET = "imagenet-resnet18-paper"
 PUBLISHED = "published"  # source of a network that others have trained
 SUMMED = ", and below 32 bits summed over the layers as in EXP-3"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What latencies were measured by, and ``how`` they were put together."""
+
+    device: str
+    noisy: bool
+    how: str = ""
+
+    @property
+    def words(self) -> str:
+        """As told under the table."""
+        return f"Latencies: measured on {self.device}{' (noisy)' * self.noisy}, quantization simulated{self.how}."
 
 
 # --- what is known ---------------------------------------------------------------------------------------------------
@@ -106,10 +120,9 @@ def _measured_network(model: str, dataset: str, profile: str, found: scores.Meas
     summary = found.summary().set_index("bits")
     table = _table({bits: summary.accuracy[bits] for bits in PAPER_BITS}, "measured")
     table["measured"] = summary.latency_ms.loc[list(PAPER_BITS)].to_numpy()
-    return _network(
-        found.condition, source, _here(profile), table, float(summary.accuracy[WIDTH]),
-        _averaged(found.seeds, profile), _timed(found.device, found.noisy), noisy=bool(found.noisy), name=name,
-    )  # fmt: skip
+    accuracies = _averaged(found.seeds, profile)
+    full_precision, clock = float(summary.accuracy[WIDTH]), Clock(found.device, bool(found.noisy))
+    return _network(found.condition, source, _here(profile), table, full_precision, accuracies, clock, name=name)
 
 
 def _mixed_network(found: Landscapes) -> Offered:
@@ -117,8 +130,7 @@ def _mixed_network(found: Landscapes) -> Offered:
     lands = list(found.landscapes.values())
     main, accuracy = found.main, np.mean([land.accuracy for land in lands], axis=0)
     full_precision = float(np.mean([land.reference.mean() for land in lands]))
-    facts = paper.conditions().loc[landscape.CONDITION]
-    threshold = metric.accuracy_threshold(full_precision, float(facts.tolerance), int(facts.num_classes))
+    threshold = float(paper.threshold(landscape.CONDITION, full_precision))
     shown = {(bits,) * len(main.num_weights) for bits in PAPER_BITS if bits != WIDTH} | {SEARCHED}
     for counted in (main, main.size_weighted()):
         index = metric.gated_index(counted.compression, accuracy, main.latency_ms, threshold)
@@ -128,13 +140,12 @@ def _mixed_network(found: Landscapes) -> Offered:
         known[each[0] if len(set(each)) == 1 else each] = float(accuracy[main.index_of(each)])
     table = _table(known, "measured")
     table["measured"] = _mixed_latencies(found, table.bits)
-    reasons = found.timed.values["reasons"]
     note = f" It has {len(main.configurations)} configurations; the best by each way to count C are among those shown."
+    accuracies = _averaged(found.landscapes, found.profile) + note
+    words = f"mixed, {_here(found.profile)}"
     return _network(
-        landscape.CONDITION, "mixed", f"mixed, {_here(found.profile)}", table, full_precision,
-        _averaged(found.landscapes, found.profile) + note, _timed(found.device, reasons, SUMMED),
-        main.num_weights, bool(reasons),
-    )  # fmt: skip
+        landscape.CONDITION, "mixed", words, table, full_precision, accuracies, _summed(found), main.num_weights
+    )
 
 
 def _paper_network(condition: str, swept: scores.Measured | None, mixed: Landscapes | None) -> Offered:
@@ -143,19 +154,16 @@ def _paper_network(condition: str, swept: scores.Measured | None, mixed: Landsca
     known = _paper_cells(condition, "accuracy")
     table = _table({bits: value for bits, (value, _) in known.items()}, "unknown")
     table["accuracy_origin"] = [known[bits][1] for bits in table.bits]
-    table["measured"], timed, noisy = math.nan, "", False
+    table["measured"], clock, sizes = math.nan, None, None
     if mixed is not None:
         table["measured"] = _mixed_latencies(mixed, table.bits)
-        noisy = bool(mixed.timed.values["reasons"])
-        timed = _timed(mixed.device, noisy, SUMMED)
+        clock, sizes = _summed(mixed), mixed.main.num_weights
     elif swept is not None:
         table["measured"] = swept.summary().set_index("bits").latency_ms.reindex(table.bits).to_numpy()
-        noisy = bool(swept.noisy)
-        timed = _timed(swept.device, noisy)
+        clock = Clock(swept.device, bool(swept.noisy))
     full_precision = float(paper.conditions().loc[condition, "full_precision_accuracy"])
     source = "Accuracies: stated in the paper's text, or implied by it (†)."
-    sizes = None if mixed is None else mixed.main.num_weights
-    return _network(condition, "paper", "the paper's numbers", table, full_precision, source, timed, sizes, noisy)
+    return _network(condition, "paper", "the paper's numbers", table, full_precision, source, clock, sizes)
 
 
 def _network(
@@ -165,27 +173,26 @@ def _network(
     table: pd.DataFrame,
     full_precision: float,
     accuracies: str,
-    timed: str,
+    clock: Clock | None,
     sizes: tuple[int, ...] | None = None,
-    noisy: bool = False,
     name: str = "",
 ) -> Offered:
-    """Finish a table of accuracies and measured latencies (from where ``timed`` says, if there are any) with the
-    paper's latencies and scores and the two imagined kernels; ``words`` follow the ``name``, which is the condition's
-    label unless given; ``sizes`` are the weights of each layer."""
+    """Finish a table of accuracies and measured latencies (of the clock, if there is one) with the paper's latencies
+    and scores and the two imagined kernels; ``words`` follow the ``name``, which is the condition's label unless given;
+    ``sizes`` are the weights of each layer."""
     facts, of_paper = paper.conditions().loc[condition], source == "paper"
     kernel = "paper" if of_paper else "measured"
     _add_cells(table, "paper", condition, "latency_ms", source != PUBLISHED)  # which would be another network's
     for score in SCORES:
         _add_cells(table, score, condition, score, of_paper)
-    sources = {"measured": timed} if timed else {}
+    sources = {"measured": clock.words} if clock else {}
     if table.paper.notna().any():
         sources["paper"] = "Latencies: stated in the paper's text, or implied by it (†)."
     _imagine(table, kernel, sizes, sources)
     return Offered(
         f"{condition}-{source}", f"{name or facts.label}, {words}", table, full_precision, float(facts.tolerance),
         int(facts.num_classes), sizes, kernel, f"{facts.knee_bits} bits" if of_paper else "", accuracies, sources,
-        noisy,
+        clock is not None and clock.noisy,
     )  # fmt: skip
 
 
@@ -245,16 +252,16 @@ def _mixed_latencies(found: Landscapes, configurations: Sequence[Widths]) -> lis
     return [of(bits) for bits in configurations]
 
 
+def _summed(found: Landscapes) -> Clock:
+    return Clock(found.device, bool(found.timed.values["reasons"]), SUMMED)
+
+
 def _here(profile: str) -> str:
     return "measured" + (f" ({profile} profile)" if profile != "paper" else "")
 
 
 def _averaged(seeds: Sequence[int], profile: str) -> str:
     return f"Accuracies: mean over seeds {', '.join(map(str, seeds))}, {profile} profile."
-
-
-def _timed(device: str, reasons: Sequence[str], how: str = "") -> str:
-    return f"Latencies: measured on {device}{' (noisy)' if reasons else ''}, quantization simulated{how}."
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

@@ -160,21 +160,24 @@ def key_figure() -> tuple[Figure, str] | Absent:
     ]
     if not points:
         return Absent("the activation sites", EXP1)
-    figure, (axis,) = report.panels(width=7, height=3)
+    figure, (axis,) = report.panels(width=5.4, height=3.2)
     stated = paper.number("cifar10-simplecnn.accuracy.4")
     axis.axhline(100 * stated, color=report.GREY, linestyle="--", linewidth=1)
     axis.annotate(
-        f"the paper: {percent(stated)}, knee 8 bits", (2.65, 100 * stated), (0, -4), textcoords="offset points",
+        f"the paper: {percent(stated)}, knee 8 bits", (2.85, 100 * stated), (0, -4), textcoords="offset points",
         ha="right", va="top", color=report.GREY,
     )  # fmt: skip
     for place, (site, accuracy, bits) in enumerate(points):
         marker, colour = SITE_MARKERS[site]
         axis.plot(place, 100 * accuracy, marker, color=colour, markersize=10)
         label = f"{percent(accuracy, 1)}\nknee {bits} bits"
-        axis.annotate(label, (place, 100 * accuracy), (12, 0), textcoords="offset points", va="center")
-    axis.set_xticks(range(len(points)), [f"rounded\n{WHERE[site]}" for site, _, _ in points])
+        axis.annotate(label, (place, 100 * accuracy), (9, 0), textcoords="offset points", va="center")
+    axis.set_xticks(
+        range(len(points)),
+        [WHERE[site].replace(" the ", "\nthe ").replace("at\nthe next ", "at the next\n") for site, _, _ in points],
+    )
     axis.set(
-        xlim=(-0.5, 2.7),
+        xlim=(-0.4, 2.9),
         ylim=(54, 76),
         ylabel="4-bit accuracy (%)",
         title="Where activations are rounded decides the knee",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
@@ -13,7 +15,7 @@ from quide.ptq.width import label
 from quide.search import Configuration
 from quidebook import verdicts
 from quidebook.evidence import readings
-from quidebook.report import UNKNOWN, number, percent, with_origin
+from quidebook.report import UNKNOWN, number, percent, tabled, with_origin
 from quidebook.shared.claims import fitted
 from quidebook.shared.landscape import CONDITION, Landscapes, accuracy, countings, rank, uniform
 
@@ -47,35 +49,37 @@ def table(truth: Landscapes) -> pd.DataFrame:
 def _row(truth: Landscapes, name: str, widths: Configuration | None, stated: pd.DataFrame | None = None) -> dict:
     accuracies, main = truth.accuracies(widths), truth.main
     interval = stats.mean_interval(accuracies)
-    compression = sizes = 1.0
-    score = truth.full_precision
+    compression, sizes, score = 1.0, 1.0, truth.full_precision
     if widths is not None:
         place = main.index_of(widths)
         compression, sizes = main.compression[place], main.size_weighted().compression[place]
         score = main.gated_index[place]
-    row = {
+    verdict, reason, theirs = verdicts.UNDECIDED, "not in the paper's table" if stated is None else "not stated", {}
+    if stated is not None and not stated.empty:
+        says = stated.iloc[0]
+        verdict, reason = verdicts.accuracy_verdict(says["accuracy"], interval.estimate, interval.low, interval.high)
+        if widths is not None:
+            reason += fitted(CONDITION, str(widths[0]) if len(set(widths)) == 1 else label(widths))
+        theirs = _paper_cells(says, ("paper P (%)", "accuracy", 100, 2), ("paper I'", "gated_index", 1, 3))
+    spread = f" ± {100 * accuracies.std(ddof=1):.2f}" if len(accuracies) > 1 else ""
+    return {
         "network": name,
         "widths": "32" if widths is None else label(widths),
-        "paper P (%)": UNKNOWN,
-        "ours P (%)": f"{100 * interval.estimate:.2f}"
-        + (f" ± {100 * accuracies.std(ddof=1):.2f}" if len(accuracies) > 1 else ""),
+        "paper P (%)": theirs.get("paper P (%)", UNKNOWN),
+        "ours P (%)": f"{100 * interval.estimate:.2f}{spread}",
         "C (by size)": f"{compression:.2f} ({sizes:.2f})",
-        "paper I'": UNKNOWN,
+        "paper I'": theirs.get("paper I'", UNKNOWN),
         "ours I'": number(score, 3),
-        "verdict": verdicts.UNDECIDED,
-        "reason": "not in the paper's table" if stated is None else "not stated",
-    }
-    if stated is None or stated.empty:
-        return row
-    paper_says = stated.iloc[0]
-    verdict, reason = verdicts.accuracy_verdict(paper_says["accuracy"], interval.estimate, interval.low, interval.high)
-    if widths is not None:
-        reason += fitted(CONDITION, str(widths[0]) if len(set(widths)) == 1 else label(widths))
-    return row | {
-        "paper P (%)": with_origin(number(100 * paper_says["accuracy"], 2), paper_says["accuracy_origin"]),
-        "paper I'": with_origin(number(paper_says["gated_index"], 3), paper_says["gated_index_origin"]),
         "verdict": verdict,
         "reason": reason,
+    }
+
+
+def _paper_cells(row: pd.Series, *columns: tuple[str, str, float, int]) -> dict[str, str]:
+    """Cells of a row of the paper's Table 2: title, quantity, scale and digits of each."""
+    return {
+        title: with_origin(number(scale * row[quantity], digits), row[f"{quantity}_origin"])
+        for title, quantity, scale, digits in columns
     }
 
 
@@ -105,7 +109,8 @@ def claim(words: str, holds: bool, evidence: str) -> tuple[str, str, str]:
     return words, verdicts.REPRODUCED if holds else verdicts.NOT_REPRODUCED, evidence
 
 
-def objectives_table(truth: Landscapes) -> pd.DataFrame:
+@tabled
+def objectives_table(truth: Landscapes) -> Iterator[dict[str, str]]:
     """What each objective picks on the first checkpoint, and what the pick is worth under the others."""
     main, by_size = truth.main, truth.main.size_weighted()
     picks = []
@@ -113,18 +118,17 @@ def objectives_table(truth: Landscapes) -> pd.DataFrame:
         picks.append((f"I', C {name}", land.best))
         picks += [(f"HAQ, wall at {label(w)}, C {name}", wall(land, w)) for w in (SEARCHED, uniform(8))]
     picks += [(f"accuracy less {weight:g} T / max T", penalized(main, weight)) for weight in PENALTIES]
-    return pd.DataFrame(
-        {
+    for objective, pick in picks:
+        place = main.index_of(pick)
+        yield {
             "objective": objective,
             "picks": label(pick),
             "P": percent(accuracy(main, pick)),
-            "C": number(main.compression[main.index_of(pick)], 2),
-            "C by size": number(by_size.compression[main.index_of(pick)], 2),
+            "C": number(main.compression[place], 2),
+            "C by size": number(by_size.compression[place], 2),
             "rank by I', C nominal": rank(main, pick),
             "rank by I', C by size": rank(by_size, pick),
         }
-        for objective, pick in picks
-    )
 
 
 def wall(land: Landscape, budget: Configuration) -> Configuration:
@@ -202,31 +206,19 @@ def beside_table() -> pd.DataFrame:
     """The searched networks and the uniform ones, with the missing row added."""
     imagenet, cifar10 = beside_imagenet(), beside_cifar10()
     rows = [_network_row(row) for _, row in paper.table2().iterrows() if row["condition"] in (CONDITION, IMAGENET)]
+    full = f"{100 * paper.number(f'{CONDITION}.accuracy.32'):.2f} (assumed)"
     for condition, shown, latency_ms, gated in (
-        (CONDITION, f"{100 * paper.number(f'{CONDITION}.accuracy.32'):.2f} (assumed)", cifar10["slowest"],
-         f"at least {cifar10['uniform']:.3f}"),
+        (CONDITION, full, cifar10["slowest"], f"at least {cifar10['uniform']:.3f}"),
         (IMAGENET, f"{100 * imagenet['accuracy']:.2f}", imagenet["own"], f"{imagenet['equal']:.3f}"),
-    ):  # fmt: skip
-        rows.append(
-            {
-                "network": readings.label(condition),
-                "widths": "8 (added here)",
-                "C": number(4, 2),
-                "P (%)": shown,
-                "T (ms)": f"{number(latency_ms, 2)} (assumed)",
-                "I'": gated,
-            }
-        )
+    ):
+        row = {"network": readings.label(condition), "widths": "8 (added here)", "C": number(4, 2), "P (%)": shown}
+        rows.append(row | {"T (ms)": f"{number(latency_ms, 2)} (assumed)", "I'": gated})
     return pd.DataFrame(rows).sort_values("network", kind="stable")
 
 
 def _network_row(row: pd.Series) -> dict[str, str]:
-    cells = {
-        name: with_origin(number(scale * row[column], digits), row[f"{column}_origin"])
-        for name, column, scale, digits in (
-            ("C", "compression", 1, 2), ("P (%)", "accuracy", 100, 2), ("T (ms)", "latency_ms", 1, 2),
-            ("I'", "gated_index", 1, 3),
-        )
-    }  # fmt: skip
     widths = row["topology"] or (row["method"].upper() if pd.isna(row["bits"]) else str(row["bits"]))
-    return {"network": readings.label(row["condition"]), "widths": widths} | cells
+    return {"network": readings.label(row["condition"]), "widths": widths} | _paper_cells(
+        row, ("C", "compression", 1, 2), ("P (%)", "accuracy", 100, 2), ("T (ms)", "latency_ms", 1, 2),
+        ("I'", "gated_index", 1, 3),
+    )  # fmt: skip
