@@ -24,6 +24,7 @@ BETWEEN = (6, 5, 3)  # widths between the paper's
 SITES, SITED_BITS = ("relu", "input"), (32, 8, 4)  # where else a published network is rounded, and at which widths
 SEARCHED = ("simplecnn", "cifar10")  # the network of mixed precision
 TIMINGS = {"latency": runs.timing, deployed.KIND: deployed.run, "mixed_latency": mixed.timing}  # by kind
+KERNELS = ["kernel_accuracy", "kernel_latency", "roofline"]
 COUNTS = ("fresh", "stale", "absent")
 _EXPERIMENTS = {
     "mixed_accuracy": "exp3", "mixed_latency": "exp3", "weight_only": "llama3_mmlu", "imagenet": "exp2_imagenet",
@@ -200,6 +201,11 @@ def _of(spec: RunSpec, keys: tuple[str, ...]) -> Planned:
 
 
 def _timed(case: runs.Case) -> Iterator[Planned]:
+    kinds += (
+        KERNELS
+        if first and case.profile == "paper" and (case.published or (case.model, case.dataset) == SEARCHED)
+        else []
+    )
     return (Planned(kind, case.model, case.dataset, case.seed, case.profile) for kind in timed_kinds(case))
 
 
