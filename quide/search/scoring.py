@@ -122,8 +122,9 @@ class Scorer:
             if not _gone(error):
                 raise
             died = (type(error) if isinstance(error, BrokenExecutor) else BrokenExecutor)(
-                "a worker of the executor, or its scheduler, died (killed, or out of memory); use fewer workers, and let "
-                f"fitness look first into this error's `evaluated`, which keeps the {len(self.values)} values there are"
+                "a worker of the executor, or its scheduler, died (killed, or out of memory); use fewer workers, and "
+                "let fitness look first into this error's `evaluated`, which keeps the "
+                f"{len(self.values)} values there are"
             )
             lost = [each for each in unseen if each not in self.values]
             named = ", ".join(map(str, lost[:LOST]))
