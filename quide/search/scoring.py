@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from quide._check import whole, wholes
 from quide.ptq.width import Bits, Width
 
 Configuration = tuple[Bits, ...]
+DASKS = ("KilledWorker", "CommClosedError", "FutureCancelledError", "SchedulerClosedError")
 LOST = 8  # configurations named when a worker dies
 
 
@@ -115,14 +116,15 @@ class Scorer:
                 self._keep(each, future.result)
         except BaseException as error:  # keep what is there already
             for each, future in futures.items():
-                if not future.cancel() and future.done() and not future.exception() and each not in self.values:
-                    with contextlib.suppress(ValueError, TypeError):  # of the check: one error is enough
+                with contextlib.suppress(Exception):  # of the check, or of an executor that is gone: one is enough
+                    if not future.cancel() and future.done() and not future.exception() and each not in self.values:
                         self._keep(each, future.result)
-            if not isinstance(error, BrokenExecutor):
+            if not _gone(error):
                 raise
-            died = type(error)(
-                "a worker of the executor died (killed, or out of memory); use fewer workers, and let fitness look "
-                f"first into this error's `evaluated`, which keeps the {len(self.values)} values there are"
+            died = (type(error) if isinstance(error, BrokenExecutor) else BrokenExecutor)(
+                "a worker of the executor, or its scheduler, died (killed, or out of memory); use fewer workers, and "
+                "let fitness look first into this error's `evaluated`, which keeps the "
+                f"{len(self.values)} values there are"
             )
             lost = [each for each in unseen if each not in self.values]
             named = ", ".join(map(str, lost[:LOST]))
@@ -133,11 +135,16 @@ class Scorer:
         try:
             value = result()
         except Exception as error:
-            if not isinstance(error, BrokenExecutor):  # a worker's end, which any configuration may have brought about
+            if not _gone(error):  # a worker's end, which any configuration may have brought about
                 error.add_note(f"while evaluating configuration {configuration}")
             raise
         self.values[configuration] = self.check(configuration, value)
         self.bar.update()
+
+
+def _gone(error: BaseException) -> bool:
+    """Whether it is the executor that failed, and not the fitness: a process pool's errors, and Dask's by name."""
+    return isinstance(error, (BrokenExecutor, CancelledError)) or type(error).__name__ in DASKS
 
 
 def _mean(scores: list[float]) -> float:

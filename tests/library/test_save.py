@@ -158,7 +158,7 @@ def test_other_files_and_networks_are_refused(tmp_path):
     with pytest.raises(ValueError, match="was not written by quide.save"):
         quide.load(simplecnn(), tmp_path / "weights.safetensors")
     (tmp_path / "text").write_text("no")
-    with pytest.raises(ValueError, match="does not parse"):
+    with pytest.raises(ValueError, match="cannot be read"):
         quide.load(simplecnn(), tmp_path / "text")
     with pytest.raises(FileNotFoundError):
         quide.load(simplecnn(), tmp_path / "absent")

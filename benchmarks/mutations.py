@@ -1,0 +1,227 @@
+"""Files that are read, damaged at random: each must be refused in one line that names it, or read as what it was.
+
+``python -m benchmarks.mutations [NUMBER]`` prints how many of each outcome there were; 2,500 take some minutes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from quidebook import build
+from torch import nn
+
+from quide import _paths
+from quide.cli import files
+from quide.data import datasets, embedded, stories
+from quide.experiments import inputs, paper, records, runs
+from quide.llm import mmlu_harness
+from quide.models import train
+
+SECONDS = 20  # after which a reading hangs
+OUTCOMES = ("refused", "as it was", "accepted silently", "traceback", "hang")
+PROVEN = (
+    "record",
+    "sealed record",
+    "paper",
+    "picture",
+    "labels",
+    "weights",
+    "stories",
+    "data set",
+    "checkpoint",
+    "answers",
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of file: where a sound one is, and how it is read; ``proven`` ones may not be read as anything else."""
+
+    name: str
+    file: Path
+    read: Callable[[], Any]
+
+    @property
+    def proven(self) -> bool:
+        """Whether a change can be told from what is known of the file."""
+        return self.name in PROVEN
+
+
+def targets(folder: Path) -> list[Target]:
+    """One of each kind, in a copy of what is committed and in made-up files; the variables must name the folder."""
+    data = folder / "data"
+    known = next(iter(sorted((data / "results" / "paper" / "accuracy").glob("*.json"))))
+    sealed = records.save(records.Record(records.RunSpec("trial", "a", "b", 0, "smoke"), {"x": 0.5}, "c", "d", {}, 1.0))
+    case = runs.Case("simplecnn", "mnist", 0, "smoke")
+    weights = inputs.published_checkpoint(case)
+    picture, labels = embedded.files("mnist", "calibration")
+    cached = datasets.split_file("mnist", "test")
+    return [
+        Target("record", known, lambda: records.read(known)),
+        Target("sealed record", sealed, lambda: records.read(sealed)),
+        Target("paper", data / "paper" / "numbers.csv", lambda: paper.numbers().to_json()),
+        Target("picture", picture, lambda: _arrays(embedded.load("mnist", "calibration"))),
+        Target("labels", labels, lambda: _arrays(embedded.load("mnist", "calibration"))),
+        Target("weights", weights, lambda: train.digest(inputs._read_weights(case, weights))),
+        Target("stories", data / "embedded" / "stories.txt", stories.load),
+        *([Target("data set", cached, lambda: _arrays(datasets.load("mnist", "test")))] if cached.exists() else []),
+        _checkpoint(folder / "run.pt"),
+        _answers(folder / "answers.jsonl"),
+        _own(folder / "own.npz"),
+        Target("contents", folder / "_toc.yml", lambda: build.pages(folder)),
+        Target("notebook", folder / "notebooks" / "exp1_simplecnn.ipynb", lambda: _parameters(folder)),
+    ]
+
+
+def _arrays(images: datasets.ImageSet) -> str:
+    return train.digest([images.images, images.labels])
+
+
+def _parameters(folder: Path) -> list[str]:
+    return build.parameter_names(folder / "notebooks" / "exp1_simplecnn.ipynb")
+
+
+def _checkpoint(file: Path) -> Target:
+    images = datasets.ImageSet(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.arange(4) % 2, (0.5,), (0.5,))
+
+    def fit() -> str:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        recipe = train.TrainingRecipe("adam", 1e-3, 0.0, epochs=1, batch_size=2)
+        return train.digest(train.fit(net, images, images, recipe, 0, file, every=1, progress=False).last)
+
+    fit()
+    return Target("checkpoint", file, fit)
+
+
+def _answers(file: Path) -> Target:
+    lines = (mmlu_harness._line(f"anatomy {place}", [-1.0, -2.0, -3.5, -4.0]) for place in range(4))
+    file.write_text("".join(lines))
+    return Target("answers", file, lambda: {name: tuple(values) for name, values in mmlu_harness._known(file).items()})
+
+
+def _own(file: Path) -> Target:
+    arrays = {"images": np.zeros((4, 3), "f4"), "labels": np.arange(4), "calibration": np.ones((4, 3), "f4")}
+    np.savez(file, **arrays)
+    return Target("own data", file, lambda: train.digest(vars(files.read_data(file))))
+
+
+def mutated(content: bytes, random: np.random.Generator) -> bytes | None:
+    """The content with a bit flipped, cut, grown, a part lost or doubled, a digit or a word of JSON changed."""
+    place, kind = int(random.integers(max(len(content), 1))), int(random.integers(10))
+    if kind < 4:
+        return content[:place] + bytes([content[place] ^ (1 << int(random.integers(8)))]) + content[place + 1 :]
+    if kind == 4:
+        return content[:place]
+    if kind == 5:
+        return content + random.bytes(int(random.integers(1, 50)))
+    if kind == 6:
+        return content[: place // 2] + content[place:]
+    if kind == 7:
+        digits = [at for at, byte in enumerate(content[:100_000]) if 48 <= byte < 58]
+        at = int(random.choice(digits)) if digits else place
+        return content[:at] + str(int(random.integers(10))).encode() + content[at + 1 :]
+    if kind == 8:
+        return content.replace(b"1", b"null", 1) if b"1" in content else b""
+    return (b"", b"[]", b"{}", b"null", b"5", b"[" * 100_000, b"\xff" * 100)[int(random.integers(7))]
+
+
+def outcome(target: Target, before: Any) -> str:
+    """What reading a damaged file comes to."""
+    try:
+        with _limited(), contextlib.redirect_stderr(io.StringIO()):
+            found = target.read()
+    except TimeoutError:
+        return "hang"
+    except (ValueError, OSError) as error:
+        named = target.file.name in str(error) or target.name in ("picture", "labels")
+        return "refused" if named and "\n" not in str(error) else "traceback"
+    except Exception:
+        return "traceback"
+    if target.name == "answers" and isinstance(before, dict) and found.items() <= before.items():
+        return "as it was"  # what a line less leaves out is asked again
+    return "as it was" if found == before else "accepted silently"
+
+
+@contextlib.contextmanager
+def _limited() -> Iterator[None]:
+    def late(number: int, frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def attack(folder: Path, number: int, seed: int = 0) -> dict[str, Counter]:
+    """Outcomes by kind of file, ``number`` in all; the files lie in ``folder``, which the variables name."""
+    random, found = np.random.default_rng(seed), {}
+    chosen = targets(folder)
+    for turn in range(number):
+        target = chosen[turn % len(chosen)]
+        content = target.file.read_bytes()
+        before, there = target.read(), set(target.file.parent.iterdir())
+        if (damaged := mutated(content, random)) == content:
+            continue
+        target.file.write_bytes(damaged)
+        try:
+            result = outcome(target, before)
+        finally:
+            target.file.write_bytes(content)
+        left = set(target.file.parent.iterdir()) - there
+        found.setdefault(target.name, Counter()).update([result, *(["left behind"] if left else [])])
+    return found
+
+
+@contextlib.contextmanager
+def workplace() -> Iterator[Path]:
+    """A copy of the committed data in a folder of its own, which the variables name meanwhile."""
+    import shutil
+
+    home, before = _paths.home(), dict(os.environ)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made).resolve()
+        for name in ("data", "notebooks", "book"):
+            shutil.copytree(home / name, folder / name)
+        for name in ("_toc.yml", "_config.yml", "CONTRIBUTING.md"):
+            shutil.copy(home / name, folder / name)
+        os.environ |= {"QUIDE_HOME": str(folder), "QUIDE_RESULTS": str(folder / "data" / "results")}
+        os.environ["QUIDE_CACHE"] = str(folder / "cache")
+        try:
+            yield folder
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def main(number: int = 2500) -> None:
+    """Print the table."""
+    with workplace() as folder:
+        found = attack(folder, number)
+    print(json.dumps({name: dict(counts) for name, counts in found.items()}, indent=1))
+    total = sum(found.values(), Counter())
+    silent = sum(counts["accepted silently"] for name, counts in found.items() if name in PROVEN)
+    print(
+        f"{sum(total[one] for one in OUTCOMES)} mutations: {dict(total)}; accepted silently of what is proven: {silent}"
+    )
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

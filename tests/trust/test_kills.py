@@ -1,0 +1,78 @@
+"""Kills at random moments: the next run ends as an undisturbed one, and nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import BrokenExecutor, CancelledError, Future
+
+import pytest
+
+from benchmarks import kills
+from quide import search
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_ten_kills_change_no_result_and_leave_nothing():
+    found = kills.attack(10, seed=3)
+    assert found["the same"] == 10 and not found["another result"] and not found["left behind"]
+    assert found["killed"]
+
+
+WAITING = """
+import sys, time
+from quide import cli
+
+@cli.app.command()
+def wait():
+    print("waiting", flush=True)
+    time.sleep(60)
+
+cli.main(["wait"])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_a_command_in_one_line(name, code):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(getattr(signal, name))
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert len(said.splitlines()) == 1 and said.startswith("quide: ")
+
+
+class Restarted:
+    """An executor whose scheduler is lost after three evaluations, as Dask's clients tell it."""
+
+    def __init__(self, error):
+        self.error, self.done = error, 0
+
+    def submit(self, function, *arguments):
+        self.done += 1
+        future = Future()
+        if self.done > 3:
+            future.set_exception(self.error)
+        else:
+            future.set_result(function(*arguments))
+        return future
+
+
+class KilledWorker(Exception):
+    """Dask's, which takes other arguments."""
+
+    def __init__(self, task, last_worker):
+        super().__init__(task, last_worker)
+
+
+@pytest.mark.parametrize("error", [CancelledError(), KilledWorker("task", "tcp://worker")], ids=["scheduler", "worker"])
+def test_an_executor_that_is_gone_leaves_what_it_evaluated(error):
+    with pytest.raises(BrokenExecutor, match="died .*use fewer workers.*keeps the 3 values") as caught:
+        search.exhaustive(lambda bits: 1 / sum(bits), 2, (8, 4, 2), executor=Restarted(error))
+    assert len(caught.value.evaluated) == 3 and "while evaluating one of" in caught.value.__notes__[0]

@@ -1,0 +1,63 @@
+"""Files damaged at random, and a corpus of what once went wrong: refused in one line, or read as what they were."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from benchmarks import mutations
+from quide import _files
+
+
+@pytest.fixture(scope="module")
+def place():
+    with mutations.workplace() as folder:
+        yield folder
+
+
+def test_what_can_be_proven_is_never_read_as_something_else(place):
+    found = mutations.attack(place, 130, seed=7)
+    assert found.keys() >= {"record", "sealed record", "paper", "weights", "checkpoint", "answers"}
+    for name, counts in found.items():
+        assert not counts["traceback"] and not counts["hang"] and not counts["left behind"], (name, counts)
+        assert name not in mutations.PROVEN or not counts["accepted silently"], (name, counts)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_and_devices_are_refused(place):
+    for target in mutations.targets(place):
+        content = target.file.read_bytes()
+        for make in (os.mkfifo, lambda file: os.symlink("/dev/zero", file), os.mkdir):
+            target.file.unlink()
+            make(target.file)
+            try:
+                assert mutations.outcome(target, None) == "refused", target.name
+            finally:
+                target.file.rmdir() if target.file.is_dir() else target.file.unlink()
+                target.file.write_bytes(content)
+
+
+def test_what_unpacks_without_end_is_refused_before_it_is_in_memory():
+    import gzip
+
+    packed = gzip.compress(bytes(1 << 22))
+    assert _files.unpacked(packed, 1 << 22) == bytes(1 << 22)
+    with pytest.raises(ValueError, match="more than 1,048,576 bytes"):
+        _files.unpacked(packed, 1 << 20)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("a"), MemoryError(), RecursionError("deep"), TypeError("x\ny"), OSError(5, "I/O")]
+)
+def test_whatever_a_parser_raises_is_one_line(error):
+    with pytest.raises(ValueError, match="^notes cannot be read .*; write them anew$") as caught:
+        with _files.reading("notes", "write them anew"):
+            raise error
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_that_names_the_file_is_left_as_it_is():
+    with pytest.raises(ValueError, match="^notes have no end$"):
+        with _files.reading("notes", "write them anew"):
+            raise ValueError("notes have no end")
