@@ -13,7 +13,19 @@ import pandas as pd
 from tqdm import tqdm
 
 from quide import latency
-from quide.experiments import aiq, deployed, imagenet_runs, mixed, profiles, recipes, records, runs, select, staleness
+from quide.experiments import (
+    aiq,
+    deployed,
+    imagenet_runs,
+    kernels,
+    mixed,
+    profiles,
+    recipes,
+    records,
+    runs,
+    select,
+    staleness,
+)
 from quide.experiments.measured import KINDS, Run
 from quide.experiments.records import Record, RunSpec
 from quide.models import registry
@@ -24,7 +36,6 @@ BETWEEN = (6, 5, 3)  # widths between the paper's
 SITES, SITED_BITS = ("relu", "input"), (32, 8, 4)  # where else a published network is rounded, and at which widths
 SEARCHED = ("simplecnn", "cifar10")  # the network of mixed precision
 TIMINGS = {"latency": runs.timing, deployed.KIND: deployed.run, "mixed_latency": mixed.timing}  # by kind
-KERNELS = ["kernel_accuracy", "kernel_latency", "roofline"]
 COUNTS = ("fresh", "stale", "absent")
 _EXPERIMENTS = {
     "mixed_accuracy": "exp3", "mixed_latency": "exp3", "weight_only": "llama3_mmlu", "imagenet": "exp2_imagenet",
@@ -84,6 +95,7 @@ def planned() -> list[Planned]:
         for seed in SEEDS
     )  # fmt: skip
     found = [one for case in every for one in (*_named(case), *_timed(case))]
+    found += [Planned(kind, *network, SEEDS[0], "paper") for network in kernels.MODELS for kind in kernels.MEASURED]
     return found + [_of(run.spec, (run.spec.key,)) for run in aiq.runs()]
 
 
@@ -201,11 +213,6 @@ def _of(spec: RunSpec, keys: tuple[str, ...]) -> Planned:
 
 
 def _timed(case: runs.Case) -> Iterator[Planned]:
-    kinds += (
-        KERNELS
-        if first and case.profile == "paper" and (case.published or (case.model, case.dataset) == SEARCHED)
-        else []
-    )
     return (Planned(kind, case.model, case.dataset, case.seed, case.profile) for kind in timed_kinds(case))
 
 

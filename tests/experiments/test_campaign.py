@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 from quide import _paths, latency
-from quide.experiments import campaign, deployed, imagenet_runs, llm_runs, measured, mixed, provenance, records, runs
+from quide.experiments import (
+    aiq,
+    campaign,
+    deployed,
+    imagenet_runs,
+    kernels,
+    llm_runs,
+    measured,
+    mixed,
+    provenance,
+    records,
+    runs,
+)
 
 
 @pytest.fixture
@@ -37,7 +49,13 @@ def remade(record: records.Record) -> list[measured.Run]:
         return [of_language(spec)]
     if spec.kind.startswith("imagenet_"):
         return [of_imagenet(spec)]
+    if spec.kind.startswith("aiq_"):
+        return aiq.runs(spec.seed)
     case = runs.Case(spec.model, spec.dataset, spec.seed, spec.profile, runs.schedule_of(spec))
+    if spec.kind in kernels.MEASURED:
+        shapes = {"batch": details.get("batch"), "threads": details["environment"]["threads"]}
+        made = {"kernel_latency": kernels.timing, "roofline": kernels.roofline}
+        return [made[spec.kind](case, **shapes) if spec.kind in made else kernels.accuracy(case)]
     timings = {"latency": runs.timing, "mixed_latency": mixed.timing, "deployed": deployed.run}
     if spec.kind in timings:
         device = details["environment"]["device"]

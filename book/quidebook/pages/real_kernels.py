@@ -19,7 +19,6 @@ from quidebook import report
 from quidebook.report import UNKNOWN, Absent, tabled
 
 COMMAND = "quide run real_kernels --profile paper"
-MODELS = (("simplecnn", "cifar10"), ("resnet20", "cifar10"))
 NO_RECORD = Absent("real kernels", f"pip install 'quide[deploy]' openvino && {COMMAND}")
 OF_WIDTH = {"32": 32, "32 channels last": 32, "bfloat16": 16, "8": 8}
 CONDITIONS = {"simplecnn": "cifar10-simplecnn", "resnet20": "cifar10-resnet18"}
@@ -54,7 +53,7 @@ def run(seeds: Sequence[int], profile: str) -> None:
     """Every run of the page where there is no record, at profile ``paper``; what cannot be had is said to be absent."""
     if profile != "paper":
         return
-    for one in kernels.wanted([Case(*network, seed, profile) for network in MODELS for seed in seeds[:1]]):
+    for one in kernels.wanted([Case(*network, seed, profile) for network in kernels.MODELS for seed in seeds[:1]]):
         try:
             one.result()
         except (FileNotFoundError, ModuleNotFoundError) as error:
