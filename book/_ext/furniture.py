@@ -15,9 +15,8 @@ from bs4 import BeautifulSoup, Tag
 from sphinx.application import Sphinx
 
 WORDS_A_MINUTE = 200
-HIDDEN = (
-    ".cell_input, details > :not(summary), script, style, .headerlink, .toctree-wrapper, .admonition.toggle > :not(p)"
-)
+CODE = ".cell_input, script, style, .headerlink, .toctree-wrapper"
+HIDDEN = f"{CODE}, details > :not(summary), .admonition.dropdown > :not(.admonition-title)"
 LONGEST_SUMMARY = 300  # characters
 MINUTES, TOTAL = "quide-minutes", "quide-total-minutes"
 SWITCH = (
@@ -32,11 +31,11 @@ MOVED = (
 ICON = '<link rel="icon" type="image/svg+xml" href="{root}_static/favicon.svg">'
 
 
-def words(article: Tag) -> int:
+def words(article: Tag, hidden: str = HIDDEN) -> int:
     """How many words of a page a reader sees."""
     copy = BeautifulSoup(str(article), "html.parser")
-    for hidden in copy.select(HIDDEN):
-        hidden.decompose()
+    for element in copy.select(hidden):
+        element.decompose()
     return len(re.findall(r"[^\W_][\w.,%'’-]*", copy.get_text(" ")))
 
 

@@ -7,10 +7,11 @@ import json
 
 import pytest
 
-from quide import _paths
+from quide import _files, _paths
 from quide.experiments import records, schema, staleness  # noqa: F401 - which imports all kinds
 from quide.experiments.measured import KINDS
 from quide.stats import pack_bits, unpack_bits
+from tools import manifest
 
 WRONG = (None, True, "1", 2.5, -1, [], {})
 
@@ -76,3 +77,8 @@ def test_an_accuracy_is_the_share_of_its_bits():
         schema.check("accuracy", short)
     with pytest.raises(ValueError, match="other names"):
         schema.check("accuracy", values | {"correct": {"other": values["correct"][name]}})
+
+
+def test_all_committed_data_are_pinned_or_sealed():
+    """``python tools/manifest.py`` brings the list up to date."""
+    assert _files.MANIFEST.read_text(encoding="ascii") == manifest.listed()
