@@ -17,7 +17,8 @@ from quide.experiments.compute.images import scored
 from quide.experiments.kernels import SIMULATED, WIDTHS
 from quide.experiments.runs import Case
 
-ELEMENTS, SIDE = 2**25, 2048  # of the arrays that bandwidth is measured with, and of the matrices
+ELEMENTS = 2**25  # of the arrays that bandwidth is measured with
+SIDE, NARROW_SIDE = 1024, 512  # of the matrices; a CPU without kernels for narrow types takes seconds a product
 
 
 def accuracy(case: Case) -> dict:
@@ -140,11 +141,13 @@ def _moved() -> partial:
 
 def _products() -> dict[str, tuple[partial, int]]:
     """A product of large matrices of each type, and its operations."""
-    whole = torch.randint(-127, 127, (SIDE, SIDE), dtype=torch.int8)
-    halves = torch.ones(SIDE, SIDE, dtype=torch.bfloat16)
-    floats = torch.ones(SIDE, SIDE)
-    products = {"float32": (torch.mm, floats), "bfloat16": (torch.mm, halves), "int8": (torch._int_mm, whole)}
-    return {kind: (partial(product, matrix, matrix), 2 * SIDE**3) for kind, (product, matrix) in products.items()}
+    narrow = torch.ones(NARROW_SIDE, NARROW_SIDE)
+    products = {
+        "float32": (torch.mm, torch.ones(SIDE, SIDE)),
+        "bfloat16": (torch.mm, narrow.bfloat16()),
+        "int8": (torch._int_mm, narrow.to(torch.int8)),
+    }
+    return {kind: (partial(product, one, one), 2 * len(one) ** 3) for kind, (product, one) in products.items()}
 
 
 @contextmanager
