@@ -9,7 +9,7 @@ import numpy as np
 from quide.experiments import records, runs
 from quide.stats import pack_bits
 
-IMAGES = 400
+IMAGES = 2000  # shares are multiples of a two-thousandth
 LATENCY = {
     "32": 2.0, "16": 3.0, "8": 4.0, "4": 4.0, "2": 4.0,
     runs.INTEGER_16: 4.0, runs.BFLOAT_16: 3.0, runs.COMMUTED_8: 2.5,

@@ -12,9 +12,11 @@ import nbformat
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import RichOutput, capture_output
 
-# A field of a template that was not filled; a role of MyST with its words and mathematics have braces of their own.
+# A field of a template that was not filled; roles and directives of MyST and mathematics have braces of their own.
 _UNFILLED = r"\{[a-z_]\w*(?:[.\[][^{}]*)?(?::[^{}`]*)?\}"
-_NOT_WORDS = re.compile(r"(?s)\{[\w:]+\}`[^`]*`|\$[^$\n]*\$|<script.*?</script>|<style.*?</style>|```.*?```|`[^`\n]*`")
+_NOT_WORDS = re.compile(
+    r"(?s):::\{\w+\}|\{[\w:]+\}`[^`]*`|\$[^$\n]*\$|<script.*?</script>|<style.*?</style>|```.*?```|`[^`\n]*`"
+)
 SHORTEST = 8  # characters of a name, a caption or a description
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import fx, nn
 
+from quide.evaluate import spared
 from quide.ptq.prepared import Prepared
 
 
@@ -17,6 +18,8 @@ class Stage:
 
     def __init__(self, modules: list[nn.Module], offsets: list[int]):
         self.modules, self.offsets = modules, offsets
+        if isinstance(modules, list):
+            spared.spare(modules)
         self.overwrites: bool | None = None
 
     def run(self, choice: int, state: tuple) -> tuple:

@@ -16,13 +16,13 @@ from quide.stats import unpack_bits
 
 # What a record of a kind has in any case.
 REQUIRED = {
-    "training": "history best_epoch best_accuracy last_accuracy correct_best correct_last",
+    "training": "history best_epoch best_accuracy last_accuracy",
     "accuracy": "accuracy correct images",
     "latency": "latencies noisy reasons",
     "deployed": "accuracy correct latencies noisy reasons",
     "mixed_accuracy": "accuracy configurations correct full_precision_accuracy full_precision_correct images",
     "mixed_latency": "latencies noisy reasons",
-    "weight_only": "accuracy correct images stored_bytes",
+    "weight_only": "accuracy images",
     "imagenet_accuracy": "accuracy correct images",
     "imagenet_mixed": "accuracy configurations correct full_precision_accuracy full_precision_correct images",
     "imagenet_quantizers": "accuracy correct images",

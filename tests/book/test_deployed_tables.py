@@ -57,7 +57,7 @@ def test_latencies_are_told_against_both_libraries():
     assert rows["of 32 bits, same library"].tolist() == ["1.00", "1.20", "1.00", "0.50"]
     assert rows["MB"].tolist() == ["–", "–", "1.0", "0.3"]
     assert rows["P (%)"][INTEGER].startswith("91.50 [") and rows["P (%)"][TORCH] == "–"
-    assert IMAGES == 400  # what the interval is over
+    assert IMAGES == 2000  # what the interval is over
 
 
 def test_the_facts_are_the_ratios_and_what_they_do_to_the_index():

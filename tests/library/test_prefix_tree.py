@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import quide
 from quide import evaluate, ptq
-from quide.evaluate import prefix_tree
+from quide.evaluate import prefix_tree, spared
 from quide.evaluate.prefix_tree import PrefixTree
 from quide.models.networks import SimpleCNN
 from quide.ptq.layers import quantizable_layers
@@ -271,3 +271,72 @@ def test_layers_come_in_the_order_the_model_registers_them():
     coarse_first = tree.predict(images)[tree.configurations.index((16, 2))]
     assert torch.equal(coarse_first, alone(prepared, (16, 2), images))
     assert not torch.equal(coarse_first, alone(prepared, (2, 16), images))
+
+
+# --- what is known beforehand ----------------------------------------------------------------------------------------
+
+
+def spared_and_plain(bits: int, scheme: ptq.Scheme = ptq.PAPER):
+    """A convolution and a linear layer large enough to be looked into, half of whose units are dead."""
+    torch.manual_seed(0)
+    parts = [nn.Conv2d(32, 64, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(1024, 64), nn.ReLU()]
+    model = nn.Sequential(*parts, nn.Linear(64, 5)).eval()
+    for layer in (model[0], model[4]):
+        layer.weight.data[::2] = 0
+    images = torch.randn(48, 32, 8, 8, generator=torch.Generator().manual_seed(1))
+    images[40:] *= 1e-6  # every output is the bias, to within a step
+    prepared = ptq.prepare(model, images[:8], scheme, fastest_layout=True)
+    plain, ours = prepared.at(bits), prepared.at(bits)
+    spared.spare([ours])
+    return plain, ours, images.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("rounding", ["half_even", "half_up", "floor"])
+@pytest.mark.parametrize("bits", [8, 4, 2, 1])
+def test_what_is_left_out_changes_no_value(bits, rounding):
+    plain, ours, images = spared_and_plain(bits, ptq.Scheme(rounding=rounding))
+    layers = [part for part in ours.modules() if isinstance(part, spared.Spared)]
+    with torch.inference_mode():
+        for batch in (images, images, images[:16], images[40:]):
+            assert torch.equal(ours(batch), plain(batch))
+            assert batch is not images or (len(layers) == 2 and not all(layer.vain for layer in layers))
+        buffer = images.clone()
+        ours(buffer)
+        buffer.mul_(50)  # what was found of a tensor does not hold for its later contents
+        assert torch.equal(ours(buffer), plain(buffer))
+        buffer[0, 0, 0, 0] = float("nan")
+        assert torch.equal(ours(buffer).isnan(), plain(buffer).isnan())
+
+
+def test_a_layer_in_which_all_differs_is_left_as_it_is():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 5)).eval()
+    images = torch.randn(32, 256)
+    network = ptq.quantize(model, 8, images)
+    spared.spare([network])
+    with torch.inference_mode():
+        for _ in range(2 * spared.PATIENCE):
+            network(images)
+    (layer,) = (part for part in network.modules() if isinstance(part, spared.Spared))
+    assert layer.vain == spared.PATIENCE and not layer.alike
+
+
+@pytest.mark.parametrize("what", ["another reader", "in groups", "float64"])
+def test_only_what_a_quantizer_alone_reads_is_looked_into(what):
+    class Read(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(64, 64, 3, padding=1, groups=2 if what == "in groups" else 1)
+            self.last = nn.Linear(64, 3)
+
+        def forward(self, images):
+            first = self.first(images)
+            return self.last((first.relu() + (first if what == "another reader" else 0)).mean((2, 3)))
+
+    model, images = Read().eval(), torch.randn(4, 64, 6, 6)
+    if what == "float64":
+        model, images = model.double(), images.double()
+    scheme = ptq.Scheme(activation_site="relu" if what == "another reader" else "output")
+    network = ptq.prepare(model, images, scheme).at(quide.Width(8, 32) if what == "another reader" else 8)
+    spared.spare([network])
+    assert not [part for part in network.modules() if isinstance(part, spared.Spared)]

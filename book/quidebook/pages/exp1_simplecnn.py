@@ -183,7 +183,7 @@ def figure_recipes(grid: pd.DataFrame) -> tuple[Figure, str]:
     ``grid`` is that of CIFAR-10.
     """
     ranked, name, facts = _ranked(grid), label(SEARCHED), nearest(grid)
-    figure, (axis,) = report.panels(width=6.5, height=3.8)
+    figure, (axis,) = report.panels(width=6.5, height=4.2)
     for site, (marker, colour) in SITE_MARKERS.items():
         part = ranked[ranked.site == site]
         axis.plot(100 * part["4"], 100 * part[name], marker, color=colour, alpha=0.75, label=SITES[site])
@@ -194,7 +194,7 @@ def figure_recipes(grid: pd.DataFrame) -> tuple[Figure, str]:
         ylabel=f"accuracy at {name} (%)",
         title=f"{facts['close']} of {facts['recipes']} recipes come within {facts['limit']:.0f} pp of the paper",
     )
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     alt = (
         f"Scatter of {len(ranked)} recipes. The paper's point is at {theirs[0]:.1f} and {theirs[1]:.1f} %. The nearest "
         f"recipe, {facts['nearest']}, lies at {100 * ranked['4'].iloc[0]:.1f} and {100 * ranked[name].iloc[0]:.1f} %."

@@ -97,7 +97,7 @@ def figure_accuracy(known: ImageNetRecords) -> tuple[Figure, str]:
         words.append(_bars(left, PAPER_BITS, bounds, STYLES[model], f"{titled(model)}, ours"))
     report.bit_axis(left, PAPER_BITS)
     left.set(ylabel="top-1 accuracy (%)", ylim=(-2, 102), title="our reading of the paper's quantizer")
-    left.legend(fontsize=8, loc="upper right")
+    left.legend(fontsize=8, loc="lower left")
     for model, record in known.quantizers.items():
         for place, (scheme, style) in enumerate(SCHEME_STYLES.items()):
             bounds = {bits: _percent(hits(record, f"{scheme}, {bits}").interval()) for bits in LOW_BITS}

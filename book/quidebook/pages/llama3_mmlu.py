@@ -328,7 +328,7 @@ def missing(known: LanguageRecords) -> Iterator[dict[str, object]]:
 
 def answer(known: LanguageRecords) -> report.Facts:
     """Whether the paper's model was run, and the ``least`` and ``most`` of the share of accuracy that the networks
-    (``names`` of the language models) keep at 4 bits with a scale for each group."""
+    keep at 4 bits with a scale for each group."""
     shares = language.kept(known)
     at_4 = shares[(shares["bits"] == 4) & (shares["scheme"] == GROUPS)]["share"]
     if at_4.empty:
@@ -336,7 +336,6 @@ def answer(known: LanguageRecords) -> report.Facts:
     kept = [each.estimate for each in at_4]
     return {
         "run": "has" if PAPERS in known.models else "has not",
-        "names": ", ".join(dict.fromkeys(map(language.title, known.models))),
         "networks": len(kept),
         "least": min(kept),
         "most": max(kept),
