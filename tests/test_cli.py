@@ -129,7 +129,7 @@ def test_a_run_passes_its_parameters_on_and_says_where_the_notebook_is(workplace
 def test_a_notebook_that_fails_ends_in_its_reason(workplace: Path) -> None:
     done = quide(workplace, "run", "exp1", "--seeds", "13")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    reason, where = done.stderr.splitlines()[-2:]
+    reason, _, where = done.stderr.splitlines()[-1].partition("; executed")
     assert reason.startswith("quide: exp1_small.ipynb failed in cell ") and reason.endswith("the seed is unlucky")
     assert (workplace / "_build" / "runs" / "exp1_small.ipynb").samefile(where.rpartition(": ")[2])
 

@@ -210,7 +210,7 @@ def _execute(root: Path, source: Path, parameters: Mapping[str, Any], target: Pa
         except PapermillExecutionError as error:
             reason = error.evalue.strip().splitlines()
             raise BookError(
-                f"{source.name} failed in cell {error.cell_index + 1}: {error.ename}: {reason[0] if reason else ''}\n"
+                f"{source.name} failed in cell {error.cell_index + 1}: {error.ename}: {reason[0] if reason else ''}; "
                 f"executed as far as it went: {target}"
             ) from error
         finally:
