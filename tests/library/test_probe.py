@@ -351,7 +351,7 @@ def test_a_noisy_timing_that_decides_and_a_width_without_kernels_are_named(monke
     said = probe.advice(found_with(monkeypatch, data, accuracies, latencies, reasons=["others used it"]))
     assert any("The recommendation rests on it" in line for line in said)
     assert not any("kernel" in line for line in said)  # 8 bits
-    assert any("4 bits: without a kernel" in line for line in probe.advice(found_with(monkeypatch, data, accuracies)))
+    assert any("kernel for 4 bits" in line for line in probe.advice(found_with(monkeypatch, data, accuracies)))
 
 
 def test_latencies_that_decide_are_named(monkeypatch, data):
