@@ -24,6 +24,7 @@ _HOME = {
     "save": "ptq.save",
     "Scheme": "ptq.scheme",
     "PAPER": "ptq.scheme",
+    "BEST": "ptq.scheme",
     "Width": "ptq.width",
     "measure_latency": "latency",
     "sweep": "evaluate",

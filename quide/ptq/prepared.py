@@ -11,6 +11,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
+from typing import TYPE_CHECKING
 
 import torch
 from torch import fx, nn
@@ -23,6 +24,9 @@ from quide.ptq.ranges import Statistics, weight_range
 from quide.ptq.scheme import FULL_PRECISION, HALF_PRECISION, PAPER, Scheme
 from quide.ptq.width import Bits, Kept, both, layer_widths
 
+if TYPE_CHECKING:
+    from quide.ptq.passes import Technique
+
 META = "quide"
 
 
@@ -31,6 +35,7 @@ def quantize(
     bits: Bits | Sequence[Bits],
     calibration: torch.Tensor,
     scheme: Scheme = PAPER,
+    techniques: Sequence[str | Technique] = (),
     *,
     keep: Mapping[str, Bits] | None = None,
 ) -> nn.Module:
@@ -43,7 +48,9 @@ def quantize(
             and that ``keep`` does not name. A width is a whole number in 1..32, or a :class:`quide.Width`; 32 leaves a
             layer and its activations untouched.
         calibration: normalized images ``(n, ...)`` that the activation ranges are read from (512 in §3.3).
-        scheme: the recipe.
+        scheme: the recipe; :data:`quide.BEST` is the one that the techniques are recommended with.
+        techniques: passes over the calibrated network, in order: any of ``"equalize"``, ``"absorb_bias"``,
+            ``"correct_bias"``, ``"adaround"``, or configured ones such as ``quide.ptq.AdaRound(iterations=500)``.
         keep: widths of layers by name or pattern, such as ``{"fc": 32, "layer4.*": 8}``; the first that fits counts.
             32 also agrees to leave in float what cannot be quantized: an LSTM, an embedding, a parameter that
             ``forward`` multiplies by.
@@ -57,7 +64,12 @@ def quantize(
             with nothing to quantize, with weights that would stay in float, or that cannot be traced.
     """
     rounded = not isinstance(bits, Integral) or bits != FULL_PRECISION
-    return prepare(model, calibration, scheme, keep=keep, fastest_layout=rounded).at(bits)
+    prepared = prepare(model, calibration, scheme, keep=keep, fastest_layout=rounded)
+    if not techniques:
+        return prepared.at(bits)
+    from quide.ptq import passes  # which stand on this module
+
+    return passes.quantized(prepared, bits, calibration, techniques)
 
 
 def prepare(

@@ -61,3 +61,8 @@ class Scheme:
 
 PAPER = Scheme()
 """The paper's scheme as far as its text and numbers pin it; the page on EXP-1 tests the alternatives."""
+BEST = Scheme(
+    weight_range="mse", weight_per_channel=True, activation_site="input", activation_range="mse", quantize_logits=False
+)
+"""The recommended pipeline (Nagel et al. 2021, arXiv 2106.08295, §3.6): a range for each channel of a weight, ranges of
+least squared error, and rounding of what a layer reads, which is behind the ReLU and the addition that fuse."""

@@ -17,7 +17,7 @@ CONTRACT = {
     "compression_ratio": "bits, num_weights=None",
     "accuracy_compression_product": "compression, accuracy",
     "accuracy_per_log_latency": "accuracy, latency_ms",
-    "quantize": "model, bits, calibration, scheme=PAPER, *",
+    "quantize": "model, bits, calibration, scheme=PAPER, techniques=(), *",
     "measure_latency": "fn, warmup=100, passes=1000, *",
     "sweep": "model, images, labels, calibration, bits=(32, 16, 8, 4, 2), *",
     "search.genetic": (

@@ -1,0 +1,45 @@
+"""Empirical bias correction (Nagel et al. 2019, arXiv 1906.04721, §4.2): the mean error of each channel taken off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from quide.ptq.passes import Technique, Walk, channel_mean, rounded_layers, set_parameter
+from quide.ptq.prepared import Prepared
+
+
+@dataclass(frozen=True)
+class CorrectBias(Technique):
+    """Takes off each layer's bias what rounding adds to the mean of its channels, all layers before it corrected.
+
+    Attributes:
+        guard: keep the corrections only where the outputs of the network on the calibration images are nearer to those
+            of full precision with them: on deep networks at few bits they can do harm.
+    """
+
+    guard: bool = True
+
+    @torch.no_grad()
+    def after(self, quantized: fx.GraphModule, prepared: Prepared, calibration: torch.Tensor) -> None:
+        layers = rounded_layers(quantized)
+        old = {layer: quantized.get_submodule(layer).bias for layer in layers}
+        target = Walk(prepared.graph, calibration).end()
+        before = _error(quantized, calibration, target)
+        full, rounded = Walk(prepared.graph, calibration), Walk(quantized, calibration)
+        for layer in layers:
+            one, exact = quantized.get_submodule(layer), prepared.graph.get_submodule(layer)
+            wanted = channel_mean(exact, exact(full.to(layer)))
+            shift = channel_mean(one, one(rounded.to(layer))) - wanted
+            set_parameter(one, "bias", -shift if one.bias is None else one.bias - shift)
+        kept = not self.guard or _error(quantized, calibration, target) < before
+        quantized.meta["correct_bias"] = kept
+        if not kept:
+            for layer, bias in old.items():
+                quantized.get_submodule(layer).bias = bias
+
+
+def _error(model: fx.GraphModule, images: torch.Tensor, target: torch.Tensor) -> float:
+    return float((Walk(model, images).end() - target).square().mean())

@@ -1,0 +1,137 @@
+"""Cross-layer equalization and absorption of high biases (Nagel et al. 2019, arXiv 1906.04721, §4.1).
+
+Both leave the function of the network as it is and make its weights and activations easier to round.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from quide.ptq import graph as graphs
+from quide.ptq.passes import Technique, Walk, set_parameter, with_graph
+from quide.ptq.prepared import Prepared
+
+_THROUGH = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout, nn.Identity)
+_THROUGH_CALLS = (F.relu, torch.relu, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, torch.max_pool2d)
+_SMALL = 1e-4  # relative change of the scales at which a chain has settled
+
+
+@dataclass(frozen=True)
+class Equalize(Technique):
+    """Rescales pairs of layers so that each channel between them uses as much of its range on either side.
+
+    A pair is two convolutions, or two linear layers, between which nothing stands but ReLUs and pooling, and whose
+    values nothing else reads: so never across a residual addition. A no-op where weights have a scale a channel.
+
+    Attributes:
+        iterations: times that all pairs are gone through, at most; pairs of a chain depend on each other.
+    """
+
+    iterations: int = 20
+
+    def before(self, prepared: Prepared, calibration: torch.Tensor) -> Prepared:
+        found = pairs(prepared.graph)
+        if prepared.scheme.weight_per_channel or not found:
+            return prepared
+        graph = copy.deepcopy(prepared.graph)
+        for _ in range(self.iterations):
+            scales = [_equalize(*map(graph.get_submodule, pair)) for pair in found]
+            if max(float((scale.log()).abs().max()) for scale in scales) < _SMALL:
+                break
+        return with_graph(prepared, graph, calibration)
+
+
+@dataclass(frozen=True)
+class AbsorbBias(Technique):
+    """Moves the part of a channel that a ReLU hardly ever cuts into the bias of the next layer.
+
+    It is ``mean - deviations * standard deviation`` of the channel before the ReLU, where that is above zero; both are
+    read from the calibration images, which needs no batch norm. Exact but where a value lies below that part, and at
+    zero padding.
+    """
+
+    deviations: float = 3.0
+
+    @torch.no_grad()
+    def before(self, prepared: Prepared, calibration: torch.Tensor) -> Prepared:
+        found = [pair for pair in pairs(prepared.graph) if _relu_between(prepared.graph, *pair)]
+        found = [pair for pair in found if prepared.graph.get_submodule(pair[0]).bias is not None]
+        if not found:
+            return prepared
+        graph = copy.deepcopy(prepared.graph)
+        order = [node.target for node in graph.graph.nodes]
+        walk = Walk(prepared.graph, calibration)
+        for first, second in sorted(found, key=lambda pair: order.index(pair[0])):
+            one, two = graph.get_submodule(first), graph.get_submodule(second)
+            given = prepared.graph.get_submodule(first)(walk.to(first))
+            given = given.movedim(1 if given.ndim == 4 else -1, 0).flatten(1)
+            absorbed = (given.mean(1) - self.deviations * given.std(1)).clamp_min(0)
+            set_parameter(one, "bias", one.bias - absorbed)
+            spread = two.weight.flatten(2).sum(2) if two.weight.ndim == 4 else two.weight
+            groups = getattr(two, "groups", 1)
+            moved = torch.einsum("goi,gi->go", spread.unflatten(0, (groups, -1)), absorbed.unflatten(0, (groups, -1)))
+            set_parameter(two, "bias", moved.flatten() if two.bias is None else two.bias + moved.flatten())
+        return with_graph(prepared, graph, calibration)
+
+
+def pairs(model: fx.GraphModule) -> list[tuple[str, str]]:
+    """Layers between which channels can be rescaled without changing the network, in the order they run."""
+    found = []
+    for node in model.graph.nodes:
+        layer = _layer(model, node)
+        reader = next(iter(node.users), None)
+        while reader is not None and len(node.users) == 1 and _is_through(model, reader):
+            node, reader = reader, next(iter(reader.users), None)
+        if layer is None or reader is None or len(node.users) != 1:
+            continue
+        after = _layer(model, reader)
+        if after is not None and isinstance(after, nn.Conv2d) == isinstance(layer, nn.Conv2d):
+            found.append((_start(model, node), reader.target))
+    return found
+
+
+def _start(model: fx.GraphModule, node: fx.Node) -> str:
+    while _layer(model, node) is None:
+        node = node.all_input_nodes[0]
+    return node.target
+
+
+def _layer(model: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    part = model.get_submodule(node.target) if node.op == "call_module" else None
+    return part if isinstance(part, (nn.Conv2d, nn.Linear)) else None
+
+
+def _is_through(model: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a positive factor of a channel passes a node unchanged, and the channels stay where they are."""
+    if node.op == "call_module":
+        return isinstance(model.get_submodule(node.target), _THROUGH)
+    return graphs._is_relu(model, node) or (node.op == "call_function" and node.target in _THROUGH_CALLS)
+
+
+def _relu_between(model: fx.GraphModule, first: str, second: str) -> bool:
+    """Whether a ReLU, and nothing else, stands between two layers."""
+    (node,) = graphs.calls(model, first)
+    reader = next(iter(node.users))
+    return graphs._is_relu(model, reader) and [user.target for user in reader.users] == [second]
+
+
+@torch.no_grad()
+def _equalize(first: nn.Module, second: nn.Module) -> torch.Tensor:
+    """Bring the largest weights of each channel to their geometric mean; returns what the first is divided by."""
+    groups = getattr(second, "groups", 1)
+    columns = second.weight.flatten(2) if second.weight.ndim == 4 else second.weight[..., None]
+    columns = columns.unflatten(0, (groups, -1))  # (groups, out, in, taps)
+    outgoing, incoming = first.weight.abs().flatten(1).amax(1), columns.abs().amax((1, 3)).flatten()
+    scale = (outgoing / incoming).sqrt()
+    scale = torch.where(torch.isfinite(scale) & (scale > 0), scale, torch.ones_like(scale))
+    set_parameter(first, "weight", first.weight / scale.reshape(-1, *[1] * (first.weight.ndim - 1)))
+    if first.bias is not None:
+        set_parameter(first, "bias", first.bias / scale)
+    scaled = columns * scale.reshape(groups, 1, -1, 1)
+    set_parameter(second, "weight", scaled.reshape(second.weight.shape))
+    return scale

@@ -1,0 +1,144 @@
+"""Techniques of post-training quantization: what they leave alone, what they mend, and that they check themselves."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import quide
+from quide import ptq
+from quide.ptq import adaround, equalize
+from quide.ptq.prepared import prepare
+
+WEIGHTS_ALONE = quide.Width(4, 32)
+
+
+class Residual(nn.Module):
+    """A chain of two convolutions beside a shortcut."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.one, self.two = (nn.Conv2d(inputs, 6, 3, padding=1) for inputs in (3, 6, 6))
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, images):
+        start = torch.relu(self.stem(images))
+        end = torch.relu(self.two(torch.relu(self.one(start))) + start)
+        return self.head(end.mean((2, 3)))
+
+
+@pytest.fixture
+def images():
+    return torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def chain():
+    """Three convolutions, one of them depthwise, whose channels differ a hundredfold."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Conv2d(8, 5, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        factors = torch.logspace(-1, 1, 8)
+        model[0].weight *= factors[:, None, None, None]
+        model[0].bias *= factors
+        model[2].weight /= factors[:, None, None, None]
+    return model
+
+
+def distance(model, other, images):
+    with torch.no_grad():
+        return float((model(images) - other(images)).square().mean())
+
+
+def equalized(model, images, scheme=quide.PAPER):
+    return equalize.Equalize().before(prepare(model, images, scheme), images).graph
+
+
+def test_equalization_leaves_the_function_alone_and_the_rounded_network_nearer(chain, images):
+    graph = equalized(chain, images)
+    with torch.no_grad():
+        torch.testing.assert_close(graph(images), chain(images), rtol=0, atol=1e-5)
+    largest = graph.get_submodule("0").weight.abs().flatten(1).amax(1)
+    assert largest.max() / largest.min() < 10 < chain[0].weight.abs().flatten(1).amax(1).max() / 0.1
+    plain = quide.quantize(chain, WEIGHTS_ALONE, images)
+    better = quide.quantize(chain, WEIGHTS_ALONE, images, techniques=["equalize"])
+    assert distance(better, chain, images) < distance(plain, chain, images)
+
+
+def test_pairs_never_cross_a_residual_addition(images):
+    assert equalize.pairs(prepare(Residual().eval(), images).graph) == [("one", "two")]
+
+
+def test_equalization_is_nothing_where_weights_have_a_scale_a_channel(chain, images):
+    scheme = quide.Scheme(weight_per_channel=True)
+    plain = quide.quantize(chain, 4, images, scheme)
+    same = quide.quantize(chain, 4, images, scheme, ["equalize"])
+    assert distance(plain, same, images) == 0
+
+
+def test_absorbed_biases_leave_the_function_alone(images):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with torch.no_grad():
+        model[0].bias[:2] += 20
+    graph = equalize.AbsorbBias().before(prepare(model.eval(), images), images).graph
+    assert (model[0].bias - graph.get_submodule("0").bias)[:2].min() > 10
+    with torch.no_grad():
+        torch.testing.assert_close(graph(images), model(images), rtol=0, atol=0.02)
+
+
+def test_bias_correction_brings_the_mean_of_each_channel_back(chain, images):
+    model = nn.Sequential(chain[0])
+    means = [
+        rounded(images).mean((0, 2, 3)) - model(images).mean((0, 2, 3))
+        for rounded in (
+            quide.quantize(model, quide.Width(3, 32), images),
+            quide.quantize(model, quide.Width(3, 32), images, techniques=[ptq.CorrectBias(guard=False)]),
+        )
+    ]
+    assert means[0].abs().max() > 1e-3 > 1e-5 > means[1].abs().max()
+
+
+@pytest.mark.parametrize("kind", ["chain", "residual"])
+def test_adaround_is_nearer_than_nearest_and_its_variables_decide(kind, chain, images):
+    torch.manual_seed(0)
+    model = chain if kind == "chain" else Residual().eval()
+    how = ptq.AdaRound(iterations=1500, outputs=128)
+    scheme = quide.Scheme(weight_per_channel=True, weight_range="mse")
+    nearest = quide.quantize(model, WEIGHTS_ALONE, images, scheme)
+    learned = quide.quantize(model, WEIGHTS_ALONE, images, scheme, [how])
+    assert distance(learned, model, images) < distance(nearest, model, images)
+    report = learned.meta["adaround"]
+    assert all(one.hard <= one.nearest and one.soft <= one.nearest * 1.05 for one in report.values())
+    assert min(one.closed for one in report.values()) > 0.95
+    for name, layer in learned.named_modules():  # each weight is one of the two grid values around it
+        if isinstance(layer, nn.Conv2d):
+            step = learned.meta["quide"].weight_scales[name].reshape(-1, 1, 1, 1)
+            original = model.get_submodule(name).weight
+            inside = (original / step).abs() < 7
+            assert ((layer.weight - original).abs() <= step * 1.001)[inside].all()
+
+
+def test_adaround_is_the_same_again_and_goes_on_from_its_file(chain, images, tmp_path, monkeypatch):
+    how = ptq.AdaRound(iterations=30, outputs=64, checkpoint=tmp_path / "rounded.pt")
+    first = quide.quantize(chain, 4, images, techniques=[how])
+    again = quide.quantize(chain, 4, images, techniques=[ptq.AdaRound(iterations=30, outputs=64)])
+    assert distance(first, again, images) == 0
+    monkeypatch.setattr(adaround._Problem, "solve", None)  # nothing is left to do
+    assert distance(first, quide.quantize(chain, 4, images, techniques=[how]), images) == 0
+
+
+def test_the_network_given_is_left_as_it_was(chain, images):
+    before = copy.deepcopy(chain.state_dict())
+    techniques = ["equalize", "absorb_bias", ptq.AdaRound(iterations=5), "correct_bias"]
+    quide.quantize(chain, 4, images, quide.PAPER, techniques)
+    assert all(torch.equal(value, before[name]) for name, value in chain.state_dict().items())
+
+
+def test_a_technique_that_is_not_known_is_refused(chain, images):
+    with pytest.raises(ValueError, match="techniques must be among .*'smooth'"):
+        quide.quantize(chain, 4, images, techniques=["smooth"])
