@@ -1,9 +1,9 @@
 """Keep records fresh over a change of code that changes no result: old digests are mapped to new ones, with proof.
 
-``python tools/restamp.py OLD_COMMIT`` runs ``tools/golden_outputs.py`` in a checkout of the old commit and in this one,
-on this machine. Of each kind of record and network whose outputs are bit-equal it notes in ``data/codes.json`` that
-what the old code made, the new code would make too. Records themselves are never touched. Where outputs differ nothing
-is noted, and the records are stale.
+``python tools/restamp.py OLD_COMMIT...`` runs ``tools/golden_outputs.py`` in a checkout of each old commit and in this
+one, on this machine. Of each kind of record and network whose outputs are bit-equal it notes in ``data/codes.json``
+that what the old code made, the new code would make too. Records themselves are never touched. Where outputs differ
+nothing is noted, and the records are stale.
 """
 
 from __future__ import annotations
@@ -46,19 +46,21 @@ def computed_by(commit: str) -> dict:
             subprocess.run(["git", "worktree", "remove", "--force", old], cwd=CHECKOUT, check=True)
 
 
-def main(commit: str) -> None:
-    """Note the equivalences that hold and are needed."""
-    before, after = computed_by(commit), computed(CHECKOUT)
-    was, now = before["outputs"], after["outputs"]
-    for name in sorted(was.keys() | now.keys()):
-        print("equal  " if was.get(name) == now.get(name) else "DIFFERS", name)
-    equal = {name for name in was if was[name] == now.get(name)}
+def main(*commits: str) -> None:
+    """Note the equivalences that hold and are needed; of each record by the first commit whose code made it."""
+    after = computed(CHECKOUT)["outputs"]
     known: dict[str, set[str]] = {}
-    for record in records.collect():
-        kind, code = record.spec.kind, staleness.code(record.spec)
-        proven = record.code in before["fresh"] and {f"{kind}/{record.spec.model}", f"{kind}/*"} & equal
-        if record.code != code and proven:
-            known.setdefault(record.code, set()).add(code)
+    for commit in commits:
+        before = computed_by(commit)
+        was = before["outputs"]
+        for name in sorted(was.keys() | after.keys()):
+            print(commit, "equal  " if was.get(name) == after.get(name) else "DIFFERS", name, flush=True)
+        equal = {name for name in was if was[name] == after.get(name)}
+        for record in records.collect():
+            kind, code = record.spec.kind, staleness.code(record.spec)
+            proven = record.code in before["fresh"] and {f"{kind}/{record.spec.model}", f"{kind}/*"} & equal
+            if record.code != code and proven:
+                known.setdefault(record.code, set()).add(code)
     TABLE.write_text(
         json.dumps({old: sorted(new) for old, new in known.items()}, indent=1, sort_keys=True) + "\n", encoding="ascii"
     )

@@ -34,7 +34,7 @@ def listings(checkout: Path, tmp_path: Path, monkeypatch) -> list[tuple[str, str
 def test_every_listing_runs_beside_the_files_of_the_others(listings, tmp_path, capsys):
     runpy.run_path("make_files.py")
     programs = [text for language, text in listings if language == "python" and not NAME.match(text)]
-    assert len(programs) == 8
+    assert len(programs) == 9
     for number, text in enumerate(programs):
         (tmp_path / f"listing_{number}.py").write_text(text)
         runpy.run_path(f"listing_{number}.py")
