@@ -68,7 +68,7 @@ def quide(workplace: Path, *arguments: str, **more: str) -> subprocess.Completed
         (["run", "exp1", "--device", "abacus"], "device 'abacus' cannot be used on this machine; try cpu"),
         (["run", "exp1", "--output", "out.html"], "output must end in .ipynb, got out.html"),
         (["book", "--profile", "huge"], "profile must be one of smoke, quick, paper, got 'huge'"),
-        (["book"], "_toc.yml is missing; work in a checkout of QuIDE or set QUIDE_HOME"),
+        (["book"], "_toc.yml is missing; work in a checkout of QuIDE, set QUIDE_HOME"),
         (["data", "fetch", "mnist", "svhn"], "dataset must be one of mnist, cifar10, cifar100, got 'svhn'"),
         (["data", "verify"], "no data set is here yet; run: quide data fetch"),
     ],

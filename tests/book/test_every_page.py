@@ -15,7 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 from quidebook import build
 
-from quide.experiments import campaign
+from quide.experiments import campaign, records
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = [page for page in build.pages(ROOT) if page.suffix == ".ipynb"]
@@ -48,6 +48,8 @@ def few_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if "reasons" in content["values"]:
             content["values"] |= {"reasons": [HOSTILE], "noisy": True}
         content["provenance"] |= {"cpu": HOSTILE, "git_commit": HOSTILE}
+        content.pop("digest", None)
+        content["digest"] = records._digest(content)  # sealed anew: what attacks is the text, not a torn file
         target.write_text(json.dumps(content))
     return folder
 

@@ -47,7 +47,7 @@ def test_a_page_stands_alone_and_escapes_what_it_is_told(found, tmp_path):
     HTMLParser().feed(text)
     assert "<script" not in text and "&lt;script&gt;" in text
     assert not re.search(r"(src|href)=\"https?://", text) and "Use 8 bits" in text and "<svg" in text
-    assert "accuracy 94.0%" in text  # the picture in words
+    assert "accuracy (%) 94.0" in text  # the picture in words
 
 
 @pytest.mark.parametrize(("name", "error"), [("sweep.gif", ValueError), ("absent/sweep.png", FileNotFoundError)])
