@@ -24,6 +24,7 @@ def run(notebook: Path, parameters: Mapping[str, object]) -> list[RichOutput]:
     """Execute the code cells with other parameters where the notebook has them, and return all that is displayed."""
     shell = InteractiveShell.instance(history_length=0)
     shell.reset(new_session=False)
+    shell.user_module.__spec__ = None  # it stands as __main__ from here on, and starting a process asks for this
     shown = []
     for cell in nbformat.read(notebook, as_version=4).cells:
         if cell.cell_type != "code":
