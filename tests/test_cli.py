@@ -140,6 +140,7 @@ def test_ctrl_c_stops_the_kernel_and_exits_130(workplace: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "quide.cli", "run", "exp1", "--seeds", "99"],
         cwd=workplace, env=environment(workplace), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
     try:
         _wait_for((workplace / "started").exists)

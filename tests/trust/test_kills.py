@@ -39,8 +39,9 @@ cli.main(["wait"])
 @pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_ends_a_command_in_one_line(name, code):
     process = subprocess.Popen(
-        [sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(getattr(signal, name), signal.SIG_DFL),  # background jobs ignore some
+    )  # fmt: skip
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(getattr(signal, name))
     _, said = process.communicate(timeout=60)
