@@ -49,6 +49,7 @@ def computed_by(commit: str) -> dict:
 def main(*commits: str) -> None:
     """Note the equivalences that hold and are needed; of each record by the first commit whose code made it."""
     after = computed(CHECKOUT)["outputs"]
+    held = [(record, staleness.code(record.spec)) for record in records.collect()]
     known: dict[str, set[str]] = {}
     for commit in commits:
         before = computed_by(commit)
@@ -56,8 +57,8 @@ def main(*commits: str) -> None:
         for name in sorted(was.keys() | after.keys()):
             print(commit, "equal  " if was.get(name) == after.get(name) else "DIFFERS", name, flush=True)
         equal = {name for name in was if was[name] == after.get(name)}
-        for record in records.collect():
-            kind, code = record.spec.kind, staleness.code(record.spec)
+        for record, code in held:
+            kind = record.spec.kind
             proven = record.code in before["fresh"] and {f"{kind}/{record.spec.model}", f"{kind}/*"} & equal
             if record.code != code and proven:
                 known.setdefault(record.code, set()).add(code)

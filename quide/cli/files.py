@@ -25,7 +25,6 @@ from quide import _files
 from quide._files import brief
 
 ARRAYS = ("images", "labels", "calibration")
-_NAMING = "name a function without arguments, as package.module:function or folder/file.py:function"
 _STORING = f"it must hold {', '.join(ARRAYS[:-1])} and {ARRAYS[-1]}"
 _SAVING = "save the weights alone: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
 
@@ -63,17 +62,18 @@ def read_network(name: str, weights: str | Path | None = None) -> nn.Module:
         ModuleNotFoundError: the named package of networks is not installed.
     """
     package, _, wanted = name.partition(":")
+    naming = _naming("without arguments")
     build = partial(_ZOOS[package], wanted) if package in _ZOOS else _function("model", name, "without arguments")
     try:
         model = build()
     except ModuleNotFoundError as error:
         if package in _ZOOS and error.name == package:
             raise ModuleNotFoundError(f"{package} is missing; install it with: pip install {package}") from error
-        raise ValueError(f"model {name} cannot be built ({brief(error)}); {_NAMING}") from error
+        raise ValueError(f"model {name} cannot be built ({brief(error)}); {naming}") from error
     except (Exception, SystemExit) as error:  # the user's own code, which can fail in any way
-        raise ValueError(f"model {name} cannot be built ({brief(error)}); {_NAMING}") from error
+        raise ValueError(f"model {name} cannot be built ({brief(error)}); {naming}") from error
     if not isinstance(model, nn.Module):
-        raise ValueError(f"model {name} returned {type(model).__name__}, not a torch.nn.Module; {_NAMING}")
+        raise ValueError(f"model {name} returned {type(model).__name__}, not a torch.nn.Module; {naming}")
     if weights is not None:
         _fill(model, Path(weights))
     return model.float().eval()
@@ -87,8 +87,12 @@ def read_score(name: str) -> Score:
     return found
 
 
+def _naming(kind: str) -> str:
+    return f"name a function {kind}, as package.module:function or folder/file.py:function"
+
+
 def _function(argument: str, name: str, kind: str) -> Callable:
-    naming = f"name a function {kind}, as package.module:function or folder/file.py:function"
+    naming = _naming(kind)
     source, _, function = name.rpartition(":")
     if not source or not function.isidentifier():
         raise ValueError(f"{argument} must be a function, got {name!r}; {naming}")

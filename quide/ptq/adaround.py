@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -222,8 +222,3 @@ def _patches(layer: nn.Module, given: torch.Tensor) -> tuple[torch.Tensor, tuple
     apart = [stride * step for stride, step in zip(strides[2:], layer.dilation, strict=True)]
     view = given.as_strided((number, channels, *out, *layer.kernel_size), (*strides[:2], *moved, *apart))
     return view, (number, *out)
-
-
-def as_rows(report: dict[str, Reconstruction]) -> dict[str, dict]:
-    """Of plain values, to be kept in a record."""
-    return {layer: asdict(found) for layer, found in report.items()}

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 
 import torch
 from torch import fx, nn
 
+from quide import ptq
 from quide.ptq import graph as graphs
 from quide.ptq.grid import HalfPrecision
 from quide.ptq.prepared import META, Prepared
 from quide.ptq.width import Bits
 
-NAMES = {
-    "equalize": "equalize:Equalize",
-    "absorb_bias": "equalize:AbsorbBias",
-    "correct_bias": "bias:CorrectBias",
-    "adaround": "adaround:AdaRound",
-}
+NAMES = {"equalize": "Equalize", "absorb_bias": "AbsorbBias", "correct_bias": "CorrectBias", "adaround": "AdaRound"}
 
 
 class Technique:
@@ -46,8 +41,7 @@ def resolve(techniques: Sequence[str | Technique]) -> list[Technique]:
         if not isinstance(one, Technique):
             if one not in NAMES:
                 raise ValueError(f"techniques must be among {', '.join(NAMES)} or instances of them, got {one!r}")
-            module, _, kind = NAMES[one].partition(":")
-            one = getattr(import_module(f"quide.ptq.{module}"), kind)()
+            one = getattr(ptq, NAMES[one])()
         found.append(one)
     return found
 

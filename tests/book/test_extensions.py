@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
-from types import ModuleType
 
 import nbformat
 import pytest
@@ -15,16 +13,10 @@ pytest.importorskip("sphinx", reason="needs the book extra: pip install 'quide[b
 from bs4 import BeautifulSoup
 from quidebook import build
 from sphinx.errors import ConfigError
+from sphinx_extensions import extension
 
 ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = "https://github.com/someone/quide"
-
-
-def extension(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / "_ext" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # --- how to cite -----------------------------------------------------------------------------------------------------

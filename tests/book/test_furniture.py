@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 from bs4 import BeautifulSoup
 from quidebook import frame, report
+from sphinx_extensions import extension
 
-EXTENSION = Path(__file__).resolve().parents[2] / "book" / "_ext" / "furniture.py"
 PAGE = """<html><head></head><body><div class="article-header-buttons"></div><article class="bd-article"><h1>A title
 <a class="headerlink">#</a></h1><p><strong>Answer.</strong> It is <a>so</a>. <span class="quide-minutes"></span></p>
 <div class="cell"><div class="cell_input">x = 1</div></div><details><summary>More</summary><p>not seen</p></details>
@@ -18,10 +15,7 @@ PAGE = """<html><head></head><body><div class="article-header-buttons"></div><ar
 
 @pytest.fixture(scope="module")
 def furniture():
-    spec = importlib.util.spec_from_file_location("furniture", EXTENSION)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return extension("furniture")
 
 
 @pytest.fixture

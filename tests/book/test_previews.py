@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("bs4", reason="needs the book extra: pip install 'quide[book]'")
 from bs4 import BeautifulSoup
+from sphinx_extensions import extension
 
-EXTENSION = Path(__file__).resolve().parents[2] / "book" / "_ext" / "previews.py"
 GLOSSARY = """
 <article><dl class="glossary">
 <dt id="term-Knee">Knee<a class="headerlink" href="#term-Knee">#</a></dt><dt id="term-Pareto-knee">Pareto knee</dt>
@@ -35,10 +33,7 @@ PAGE = """
 
 @pytest.fixture(scope="module")
 def previews():
-    spec = importlib.util.spec_from_file_location("previews", EXTENSION)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return extension("previews")
 
 
 @pytest.fixture(scope="module")
