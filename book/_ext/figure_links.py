@@ -1,6 +1,5 @@
-"""Links every figure to its image, to be opened at its full size, and gives phones a picture with stacked panels.
+"""Links every figure to its image, to be opened at its full size, and gives phones a picture of their own.
 
-The figures of notebooks come without a link, and a figure that scrolls must hold something that the keyboard can reach.
 The builder stages the pictures for phones in the folder ``narrow``, by the figure's name.
 """
 
@@ -14,7 +13,6 @@ from sphinx.application import Sphinx
 
 IMAGE = re.compile(r'(<figure\b[^>]*>\s*)(<img\b[^>]*?\bsrc="([^"]+)"[^>]*>)')
 NAME = re.compile(r'\bid="([^"]+)"')
-FITS = 880  # pixels up to which an image shows its words at a readable size on a phone
 PHONE = "(max-width: 48rem)"
 
 
@@ -41,16 +39,7 @@ def _linked(found: re.Match, page: Path, narrow: Path) -> str:
         folder, _, _ = source.rpartition("/")
         shutil.copy(picture, page / folder / f"narrow-{picture.name}")
         image = f'<picture><source media="{PHONE}" srcset="{folder}/narrow-{picture.name}">{image}</picture>'
-    fits = "<picture>" in image or _pixels(page / source) <= FITS
-    return f'{start}<a class="figure-link{" fits" * fits}" href="{source}">{image}</a>'
-
-
-def _pixels(image: Path) -> float:
-    """Width of a PNG; of anything else, as wide as can be."""
-    if image.suffix != ".png" or not image.exists():
-        return float("inf")
-    with image.open("rb") as file:
-        return int.from_bytes(file.read(20)[16:20])
+    return f'{start}<a class="figure-link" href="{source}">{image}</a>'
 
 
 def setup(app: Sphinx) -> dict:

@@ -8,6 +8,7 @@ import html
 import io
 import re
 import string
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 NARROW = "application/x-quide-narrow"  # the kind of output that holds a figure's picture for phones, in base 64
-NARROW_INCHES = 4.6
+NARROW_INCHES, TITLE_CHARACTERS = 4.6, 46
 UNKNOWN = "–"
 UNBROKEN = re.compile(r"[^A-Za-z]{1,32}|.{1,14}")  # numbers with their spread, configurations, orders, short words
 SEQUENCE = re.compile(r"\d+(?:-\d+){2,}|\d+(?: &gt; \d+)+")  # 8-8-8-4, 4 > 8, a date
@@ -69,11 +70,11 @@ def show(figure: Figure, name: str, caption: str, alt: str) -> None:
         if not text.strip():
             raise ValueError(f"{argument} must not be empty: every figure is numbered, captioned and described")
     image = _drawn(figure)
-    stacked = {NARROW: base64.b64encode(_drawn(figure)).decode()} if _stack(figure) else {}
+    narrow = {NARROW: base64.b64encode(_drawn(figure)).decode()} if _narrow(figure) else {}
     plt.close(figure)
     caption = without_tags(caption)  # which Sphinx reads as Markdown; it escapes the alternative text itself
     display(
-        {"image/png": image, "text/plain": f"{caption} ({alt})", **stacked},
+        {"image/png": image, "text/plain": f"{caption} ({alt})", **narrow},
         metadata={"quide": {"name": name, "caption": caption, "alt": alt}, "image/png": {"alt": alt}},
         raw=True,
     )
@@ -86,12 +87,26 @@ def _drawn(figure: Figure) -> bytes:
     return image.getvalue()
 
 
-def _stack(figure: Figure) -> bool:
-    """Whether a figure's panels stood side by side; they then stand below each other, for a phone."""
+def _narrow(figure: Figure) -> bool:
+    """Whether a figure was wider than a phone shows; it then is as wide, panels below each other, titles broken."""
+    if figure.get_figwidth() <= NARROW_INCHES:
+        return False
+    figure.set_size_inches(NARROW_INCHES, figure.get_figheight() * _stack(figure))
+    for axis in figure.axes:
+        axis.title.set_text(textwrap.fill(axis.get_title(), TITLE_CHARACTERS))
+    for legend in list(figure.legends):
+        labels, size = [text.get_text() for text in legend.get_texts()], legend.get_texts()[0].get_fontsize()
+        legend.remove()
+        figure.legend(legend.legend_handles, labels, loc="outside lower center", ncols=2, fontsize=size)
+    return True
+
+
+def _stack(figure: Figure) -> float:
+    """Put panels that stand side by side below each other; by what the height grows."""
     panels = [axis for axis in figure.axes if axis.get_visible() and axis.get_subplotspec() is not None]
     grids = {axis.get_subplotspec().get_gridspec() for axis in panels}
     if len(grids) != 1 or (grid := grids.pop()).ncols == 1 or any(axis.get_label() == "<colorbar>" for axis in panels):
-        return False
+        return 1
     places = list(dict.fromkeys(axis.get_subplotspec().num1 for axis in panels))
     below = figure.add_gridspec(len(places), 1)
     for axis in panels:
@@ -99,8 +114,7 @@ def _stack(figure: Figure) -> bool:
             axis.set_ylabel(panels[0].get_ylabel())
         axis.tick_params(labelleft=True)
         axis.set_subplotspec(below[places.index(axis.get_subplotspec().num1)])
-    figure.set_size_inches(NARROW_INCHES, figure.get_figheight() / grid.nrows * len(places))
-    return True
+    return len(places) / grid.nrows
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,12 @@ FACTS = """() => {
     overflow: document.documentElement.scrollWidth - window.innerWidth,
     images: all("article img").map(image => ({alt: image.alt, width: image.naturalWidth})),
     figures: all("article figure").length,
+    drawn: all("article figure:has(.figure-link)").map(figure => {
+      const image = figure.querySelector("img");
+      const box = image.getBoundingClientRect();
+      const link = figure.querySelector(".figure-link").href;
+      return {link, source: image.currentSrc, right: box.right, words: box.width / image.naturalWidth};
+    }),
     captions: all("article figcaption .caption-number").map(caption => caption.textContent.trim()),
     equations: all("div.math mjx-container").map(equation => equation.getBoundingClientRect().width),
     broken: all("mjx-merror").length,
@@ -72,6 +78,7 @@ FACTS = """() => {
 }"""
 
 
+SMALLEST_SCALE = 0.45  # of a picture: words of 10 points, drawn at 160 dots per inch, are then 10 pixels high
 FIRST_PAGE_BYTES = 1_000_000  # everything that opening the first page loads, not compressed
 DARKEST_TEXT = 0.2  # luminance that black ink stays below, from 0 for black to 1 for white
 
@@ -293,18 +300,12 @@ def test_the_address_of_a_page_that_moved_leads_to_it(rendered_book, open_page):
     page.wait_for_url("**/every_table_and_figure.html")
 
 
-def test_a_figure_is_readable_on_a_phone(pages, open_page):
-    stacked = 0
-    for name in ("book/intro", "notebooks/exp1_simplecnn"):
-        page, _ = open_page(pages[name], PHONE)
-        for figure in page.locator("article figure").all():
-            link = figure.locator("a.figure-link")
-            facts = figure.evaluate("figure => [figure.clientWidth, figure.querySelector('img').clientWidth]")
-            fits = "fits" in link.get_attribute("class")
-            assert facts[1] <= facts[0] <= PHONE["width"] if fits else facts[0] <= PHONE["width"] < facts[1]
-            assert Path(unquote(urlsplit(link.evaluate("link => link.href")).path)).is_file()
-            stacked += "narrow-" in figure.locator("img").evaluate("image => image.currentSrc")
-    assert stacked, "panels that stand side by side on a desktop stand below each other"
+def test_a_figure_fits_a_phone_in_a_picture_drawn_for_it(survey):
+    for name, visit in survey["phone"].items():
+        for figure in visit.facts["drawn"]:
+            assert figure["right"] <= PHONE["width"], (name, figure)
+            assert figure["words"] >= SMALLEST_SCALE, (name, figure)
+            assert Path(unquote(urlsplit(figure["link"]).path)).is_file(), (name, figure)
 
 
 def test_the_first_page_answers_with_a_verdict_and_a_link_for_each_claim(pages, open_page):

@@ -79,13 +79,13 @@ def test_a_figure_is_linked_to_its_image_once(tmp_path):
     assert links.with_links(linked, tmp_path, tmp_path) == linked
 
 
-def test_a_phone_gets_the_picture_with_stacked_panels(tmp_path):
+def test_a_phone_gets_a_picture_of_its_own(tmp_path):
     links, page, narrow = extension("figure_links"), tmp_path / "html" / "notebooks", tmp_path / "narrow"
     for folder in (page, page.parent / "_images", narrow):
         folder.mkdir(parents=True)
     (narrow / "fig-a.png").write_bytes(b"narrow")
     linked = links.with_links(FIGURE, page, narrow)
-    assert 'class="figure-link fits"' in linked and 'srcset="../_images/narrow-fig-a.png"' in linked
+    assert 'class="figure-link"' in linked and 'srcset="../_images/narrow-fig-a.png"' in linked
     assert (page.parent / "_images" / "narrow-fig-a.png").read_bytes() == b"narrow"
 
 

@@ -135,11 +135,21 @@ def test_rows_fill_a_template_for_each_column_and_clauses_are_joined():
     assert report.rows({"who": "{name}"}, []).empty
 
 
-def test_panels_side_by_side_are_drawn_below_each_other_for_a_phone():
+def test_a_phone_gets_panels_below_each_other_and_titles_in_lines():
     figure, axes = report.panels(columns=2, width=7)
-    assert report._stack(figure)
+    axes[0].set_title("words of a title " * 5)
+    figure.legend([axes[0].plot([1], label=str(number))[0] for number in range(4)], list("abcd"), ncols=4)
+    assert report._narrow(figure)
     figure.draw_without_rendering()
     upper, lower = (axis.get_position() for axis in axes)
     assert upper.y0 > lower.y1 and upper.x0 == pytest.approx(lower.x0, abs=0.02)
     assert figure.get_figwidth() == report.NARROW_INCHES and figure.get_figheight() == pytest.approx(2 * 3.2)
-    assert not report._stack(report.panels()[0])
+    assert max(map(len, axes[0].get_title().split("\n"))) <= report.TITLE_CHARACTERS
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list("abcd")
+
+
+def test_a_phone_gets_one_panel_as_wide_as_it_shows():
+    figure, _ = report.panels(width=7)
+    assert report._narrow(figure)
+    assert tuple(figure.get_size_inches()) == (report.NARROW_INCHES, pytest.approx(3.2))
+    assert not report._narrow(report.panels(width=4)[0])

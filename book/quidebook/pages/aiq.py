@@ -232,7 +232,9 @@ def figure_batch(known: AiqRecords) -> tuple[Figure, str]:
         axis.plot(BATCHES, gains, style, color=colour, label=f"weights at {bits} bits")
         words.append(f"{bits} bits: " + ", ".join(f"{g:.1f} at {b}" for g, b in zip(gains, BATCHES, strict=True)))
     axis.set_xscale("log", base=2)
-    axis.set(xlabel="images in a batch", ylabel="gain in intensity (%)", title="The gain is gone at 64 images")
+    axis.set(
+        xlabel="images in a batch", ylabel="gain in intensity (%)", title="The larger the batch, the less is gained"
+    )
     axis.set_xticks(BATCHES, map(str, BATCHES))
     axis.legend()
     return figure, "Gain in %, by batch. " + "; ".join(words) + "."
@@ -283,7 +285,10 @@ def figure_layers(known: AiqRecords) -> tuple[Figure, str]:
         bars = [[one.estimate - one.low for one in changes], [one.high - one.estimate for one in changes]]
         axis.errorbar(gains, middle, yerr=bars, fmt="o", color=report.BLUE, capsize=2, markersize=4)
         axis.axhline(0, color=report.GREY, linewidth=0.8)
-        axis.set(xlabel="gain in intensity (%)", title=TITLES[model])
+        apart = sum(not one.low <= 0 <= one.high for one in changes)
+        title = f"{TITLES[model]}:\n{apart} of {len(changes)} layers are told from noise"
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("gain in intensity (%)")
         words.append(f"{TITLES[model]}: changes from {middle.min():.2f} to {middle.max():.2f}")
     axes[0].set_ylabel("change of top-1 (pp)")
     return figure, "One dot a layer at 4 bits, with its 95 % interval. " + "; ".join(words) + "."
@@ -352,7 +357,9 @@ def figure_choices(known: AiqRecords) -> tuple[Figure, str]:
         axis.plot([x], [y], marker, markersize=8, markerfacecolor="none", markeredgewidth=1.6, label=name)
         words.append(f"{name}: {x:.0f} kB, {y:.2f} %")
     axis.set_xscale("log")
-    axis.set(xlabel="bytes of weights (kB)", ylabel="top-1 on the test images (%)", title="What each objective chooses")
+    axis.set(xlabel="bytes of weights (kB)", ylabel="top-1 on the test images (%)")
+    reached = sum(place in edge for place in choices(every).values())
+    axis.set_title(f"{reached} of {len(choices(every))} choices lie on the true frontier")
     axis.set_ylim(bottom=100 * every.tested[every.full] - 8)
     axis.legend(fontsize=7, loc="lower right")
     return figure, "; ".join(words) + "."

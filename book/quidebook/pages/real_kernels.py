@@ -237,7 +237,7 @@ def roofline_facts(known: KernelRecords) -> list[dict[str, object]]:
 def figure_roofline(known: KernelRecords, model: str = "resnet20", threads: int = 1) -> tuple[Figure, str]:
     """A figure and what is seen: every layer's speed against its intensity, below the roof."""
     figure, (axis,) = report.panels(width=6.6, height=3.8)
-    words = []
+    words, longer = [], []
     for (name, batch, count), record in sorted(known.roofline.items()):
         if (name, count) != (model, threads):
             continue
@@ -245,13 +245,15 @@ def figure_roofline(known: KernelRecords, model: str = "resnet20", threads: int 
         flops, moved, taken = (
             np.array([one[key] for one in record.values["layers"]]) for key in ("flops", "bytes", "ms")
         )
+        longer.append(np.median(taken / predicted(record)))
         axis.plot(flops / moved, flops / taken / 1e6, marker, color=colour, fillstyle="none", label=f"batch {batch}")
         peak, bandwidth = record.values["peak"]["float32"] / 1e9, record.values["bandwidth"] / 1e9
         x = np.geomspace(min(flops / moved) / 2, max(flops / moved) * 2, 50)
         axis.plot(x, np.minimum(peak, bandwidth * x), "-", color=report.GREY, linewidth=1)
         words.append(f"batch {batch}: {len(flops)} layers under a roof of {peak:.0f} GFLOP/s and {bandwidth:.1f} GB/s")
     axis.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s reached")
-    axis.set_title(f"Layers of {model} on {threads} thread{'s' * (threads > 1)}, and what the CPU can do")
+    if longer:
+        axis.set_title(f"The median layer takes up to {max(longer):.1f} times what the roof allows")
     axis.legend()
     return figure, "; ".join(words) + "."
 
