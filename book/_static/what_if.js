@@ -244,7 +244,7 @@
 
     function drawTable(result) {
       const heading = `T (${data.units[choice.unit].words})`;
-      find("thead").rows[0].cells[3].textContent = heading;
+      find("thead").rows[0].cells[5].textContent = heading;
       const caption = `Scores of ${result.network.label}`;
       find("caption").textContent = caption;
       find(".quide-table").setAttribute("aria-label", caption);
@@ -255,11 +255,11 @@
       const lines = result.rows.map((row, place) => {
         const known = result.network.table[place];
         const cells = [
+          cell(row.gatedIndex, row.stated[1], known.gated_index_origin, place === result.knee && kneeMark),
+          cell(row.index, row.stated[0], known.index_origin, place === result.best && " ▲ highest"),
           fixed(row.compression, 2),
           implied(percent(row.accuracy), known.accuracy_origin === "derived"),
           implied(figures(row.latency, digits), choice.kernel === "paper" && known.paper_origin === "derived"),
-          cell(row.index, row.stated[0], known.index_origin, place === result.best && " ▲ highest"),
-          cell(row.gatedIndex, row.stated[1], known.gated_index_origin, place === result.knee && kneeMark),
         ];
         const head = element("th", { scope: "row", textContent: known.name });
         return element("tr", {}, head, ...cells.map((textContent) => element("td", { textContent })));

@@ -372,13 +372,13 @@ def test_a_score_that_the_paper_states_stands_where_a_part_is_missing_and_only_f
 @pytest.mark.parametrize("control", CONTROLS)
 def test_positions_of_a_control_are_compared_by_the_pages_own_cells(known, control):
     for network in known.values():
-        compared = whatif.compared(network, control).set_index(control)
+        compared = whatif.compared(network, control).set_index("configuration")
         for key, option in CONTROLS[control].items():
             if control == "kernel" and key not in network.latency_sources:
-                assert option.text not in compared.index
+                assert option.text not in compared
                 continue
             expected = whatif.table(network, replace(network.start(), **{control: key}))
-            assert compared.loc[option.text].tolist() == expected["I′"].tolist()
+            assert compared[option.text].tolist() == expected["I′"].tolist()
 
 
 def test_facts_of_a_position_are_those_of_the_scores(known):

@@ -291,13 +291,13 @@ def table(network: Offered, setting: Position) -> pd.DataFrame:
     cells, digits = network.table, network.figures(setting.kernel)
     latencies = [_figures(value, digits) for value in found.latency]
     latency_origin = cells.paper_origin if setting.kernel == "paper" else [""] * len(cells)
+    scores = {heading: _marked(network, setting, score) for score, (heading, _) in reversed(SCORES.items())}
     columns = {
-        "configuration": list(found.index),
         "C": [report.number(value, 2) for value in found.compression],
         "P": list(map(report.with_origin, map(report.percent, found.accuracy), cells.accuracy_origin)),
         f"T ({UNITS[setting.unit].words})": list(map(report.with_origin, latencies, latency_origin)),
     }
-    return pd.DataFrame(columns | {heading: _marked(network, setting, score) for score, (heading, _) in SCORES.items()})
+    return pd.DataFrame({"configuration": list(found.index)} | scores | columns)
 
 
 def _marked(network: Offered, setting: Position, score: str = "gated_index") -> list[str]:
@@ -352,13 +352,17 @@ def _figures(value: float, significant: int) -> str:
 
 
 def compared(network: Offered | None, control: str) -> pd.DataFrame:
-    """One row a position of a control, all else as at the start: I' of every configuration, the first marked."""
-    options = {} if network is None else CONTROLS[control]
+    """One row a configuration, a column for each position of a control, all else as at the start: I', the first
+    marked."""
+    if network is None:
+        return pd.DataFrame()
     return pd.DataFrame(
-        {control: option.text}
-        | dict(zip(network.table.index, _marked(network, replace(network.start(), **{control: key})), strict=True))
-        for key, option in options.items()
-        if control != "kernel" or key in network.latency_sources
+        {"configuration": network.table.index}
+        | {
+            option.text: _marked(network, replace(network.start(), **{control: key}))
+            for key, option in CONTROLS[control].items()
+            if control != "kernel" or key in network.latency_sources
+        }
     )
 
 
