@@ -33,6 +33,7 @@ FROM_RECORDS = {
     "answer", "every_table_and_figure", "exp1_simplecnn", "exp2_imagenet", "exp2_resnet18", "exp3_mixed_precision",
     "llama3_mmlu", "metric_analysis", "paper_audit", "what_if",
 }  # fmt: skip
+CONCLUDE = ("Experiments", "The paper, examined")  # parts of the book
 
 
 def cells(notebook: Path, kind: str) -> list[dict]:
@@ -82,6 +83,15 @@ def test_typed_results_are_told_from_other_numbers(prose, found):
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
 def test_no_result_is_typed_into_a_page(page):
     assert typed_results(page.read_text()) == []
+
+
+def test_experiments_and_analyses_end_with_what_to_take_away():
+    parts = {part["caption"]: part["chapters"] for part in yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"]}
+    files = [ROOT / f"{chapter['file']}.ipynb" for name in CONCLUDE for chapter in parts[name]]
+    assert len(files) > 5
+    for file in files:
+        *_, last, records = cells(file, "code")
+        assert "frame.take_aways(" in last["source"] and "report.provenance(" in records["source"], file.name
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.name)
