@@ -49,7 +49,7 @@ def main(
             if not tiny:
                 typer.echo(f"\nWritten: {harness.save(result, results)}")
         if not tiny:
-            harness.write_readme(Benchmark, results, readme)
+            harness.write_readme(harness.SECTIONS, results, readme)
             typer.echo(f"Written: {readme}")
     except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)

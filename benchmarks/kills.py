@@ -1,22 +1,26 @@
 """Processes that are killed at random moments while they write: nothing torn, the next run ends as an undisturbed one.
 
-``python -m benchmarks.kills [NUMBER]`` prints what was found; 100 take some minutes.
+``python -m benchmarks.kills [NUMBER] [--seed SEED]`` counts outcomes by kind of work. A run that was stopped goes on
+with the next kill; 100 take some minutes.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks import attacks
 from quide import _paths
 
+BAD = ("another result", "an error", "left behind")
+OUTCOMES = ("killed", "ended before", "the same", *BAD)
+ERROR, SHOWN = "an error:", 300  # characters of what a run ended with
 SLOWEST = 2.0  # seconds within which a process is killed, the time that it takes to start included
 TRAINING = """
 import sys, torch
@@ -70,57 +74,104 @@ for _ in range(6):
             file.unlink()
 print(digest)
 """
-WORK = {"training": TRAINING, "records": RECORDS, "search": SEARCH, "fetching": FETCHING}
+SAVING = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+import quide
+from quide.models import train
+torch.manual_seed(0)
+net, images = nn.Sequential(nn.Linear(64, 2000), nn.ReLU(), nn.Linear(2000, 10)).eval(), torch.randn(16, 64)
+file = Path(sys.argv[1]) / "net.safetensors"
+print("ready", flush=True)
+if file.exists():  # whole, whichever it is
+    quide.load(net, file)
+for bits in (8, 7, 6, 5, 4, 3, 2) * 5:
+    quide.save(quide.quantize(net, bits, images), file)
+print(train.digest(quide.load(net, file)(images)))
+"""
+SWEEP = """
+import os, sys
+from pathlib import Path
+import numpy as np
+root = Path(sys.argv[1])
+os.chdir(root)
+Path("net.py").write_text("from torch import nn\\ndef build():\\n    return nn.Linear(16, 3)\\n")
+images = np.random.default_rng(0).normal(size=(300, 16)).astype("f4")
+labels = np.digitize(images[:, 0], (-0.4, 0.4))
+np.savez("data.npz", images=images, labels=labels, calibration=images)
+import torch
+weights = {"weight": torch.zeros(3, 16), "bias": torch.tensor([0.0, 0.4, 0.0])}
+weights["weight"][:, 0] = torch.tensor([-3.0, 0.0, 3.0])
+torch.save(weights, "net.pt")
+from quide import cli
+print("ready", flush=True)
+try:
+    cli.main("sweep net.py:build --weights net.pt --data data.npz --passes 2 --output out.json".split())
+except SystemExit as end:
+    assert not end.code
+import json
+print([(row["bits"], row["accuracy"]) for row in json.loads(Path("out.json").read_text())["rows"]])
+"""
+WORK = {
+    "training": TRAINING, "records": RECORDS, "search": SEARCH, "fetching": FETCHING, "saving": SAVING, "sweep": SWEEP,
+}  # fmt: skip
 
 
 def run(code: str, folder: Path, limit: float | None = None) -> str | None:
     """The last line that a process prints; None if it is killed, so many seconds after it said that it is ready."""
     command, root = [sys.executable, "-c", code, str(folder)], _paths.PACKAGE.parent
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "TQDM_DISABLE": "1"}
     process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=root,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root, env=environment
     )
     process.stdout.readline()
     try:
-        said, _ = process.communicate(timeout=limit)
+        said, complained = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
         return None
-    if process.returncode:
-        raise RuntimeError(f"a run ended with {process.returncode}")
-    return said.splitlines()[-1]
+    return f"{ERROR} {complained.strip()[-SHOWN:]}" if process.returncode else said.splitlines()[-1]
 
 
-def attack(number: int, seed: int = 0, work: tuple[str, ...] = tuple(WORK)) -> Counter:
-    """``number`` kills over the kinds of work: how many runs after one ended the same, and what was left behind."""
-    random, found = np.random.default_rng(seed), Counter()
-    undisturbed = {}
-    for name in work:
-        with tempfile.TemporaryDirectory() as folder:
-            undisturbed[name] = run(WORK[name], Path(folder))
-    for turn in range(number):
-        name = work[turn % len(work)]
+def attack(
+    number: int, seed: int = 0, log: Path | None = None, work: tuple[str, ...] = tuple(WORK)
+) -> list[attacks.Turn]:
+    """So many kills, the kinds of work in turn: whether the run after one ends the same, and what stays behind."""
+    undisturbed: dict[str, str | None] = {}
+
+    def kill(turn: int) -> attacks.Turn:
+        name, random = work[turn % len(work)], np.random.default_rng([seed, turn])
+        if name not in undisturbed:
+            with tempfile.TemporaryDirectory() as folder:
+                undisturbed[name] = run(WORK[name], Path(folder))
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
             killed = run(WORK[name], folder, float(random.uniform(0, 1)) ** 3 * SLOWEST) is None
-            found["killed" if killed else "ended before"] += 1
-            found["the same" if run(WORK[name], folder) == undisturbed[name] else "another result"] += 1
-            left = [
-                file for file in folder.rglob("*") if ".partial" in file.name or file.name.startswith(".fetch-mnist-")
-            ]
-            found["left behind"] += len([file for file in left if file.suffix != ".lock"])
-    return found
+            said = run(WORK[name], folder)
+            outcomes = ["killed" if killed else "ended before"]
+            if said.startswith(ERROR):
+                outcomes.append("an error")
+            else:
+                outcomes.append("the same" if said == undisturbed[name] else "another result")
+            left = [str(file.relative_to(folder)) for file in folder.rglob("*") if _is_left(file)]
+            outcomes += ["left behind"] if left else []
+        return {"what": name, "outcomes": outcomes, "said": f"{said}; {' '.join(left)}"}
+
+    return attacks.resumed(log, number, kill)
 
 
-def main(number: int = 100) -> None:
-    """Print the counts."""
-    print(json.dumps(attack(number), indent=1))
+def _is_left(file: Path) -> bool:
+    return (".partial" in file.name or file.name.startswith(".fetch-mnist-")) and file.suffix != ".lock"
+
+
+def summary(seed: int, turns: list[attacks.Turn]) -> dict[str, Any]:
+    """The counts."""
+    return attacks.result("kills", seed, turns, OUTCOMES, BAD)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    attacks.main("kills", 100, attack, summary)

@@ -1,18 +1,17 @@
 """Files that are read, damaged at random: each must be refused in one line that names it, or read as what it was.
 
-``python -m benchmarks.mutations [NUMBER]`` prints how many of each outcome there were; 2,500 take some minutes.
+``python -m benchmarks.mutations [NUMBER] [--seed SEED]`` counts outcomes by kind of file. A run that was stopped goes
+on with the next mutation; 2,500 take some minutes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
+import shutil
 import signal
-import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,8 @@ import torch
 from quidebook import build
 from torch import nn
 
+import quide
+from benchmarks import attacks
 from quide import _paths
 from quide.cli import files
 from quide.data import datasets, embedded, stories
@@ -31,7 +32,10 @@ from quide.llm import mmlu_harness
 from quide.models import train
 
 SECONDS = 20  # after which a reading hangs
-OUTCOMES = ("refused", "as it was", "accepted silently", "traceback", "hang")
+SHOWN = 200  # characters of what was read instead
+BAD = ("accepted silently", "traceback", "hang", "left behind")
+# "not provable": read as something else of the right form, which nobody knows to be wrong.
+OUTCOMES = ("refused", "as it was", "not provable", *BAD)
 PROVEN = (
     "record",
     "sealed record",
@@ -43,6 +47,9 @@ PROVEN = (
     "data set",
     "checkpoint",
     "answers",
+    "saved network",
+    "learned rounding",
+    "contents",
 )
 
 
@@ -80,7 +87,10 @@ def targets(folder: Path) -> list[Target]:
         *([Target("data set", cached, lambda: _arrays(datasets.load("mnist", "test")))] if cached.exists() else []),
         _checkpoint(folder / "run.pt"),
         _answers(folder / "answers.jsonl"),
+        _saved(folder / "saved.safetensors"),
+        _learned(folder / "rounded.pt"),
         _own(folder / "own.npz"),
+        _own_weights(folder / "own.pt"),
         Target("contents", folder / "_toc.yml", lambda: build.pages(folder)),
         Target("notebook", folder / "notebooks" / "exp1_simplecnn.ipynb", lambda: _parameters(folder)),
     ]
@@ -119,7 +129,37 @@ def _own(file: Path) -> Target:
     return Target("own data", file, lambda: train.digest(vars(files.read_data(file))))
 
 
-def mutated(content: bytes, random: np.random.Generator) -> bytes | None:
+def _saved(file: Path) -> Target:
+    torch.manual_seed(0)
+    net, images = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval(), torch.randn(16, 6)
+    quide.save(quide.quantize(net, 4, images), file)
+    return Target("saved network", file, lambda: train.digest(quide.load(net, file)(images)))
+
+
+def _learned(file: Path) -> Target:
+    torch.manual_seed(0)
+    net, images = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval(), torch.randn(16, 6)
+    how = quide.ptq.AdaRound(iterations=2, outputs=8, checkpoint=file)
+
+    def read() -> str:
+        return train.digest(quide.quantize(net, 4, images, techniques=[how])(images))
+
+    read()
+    return Target("learned rounding", file, read)
+
+
+def _own_weights(file: Path) -> Target:
+    net = nn.Linear(3, 4)
+    torch.save(net.state_dict(), file)
+
+    def read() -> str:
+        files._fill(net, file)
+        return train.digest(net.state_dict())
+
+    return Target("own weights", file, read)
+
+
+def mutated(content: bytes, random: np.random.Generator) -> bytes:
     """The content with a bit flipped, cut, grown, a part lost or doubled, a digit or a word of JSON changed."""
     place, kind = int(random.integers(max(len(content), 1))), int(random.integers(10))
     if kind < 4:
@@ -139,21 +179,22 @@ def mutated(content: bytes, random: np.random.Generator) -> bytes | None:
     return (b"", b"[]", b"{}", b"null", b"5", b"[" * 100_000, b"\xff" * 100)[int(random.integers(7))]
 
 
-def outcome(target: Target, before: Any) -> str:
-    """What reading a damaged file comes to."""
+def outcome(target: Target, before: Any) -> tuple[str, str]:
+    """What reading a damaged file comes to, and what was said or read."""
     try:
         with _limited(), contextlib.redirect_stderr(io.StringIO()):
             found = target.read()
     except TimeoutError:
-        return "hang"
-    except (ValueError, OSError) as error:
+        return "hang", f"more than {SECONDS} s"
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
         named = target.file.name in str(error) or target.name in ("picture", "labels")
-        return "refused" if named and "\n" not in str(error) else "traceback"
-    except Exception:
-        return "traceback"
-    if target.name == "answers" and isinstance(before, dict) and found.items() <= before.items():
-        return "as it was"  # what a line less leaves out is asked again
-    return "as it was" if found == before else "accepted silently"
+        told = isinstance(error, (ValueError, OSError)) and named and "\n" not in str(error)
+        return ("refused" if told else "traceback"), said
+    fewer = target.name == "answers" and isinstance(before, dict) and found.items() <= before.items()
+    if found == before or fewer:  # what a line less leaves out is asked again
+        return "as it was", ""
+    return ("accepted silently" if target.proven else "not provable"), str(found)[:SHOWN]
 
 
 @contextlib.contextmanager
@@ -170,31 +211,34 @@ def _limited() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def attack(folder: Path, number: int, seed: int = 0) -> dict[str, Counter]:
-    """Outcomes by kind of file, ``number`` in all; the files lie in ``folder``, which the variables name."""
-    random, found = np.random.default_rng(seed), {}
+def attack(number: int, seed: int = 0, log: Path | None = None, folder: Path | None = None) -> list[attacks.Turn]:
+    """So many turns: what was attacked, and the outcomes. The files lie in ``folder``, which the variables name."""
+    if folder is None:
+        with workplace() as folder:
+            return attack(number, seed, log, folder)
     chosen = targets(folder)
-    for turn in range(number):
-        target = chosen[turn % len(chosen)]
-        content = target.file.read_bytes()
-        before, there = target.read(), set(target.file.parent.iterdir())
-        if (damaged := mutated(content, random)) == content:
-            continue
+    before = [target.read() for target in chosen]
+
+    def damage(turn: int) -> attacks.Turn:
+        target, was = chosen[turn % len(chosen)], before[turn % len(chosen)]
+        content, random = target.file.read_bytes(), np.random.default_rng([seed, turn])
+        there = set(target.file.parent.iterdir())
+        while (damaged := mutated(content, random)) == content:
+            pass
         target.file.write_bytes(damaged)
         try:
-            result = outcome(target, before)
+            result, said = outcome(target, was)
         finally:
             target.file.write_bytes(content)
         left = set(target.file.parent.iterdir()) - there
-        found.setdefault(target.name, Counter()).update([result, *(["left behind"] if left else [])])
-    return found
+        return {"what": target.name, "outcomes": [result, *(["left behind"] if left else [])], "said": said}
+
+    return attacks.resumed(log, number, damage)
 
 
 @contextlib.contextmanager
 def workplace() -> Iterator[Path]:
     """A copy of the committed data in a folder of its own, which the variables name meanwhile."""
-    import shutil
-
     home, before = _paths.home(), dict(os.environ)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made).resolve()
@@ -211,17 +255,10 @@ def workplace() -> Iterator[Path]:
             os.environ.update(before)
 
 
-def main(number: int = 2500) -> None:
-    """Print the table."""
-    with workplace() as folder:
-        found = attack(folder, number)
-    print(json.dumps({name: dict(counts) for name, counts in found.items()}, indent=1))
-    total = sum(found.values(), Counter())
-    silent = sum(counts["accepted silently"] for name, counts in found.items() if name in PROVEN)
-    print(
-        f"{sum(total[one] for one in OUTCOMES)} mutations: {dict(total)}; accepted silently of what is proven: {silent}"
-    )
+def summary(seed: int, turns: list[attacks.Turn]) -> dict[str, Any]:
+    """The counts."""
+    return attacks.result("mutations", seed, turns, OUTCOMES, BAD)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    attacks.main("mutations", 2500, attack, summary)

@@ -13,6 +13,7 @@ FLOORS = {
     "quide._paths": 0,
     "quide._files": 0.2,
     "quide._check": -1,
+    "quide._digest": 0,
     "quide.metric": 0,
     "quide.stats": 0.5,
     "quide.search": 0.5,

@@ -13,7 +13,6 @@ import torch
 from benchmarks import denormals, harness, memory, peers, precision, resnet18, search, sweep, training
 from quide import ptq
 
-NAMES = ("sweep", "resnet18", "training", "precision", "memory", "search")
 LIMIT = 900  # seconds
 
 
@@ -227,7 +226,7 @@ def test_a_readme_without_its_marks_is_left_alone(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("mine\n")
     with pytest.raises(ValueError, match="lost its marks"):
-        harness.write_readme(NAMES, tmp_path, readme)
+        harness.write_readme(harness.SECTIONS, tmp_path, readme)
     assert readme.read_text() == "mine\n"
 
 
@@ -240,7 +239,7 @@ def test_a_torn_result_is_refused(tmp_path):
 def test_the_readme_shows_the_committed_results(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(harness.README.read_text())
-    harness.write_readme(NAMES, harness.RESULTS, readme)
+    harness.write_readme(harness.SECTIONS, harness.RESULTS, readme)
     assert readme.read_text() == harness.README.read_text(), "run: python -m benchmarks --tables"
 
 

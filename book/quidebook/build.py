@@ -32,6 +32,9 @@ from quidebook import closure, report
 BOOK_PROFILES = tuple(name for name in PROFILES if name != "short")  # which only some pages can be run at
 SOURCES = ("_config.yml", "_toc.yml", "CITATION.cff", "book")
 LOOK = ("_config.yml", "_toc.yml", "book/_static", "book/_ext")  # what every page depends on
+ROOMS, PAGES = ("book", "notebooks"), (".md", ".ipynb")  # where pages are, and how they end
+# The keys of the table of contents, and of an entry of its lists.
+CONTENTS = {"": ("format root parts", "format root chapters"), "parts": ("caption chapters",), "chapters": ("file",)}
 KERNEL = "python3"
 KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=50"]  # no remarks on the transport or on being stopped; cells have errors
 MOST_BYTES = 1 << 20  # of a settings file
@@ -123,13 +126,14 @@ def experiments(root: Path) -> dict[str, Path]:
 
 
 def pages(root: Path) -> list[Path]:
-    """The files that ``_toc.yml`` lists, in reading order."""
+    """The files that ``_toc.yml`` lists, in reading order: each page there is, once."""
     file = root / "_toc.yml"
     with _files.reading(file, "work in a checkout of QuIDE, set QUIDE_HOME, or restore it with git"):
-        listed = list(_page_names(_yaml(file)))
-        if not listed:
-            raise ValueError("it lists no page")
-    return [_page_file(root, name) for name in listed]
+        found = [_page_file(root, name) for name in _page_names(_yaml(file))]
+        there = {page for room in ROOMS for page in (root / room).glob("[!.]*") if page.suffix in PAGES}
+        if wrong := (there - set(found)) | {page for page in found if found.count(page) > 1}:
+            raise ValueError(f"it does not list {min(wrong).relative_to(root)} once; list it, or keep it elsewhere")
+    return found
 
 
 def _yaml(file: Path) -> Any:
@@ -350,24 +354,28 @@ def _without_progress(output: nbformat.NotebookNode) -> nbformat.NotebookNode | 
     return output if kept else None
 
 
-def _page_names(entry: Any) -> Iterator[str]:
+def _page_names(entry: Any, of: str = "") -> Iterator[str]:
     """Every ``root:`` and ``file:`` of a table of contents, depth first."""
-    if isinstance(entry, list):
-        for item in entry:
-            yield from _page_names(item)
-    elif isinstance(entry, dict):
-        for key, value in entry.items():
-            if key in ("root", "file"):
-                yield str(value)
-            elif isinstance(value, (dict, list)):
-                yield from _page_names(value)
+    if not isinstance(entry, dict) or sorted(map(str, entry)) not in [sorted(keys.split()) for keys in CONTENTS[of]]:
+        keys = list(entry) if isinstance(entry, dict) else entry
+        raise ValueError(f"an entry of {of or 'the file'} has {keys!r} where {' or '.join(CONTENTS[of])} belong")
+    for key, value in entry.items():
+        if not isinstance(value, list if key in CONTENTS else str) or not value:
+            raise ValueError(f"{key} is {value!r}")
+        if key == "format" and value != "jb-book":
+            raise ValueError(f"its format is {value!r}, not jb-book")
+        if key in CONTENTS:
+            for item in value:
+                yield from _page_names(item, key)
+        elif key in ("root", "file"):
+            yield value
 
 
 def _page_file(root: Path, name: str) -> Path:
-    for suffix in ("", ".md", ".ipynb"):
+    for suffix in ("", *PAGES):
         if (file := root / f"{name}{suffix}").is_file() and file.resolve().is_relative_to(root.resolve()):
             return file
-    raise FileNotFoundError(f"_toc.yml lists {name}, but {root} has no {name}.md or {name}.ipynb")
+    raise FileNotFoundError(f"{root / '_toc.yml'} lists {name}, but there is no {name}.md or {name}.ipynb")
 
 
 # --- rendering -------------------------------------------------------------------------------------------------------

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import io
 import math
 import operator
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from quide import _denormals, _files, _paths
+from quide._digest import digest
 from quide.data.datasets import ImageSet, normalize
 from quide.evaluate import correct
 from quide.models.registry import RESNET18, SIMPLECNN, SIMPLECNN_AUGMENTED, TrainingRecipe  # noqa: F401 - by this name too
@@ -206,30 +206,6 @@ def _identity(model: nn.Module, recipe: TrainingRecipe, seed: int, sets: tuple[I
     network = {name: (str(value.dtype), list(value.shape)) for name, value in model.state_dict().items()}
     data = [digest([each.images, each.labels, each.mean, each.std]) for each in sets]
     return {"recipe": asdict(recipe), "seed": seed, "data": data, "network": digest(network), "code": code}
-
-
-def digest(value: object) -> str:
-    """SHA-256 of tensors and plain values in dicts and lists."""
-    total = hashlib.sha256()
-
-    def add(part: object) -> None:
-        if isinstance(part, torch.Tensor):
-            total.update(f"{part.dtype} {tuple(part.shape)} ".encode())
-            total.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        elif isinstance(part, Mapping):
-            total.update(f"{len(part)}{{".encode())
-            for name in part:
-                total.update(f"{name!r}:".encode())
-                add(part[name])
-        elif isinstance(part, (list, tuple)):
-            total.update(f"{len(part)}[".encode())
-            for inner in part:
-                add(inner)
-        else:
-            total.update(f"{part!r};".encode())
-
-    add(value)
-    return total.hexdigest()
 
 
 def _size(tensor: torch.Tensor) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,9 @@ from torch import fx, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from quide import _paths
+from quide import _files, _paths
 from quide._check import whole
+from quide._digest import digest
 from quide.ptq.grid import Grid
 from quide.ptq.passes import Technique, Walk, rectified, rounded_layers, set_parameter
 from quide.ptq.prepared import META, Prepared, weight_grid
@@ -74,7 +75,7 @@ class AdaRound(Technique):
     def after(self, quantized: fx.GraphModule, prepared: Prepared, calibration: torch.Tensor) -> None:
         widths, report = prepared.widths(quantized.meta[META].bits), {}
         full, rounded = Walk(prepared.graph, calibration), Walk(quantized, calibration)
-        done = _Finished(self.checkpoint, self._print_of(prepared, quantized, calibration))
+        done = _Finished(self.checkpoint, self.checkpoint and self._print_of(prepared, quantized, calibration))
         for place, layer in enumerate(tqdm(rounded_layers(quantized), "AdaRound", disable=not self.progress)):
             one, exact = quantized.get_submodule(layer), prepared.graph.get_submodule(layer)
             inputs, given = full.to(layer), rounded.to(layer)
@@ -94,25 +95,28 @@ class AdaRound(Technique):
 
     def _print_of(self, prepared: Prepared, quantized: fx.GraphModule, calibration: torch.Tensor) -> str:
         settings = (self.iterations, self.outputs, self.learning_rate, self.learn_bias, self.seed, prepared.scheme)
-        sums = [float(value.double().abs().sum()) for value in (*quantized.parameters(), calibration)]
-        return hashlib.sha256(repr((settings, quantized.meta[META].bits, sums)).encode()).hexdigest()
+        networks = [[one.code, one.state_dict()] for one in (prepared.graph, quantized)]
+        return digest([Path(__file__).read_text(), settings, quantized.meta[META].bits, networks, calibration])
 
 
 class _Finished:
     """Layers that are done, in a file where one is named."""
 
-    def __init__(self, file: str | Path | None, made_for: str):
+    def __init__(self, file: str | Path | None, made_for: str | None):
         self.file, self.made_for, self.layers = file and Path(file), made_for, {}
         if self.file and self.file.exists():
-            known = torch.load(self.file, weights_only=True)
-            if known["made_for"] == made_for:
-                self.layers = known["layers"]
+            with _files.reading(self.file, "delete it to begin anew"):
+                known = torch.load(io.BytesIO(_files.content(self.file)), weights_only=True)
+                if known.pop("digest") != digest(known):
+                    raise ValueError("its digest is not that of its content")
+                self.layers = known["layers"] if known["made_for"] == made_for else {}
 
     def add(self, layer: str, found: tuple) -> None:
         self.layers[layer] = found
         if self.file:
+            state = {"made_for": self.made_for, "layers": self.layers}
             with _paths.atomic(self.file) as partial:
-                torch.save({"made_for": self.made_for, "layers": self.layers}, partial)
+                torch.save({**state, "digest": digest(state)}, partial)
 
 
 class _Problem:

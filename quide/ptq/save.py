@@ -13,12 +13,15 @@ from safetensors.torch import save_file
 from torch import fx, nn
 
 from quide import _files, _paths
+from quide._digest import digest
 from quide.ptq.grid import FakeQuantize, HalfPrecision
+from quide.ptq.layers import quantizable_layers
+from quide.ptq.passes import set_parameter
 from quide.ptq.prepared import META, Prepared, Quantization, prepare
 from quide.ptq.scheme import Scheme
 from quide.ptq.width import Bits, Width
 
-FORMAT = "quide 1"
+FORMAT = "quide 2"
 WEIGHT_SCALE = "weight_scale:"  # before the layer's name: a tensor that the network itself does not hold
 
 
@@ -27,7 +30,7 @@ def save(quantized: nn.Module, file: str | Path) -> Path:
 
     The file holds its tensors; for each activation quantizer ``scale`` and ``levels`` (zero point, lowest and highest
     integer); for each rounded weight its scale, with which it is integers again; and as metadata the widths by layer,
-    the scheme, and what the network computes, node by node.
+    the scheme, what the network computes, node by node, and a SHA-256 over all of it.
 
     Raises:
         ValueError: the network was not made by :func:`quide.quantize`.
@@ -53,6 +56,7 @@ def save(quantized: nn.Module, file: str | Path) -> Path:
     file = Path(file)
     # Each in memory of its own: layers may share what they read.
     copies = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    metadata["digest"] = _proof(copies, metadata)
     with _paths.atomic(file) as partial:  # one entry, since safetensors writes several in any order
         save_file(copies, partial, {"quide": json.dumps(metadata)})
     return file
@@ -67,7 +71,7 @@ def load(model: nn.Module, file: str | Path) -> nn.Module:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file was not written by :func:`save`, or the model is not such a network.
+        ValueError: the file was not written by :func:`save` or has changed since, or the model is not such a network.
     """
     file = Path(file)
     with _files.reading(file, "save the network again"):
@@ -79,6 +83,7 @@ def _loaded(model: nn.Module, file: Path, tensors: dict[str, torch.Tensor], meta
     prepared = _prepared(model, file, metadata, scheme)
     if prepared.layers != metadata["layers"]:
         raise ValueError(_misfit(file, model, f"layers {', '.join(metadata['layers'])}", ", ".join(prepared.layers)))
+    _give_biases(prepared, tensors)
     quantized = prepared.at([_width(width) for width in metadata["bits"]], metadata["commute"])
     for ours, theirs in zip(_nodes(quantized), metadata["nodes"], strict=False):
         if ours != theirs:
@@ -100,12 +105,27 @@ def _loaded(model: nn.Module, file: Path, tensors: dict[str, torch.Tensor], meta
     return quantized
 
 
+def _give_biases(prepared: Prepared, tensors: dict[str, torch.Tensor]) -> None:
+    """A technique may have given a bias to a layer that has none: a place for what the file has."""
+    for name in quantizable_layers(prepared.graph):
+        layer = prepared.graph.get_submodule(name)
+        if layer.bias is None and {f"{name}.bias", f"model.{name}.bias"} & tensors.keys():  # model. of HalfPrecision
+            set_parameter(layer, "bias", layer.weight.new_zeros(len(layer.weight)))
+
+
 def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     with safe_open(_files.regular(file), "pt") as held:
         metadata = json.loads((held.metadata() or {}).get("quide", "{}"))
         if metadata.get("format") != FORMAT:
-            raise ValueError(f"{file} was not written by quide.save; give a file that was")
-        return {name: held.get_tensor(name) for name in held.keys()}, metadata  # noqa: SIM118 - not a dictionary
+            raise ValueError(f"{file} was not written by quide.save, or by an older one; save the network again")
+        tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118 - not a dictionary
+    if metadata.pop("digest", None) != _proof(tensors, metadata):
+        raise ValueError("it has changed since it was written")
+    return tensors, metadata
+
+
+def _proof(tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> str:
+    return digest([json.dumps(metadata), dict(sorted(tensors.items()))])
 
 
 def _nodes(quantized: nn.Module) -> list[str]:

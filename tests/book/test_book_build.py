@@ -141,6 +141,29 @@ def test_a_listed_page_that_does_not_exist_is_named(small_book: Path) -> None:
         build.pages(small_book)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (CONTENTS.replace("  - caption", "  - captain"), "an entry of parts has .*captain"),
+        (CONTENTS.replace("- file", "- fil"), "an entry of chapters has .*'fil'"),
+        (CONTENTS.replace("root", "rood"), "an entry of the file has .*'rood'"),
+        (CONTENTS.replace("jb-book", "jb-bool"), "its format is 'jb-bool'"),
+        (CONTENTS.partition("parts")[0] + "parts: []", "parts is \\[\\]"),
+        (CONTENTS.partition("chapters")[0] + "chapters: book/intro", "chapters is 'book/intro'"),
+        (CONTENTS.partition("chapters")[0] + "chapters: [book/intro]", "an entry of chapters has 'book/intro'"),
+        (CONTENTS.replace("notebooks/exp1_small", "book/intro"), "does not list book/intro.md once"),
+        ("format: jb-book\nroot: notebooks/exp1_small\nchapters: [{file: notebooks/exp1_small}]", "does not list book"),
+        ("format: jb-book\nroot: 5\nparts: [{caption: a, chapters: [{file: notebooks/exp1_small}]}]", "root is 5"),
+        ("[]", "an entry of the file has \\[\\]"),
+    ],
+)  # fmt: skip
+def test_a_table_of_contents_that_loses_or_repeats_a_page_is_refused(small_book: Path, text: str, reason: str) -> None:
+    (small_book / "_toc.yml").write_text(text)
+    with pytest.raises(ValueError, match=f"_toc.yml cannot be read .*{reason}") as caught:
+        build.pages(small_book)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_that_is_no_checkout_is_refused_with_the_remedy(tmp_path: Path) -> None:
     for function in (build.pages, build.experiments):
         with pytest.raises(FileNotFoundError, match="QUIDE_HOME"):

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import quide
+from quide import ptq
 from quide.models.networks import SimpleCNN, resnet20
 from quide.ptq.grid import FakeQuantize
 
@@ -73,6 +74,73 @@ def test_mixed_widths_and_the_layout_come_back(tmp_path):
         assert torch.equal(tensor, loaded.state_dict()[name]) and tensor.stride() == loaded.state_dict()[name].stride()
     with torch.inference_mode():
         assert torch.equal(loaded(shown), quantized(shown))
+
+
+class Unbiased(nn.Module):
+    """A convolution and two linear layers without a bias, which techniques may give them."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.conv, self.relu, self.next = nn.Conv2d(3, 6, 3, bias=False), nn.ReLU(), nn.Conv2d(6, 4, 3, bias=False)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 9, bias=False), nn.ReLU())
+        self.last = nn.Linear(9, 5, bias=False)
+
+    def forward(self, x):
+        return self.last(self.head(self.next(self.relu(self.conv(x)))))
+
+
+@pytest.mark.parametrize("keep", [{}, {"next": 32}], ids=["all", "one kept"])
+@pytest.mark.parametrize(
+    "techniques",
+    [
+        [ptq.CorrectBias(guard=False)],
+        ["equalize", "absorb_bias", "correct_bias"],
+        [ptq.AdaRound(iterations=3), ptq.CorrectBias(guard=False)],
+    ],
+)
+def test_biases_that_a_technique_added_come_back(techniques, keep, tmp_path):
+    shown = torch.randn(16, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    quantized = quide.quantize(Unbiased().eval(), 4, shown, techniques=techniques, keep=keep)
+    loaded = quide.load(Unbiased(3).eval(), file := quide.save(quantized, tmp_path / "net.safetensors"))
+    with torch.inference_mode():
+        assert torch.equal(loaded(shown), quantized(shown))
+    assert quantized.state_dict().keys() == loaded.state_dict().keys()
+    assert quide.save(loaded, tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
+
+
+def test_an_absorbed_bias_comes_back_in_half_precision(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 5, 1, bias=False)).eval()
+    with torch.no_grad():
+        model[0].bias += 20
+    shown = torch.randn(16, 3, 4, 4)
+    quantized = quide.quantize(model, 16, shown, quide.Scheme(sixteen_bit="float16"), ["absorb_bias"])
+    assert quantized.model.get_submodule("2").bias is not None
+    loaded = quide.load(model, quide.save(quantized, tmp_path / "net.safetensors"))
+    with torch.inference_mode():
+        assert torch.equal(loaded(shown), quantized(shown))
+
+
+def test_a_bias_that_the_file_lacks_is_refused(tmp_path):
+    shown = torch.randn(16, 3, 12, 12)
+    file = quide.save(quide.quantize(Unbiased().eval(), 4, shown), tmp_path / "net.safetensors")
+    other = Unbiased().eval()
+    other.last = nn.Linear(9, 5)
+    with pytest.raises(ValueError, match="last, Linear.*bias=False.*bias=True"):
+        quide.load(other, file)
+
+
+@pytest.mark.parametrize("turn", range(24))
+def test_a_flipped_bit_is_refused(turn, tmp_path):
+    file = quide.save(quide.quantize(simplecnn(), 4, images(simplecnn)), tmp_path / "net.safetensors")
+    content = bytearray(file.read_bytes())
+    random = torch.Generator().manual_seed(turn)
+    place = torch.randint(len(content) if turn % 2 else 9000, (1,), generator=random).item()
+    content[place] ^= 1 << turn % 8
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=file.name) as caught:
+        quide.load(simplecnn(), file)
+    assert "\n" not in str(caught.value)
 
 
 LOADING = """

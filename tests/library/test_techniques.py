@@ -132,6 +132,20 @@ def test_adaround_is_the_same_again_and_goes_on_from_its_file(chain, images, tmp
     assert distance(first, quide.quantize(chain, 4, images, techniques=[how]), images) == 0
 
 
+def test_a_file_of_adaround_is_of_one_network_and_proven(chain, images, tmp_path):
+    how = ptq.AdaRound(iterations=5, outputs=64, checkpoint=tmp_path / "rounded.pt")
+    first = quide.quantize(chain, 4, images, techniques=[how])
+    turned = images.flip(0)  # of the same sums
+    fresh = quide.quantize(chain, 4, turned, techniques=[ptq.AdaRound(iterations=5, outputs=64)])
+    assert distance(quide.quantize(chain, 4, turned, techniques=[how]), fresh, images) == 0
+    assert distance(quide.quantize(chain, 4, images, techniques=[how]), first, images) == 0
+    content = bytearray(how.checkpoint.read_bytes())
+    content[len(content) // 2] ^= 4
+    how.checkpoint.write_bytes(content)
+    with pytest.raises(ValueError, match="rounded.pt cannot be read .*; delete it to begin anew"):
+        quide.quantize(chain, 4, images, techniques=[how])
+
+
 def test_the_network_given_is_left_as_it_was(chain, images):
     before = copy.deepcopy(chain.state_dict())
     techniques = ["equalize", "absorb_bias", ptq.AdaRound(iterations=5), "correct_bias"]

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from quide import _files
 from quide.llm import llama2c
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(_files, "PUBLISHED", {})
     return llama2c_files.write(tmp_path)
 
 
@@ -83,6 +85,13 @@ def test_a_damaged_model_is_named(folder, damage, reason):
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(ValueError, match=f"{llama2c.MODEL} cannot be read .*{reason}"):
         llama2c.load(folder)
+
+
+def test_another_file_under_the_published_name_is_refused(tmp_path):
+    pytest.importorskip("transformers")
+    llama2c_files.write(tmp_path)
+    with pytest.raises(ValueError, match=f"{llama2c.MODEL} cannot be read .its SHA-256 is not that of the file"):
+        llama2c.load(tmp_path)
 
 
 @pytest.mark.parametrize(

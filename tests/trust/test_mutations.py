@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from benchmarks import mutations
+from benchmarks import attacks, mutations
 from quide import _files
 
 
@@ -17,11 +17,29 @@ def place():
 
 
 def test_what_can_be_proven_is_never_read_as_something_else(place):
-    found = mutations.attack(place, 130, seed=7)
-    assert found.keys() >= {"record", "sealed record", "paper", "weights", "checkpoint", "answers"}
-    for name, counts in found.items():
-        assert not counts["traceback"] and not counts["hang"] and not counts["left behind"], (name, counts)
-        assert name not in mutations.PROVEN or not counts["accepted silently"], (name, counts)
+    turns = mutations.attack(144, seed=7, folder=place)
+    assert {one["what"] for one in turns} >= set(mutations.PROVEN) - {"data set"}
+    bad = [one for one in turns if set(one["outcomes"]) & set(mutations.BAD)]
+    assert not bad
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path):
+    log, made = tmp_path / "log.jsonl", []
+
+    def attack(turn):
+        made.append(turn)
+        return {"what": "thing", "outcomes": ["refused" if turn else "hang"], "said": "x"}
+
+    before = attacks.resumed(log, 3, attack)
+    log.write_text(log.read_text()[:-5])
+    assert attacks.resumed(log, 4, attack) == [*before, {"turn": 3, **attack(3)}] and made == [0, 1, 2, 2, 3, 3]
+    assert attacks.resumed(log, 4, attack)[3] == {"turn": 3, **attack(9)} and made[6:] == [9]
+    found = attacks.result("mutations", 0, before, mutations.OUTCOMES, mutations.BAD)
+    assert found["tables"]["Outcomes"][-1] == {
+        "what": "all", "refused": 2, "hang": 1,
+        **dict.fromkeys(set(mutations.OUTCOMES) - {"refused", "hang"}, 0),
+    }  # fmt: skip
+    assert found["notes"] == ["thing, turn 0: hang (x)"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
@@ -32,7 +50,7 @@ def test_pipes_and_devices_are_refused(place):
             target.file.unlink()
             make(target.file)
             try:
-                assert mutations.outcome(target, None) == "refused", target.name
+                assert mutations.outcome(target, None)[0] == "refused", target.name
             finally:
                 target.file.rmdir() if target.file.is_dir() else target.file.unlink()
                 target.file.write_bytes(content)
