@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import known_results
 import numpy as np
 import pytest
 from quidebook import report
@@ -18,16 +17,6 @@ from scipy.stats import kendalltau, spearmanr
 from quide import metric, stats
 from quide.experiments import paper
 from quide.ptq.width import PAPER_BITS
-
-
-@pytest.fixture(scope="module")
-def found():
-    return [known_results.condition()]
-
-
-@pytest.fixture(scope="module")
-def truth():
-    return known_results.landscape()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import ast
 import json
 import math
 
-import known_results
 import pytest
 from quidebook import report
 from quidebook.evidence import readings, sensitivity
@@ -22,16 +21,6 @@ C10, C100, R18, IN = audit.C10, audit.C100, audit.R18, audit.IN
 
 def stated(name):
     return paper.numbers().at[name, "value"]
-
-
-@pytest.fixture(scope="module")
-def found():
-    return [known_results.condition()]
-
-
-@pytest.fixture(scope="module")
-def truth():
-    return known_results.landscape()
 
 
 # --- thresholds and the gate -----------------------------------------------------------------------------------------

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import known_results
 import numpy as np
 import pytest
 from quidebook import verdicts
 from quidebook.pages import exp3_mixed_precision as exp3
 from quidebook.shared import landscape
-from quidebook.shared.landscape import Landscapes
 
 from quide import evaluate
 from quide.experiments import mixed
 from quide.experiments.recipes import SEARCHED
-
-
-@pytest.fixture(scope="module")
-def truth() -> Landscapes:
-    return known_results.landscape()
-
-
-@pytest.fixture(scope="module")
-def land(truth):
-    return truth.main
-
 
 # --- the page --------------------------------------------------------------------------------------------------------
 

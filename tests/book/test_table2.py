@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import math
 
-import known_results
 import numpy as np
 import pytest
 from quidebook.shared import table2
 
 from quide import metric
 from quide.experiments.recipes import SEARCHED
-
-
-@pytest.fixture(scope="module")
-def truth():
-    return known_results.landscape()
 
 
 def test_the_wall_is_the_most_accurate_within_the_budget(truth):
