@@ -165,12 +165,14 @@ def sweep(
     MODEL is called without arguments and returns a torch.nn.Module. To import it is to run it: name your own code.
     """
     from quide.cli import files, plot, probe
+    from quide.cli.output import check
 
     if output is not None:
-        probe.check_format(output)
+        check("output", output, probe.FORMATS)
     if picture is not None:
         plot.check(picture)
-    widths, kept = _widths(bits), _kept(keep or [])
+    widths = [_width("bits", each, bits, "widths with commas between them, such as 8,4") for each in bits.split(",")]
+    kept = dict(_kept(entry) for entry in keep or ())
     _check_device(device)
     network, counted = probe.read_network(model, weights).to(device), files.read_score(score) if score else None
     found = probe.probe(
@@ -204,9 +206,10 @@ def debug(
     """
     import quide
     from quide.cli import debugging, probe
+    from quide.cli.output import check
 
     if output is not None:
-        debugging.check(output)
+        check("output", output, debugging.ENDINGS)
     _check_device(device)
     network, held = probe.read_network(model, weights).to(device), probe.read_data(data).to(device)
     loaded = quide.load(network, quantized) if quantized is not None else None
@@ -304,28 +307,20 @@ def _checked(parameters: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _widths(bits: str) -> list:
+def _width(argument: str, text: str, given: str, wanted: str) -> Any:
     from quide.ptq import width
 
     try:
-        return [width.read(each) for each in bits.split(",")]
+        return width.read(text)
     except ValueError as error:
-        raise ValueError(f"bits must be widths with commas between them, such as 8,4, got {bits!r}: {error}") from None
+        raise ValueError(f"{argument} must be {wanted}, got {given!r}: {error}") from None
 
 
-def _kept(entries: list[str]) -> dict:
-    from quide.ptq import width
-
-    kept = {}
-    for entry in entries:
-        name, _, bits = entry.rpartition("=")
-        try:
-            kept[name] = width.read(bits)
-        except ValueError as error:
-            raise ValueError(f"keep must be a layer and its width, such as fc=32, got {entry!r}: {error}") from None
-        if not name:
-            raise ValueError(f"keep must be a layer and its width, such as fc=32, got {entry!r}")
-    return kept
+def _kept(entry: str) -> tuple[str, Any]:
+    name, _, bits = entry.rpartition("=")
+    if not name:
+        raise ValueError(f"keep must be a layer and its width, such as fc=32, got {entry!r}")
+    return name, _width("keep", bits, entry, "a layer and its width, such as fc=32")
 
 
 def _check_device(device: str) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from quide import _paths
-from quide.cli.files import check_output
+from quide.cli import output
 from quide.diagnosis import Diagnosis
 from quide.stats import Interval
 
@@ -26,20 +25,6 @@ COLUMNS = {
     "clipped": "clipped (%)",
     "batch_norm": "not folded",
 }
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>body{{font:1rem/1.5 sans-serif;max-width:70rem;margin:1rem auto;padding:0 1rem}}
-table{{border-collapse:collapse}}th,td{{padding:.2rem .6rem;border-bottom:1px solid #ccc;text-align:right}}
-th:first-child,td:first-child{{text-align:left}}.wide{{overflow-x:auto}}svg{{max-width:100%;height:auto}}</style></head>
-<body><h1>{title}</h1><p><strong>{sentence}</strong></p><p>{checks}</p><div class="wide" tabindex="0">{whole}</div>
-<h2>By layer</h2>{bars}<div class="wide" tabindex="0">{layers}</div></body></html>
-"""
-
-
-def check(file: Path) -> None:
-    """Refuse a file that :func:`save` could not write, before the work is done; errors as :func:`check_output`."""
-    check_output("output", file, ENDINGS)
 
 
 def as_text(found: Diagnosis) -> str:
@@ -49,22 +34,18 @@ def as_text(found: Diagnosis) -> str:
 
 
 def save(found: Diagnosis, file: Path) -> None:
-    """Write everything as ``.json``, or as a page; errors as :func:`check`."""
-    check(file)
-    text = json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n" if file.suffix == ".json" else _page(found)
-    with _paths.atomic(file) as partial:
-        partial.write_text(text, encoding="utf-8")
+    """Write everything as ``.json``, or as a page."""
+    as_json = file.suffix == ".json"
+    output.write(file, json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n" if as_json else _page(found))
 
 
 def _page(found: Diagnosis) -> str:
-    return PAGE.format(
-        title="Why a network loses accuracy",
-        sentence=html.escape(found.sentence),
-        checks=html.escape(_checks(found)),
-        whole=_whole(found).to_html(index=False, border=0, escape=True),
-        layers=_by_layer(found).to_html(index=False, border=0, escape=True),
-        bars=_bars(found),
+    whole, layers = (
+        f'<div class="wide" tabindex="0">{table.to_html(index=False, border=0, escape=True)}</div>'
+        for table in (_whole(found), _by_layer(found))
     )
+    said = f"<p><strong>{html.escape(found.sentence)}</strong></p>{output.paragraphs(_checks(found))}"
+    return output.page("Why a network loses accuracy", said, whole, "<h2>By layer</h2>", _bars(found), layers)
 
 
 def _checks(found: Diagnosis) -> str:

@@ -9,7 +9,7 @@ import pickle
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -212,16 +212,3 @@ def _tensor(path: Path, name: str, array: Any) -> torch.Tensor:
         return array
     with _files.reading(f"{name} of {path}", f"they are not numbers; {_STORING}"):
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
-
-
-def check_output(option: str, file: Path, endings: Sequence[str]) -> None:
-    """Refuse a file that could not be written, before the work is done.
-
-    Raises:
-        ValueError: another ending than those, or a folder of that name.
-        FileNotFoundError: its folder does not exist.
-    """
-    if file.suffix not in endings or file.is_dir():
-        raise ValueError(f"{option} must be a file that ends in {' or '.join(endings)}, got {file}")
-    if not file.parent.is_dir():
-        raise FileNotFoundError(f"{file.parent} does not exist; make it, or name another --{option}")

@@ -7,19 +7,11 @@ import io
 from pathlib import Path
 
 from quide import _paths, metric
-from quide.cli.files import check_output
+from quide.cli import output
 from quide.cli.probe import Probe, advice, as_text, percent, spoken
 
 ENDINGS = (".png", ".svg", ".pdf", ".html")
 BLUE, ORANGE = "#0072B2", "#D55E00"
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>body{{font:1rem/1.5 sans-serif;max-width:45rem;margin:1rem auto;padding:0 1rem}}
-svg{{max-width:100%;height:auto}}pre{{overflow-x:auto}}</style></head>
-<body><h1>{title}</h1>{advice}<figure role="img" aria-label="{alt}">{figure}</figure><pre tabindex="0">{table}</pre>
-</body></html>
-"""
 
 
 def check(file: Path) -> None:
@@ -30,7 +22,7 @@ def check(file: Path) -> None:
         FileNotFoundError: the folder does not exist.
         ModuleNotFoundError: matplotlib is not installed.
     """
-    check_output("plot", file, ENDINGS)
+    output.check("plot", file, ENDINGS)
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
@@ -38,11 +30,7 @@ def check(file: Path) -> None:
 
 
 def draw(found: Probe, file: Path) -> None:
-    """Write the picture; an ``.html`` file also holds the table and the advice, and needs nothing else.
-
-    Errors as :func:`check`.
-    """
-    check(file)
+    """Write the picture; an ``.html`` file also holds the table and the advice, and needs nothing else."""
     drawn = _figure(found)
     if file.suffix != ".html":
         with _paths.atomic(file) as partial:
@@ -51,16 +39,9 @@ def draw(found: Probe, file: Path) -> None:
     picture = io.StringIO()
     drawn.savefig(picture, format="svg")
     text = picture.getvalue()
-    said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in advice(found))
-    page = PAGE.format(
-        title="A network by bit-width",
-        advice=said,
-        alt=html.escape(description(found)),
-        figure=text[text.index("<svg") :],
-        table=html.escape(as_text(found)),
-    )
-    with _paths.atomic(file) as partial:
-        partial.write_text(page, encoding="utf-8")
+    figure = f'<figure role="img" aria-label="{html.escape(description(found))}">{text[text.index("<svg") :]}</figure>'
+    table = f'<pre tabindex="0">{html.escape(as_text(found))}</pre>'
+    output.write(file, output.page("A network by bit-width", output.paragraphs(*advice(found)), figure, table))
 
 
 def description(found: Probe) -> str:

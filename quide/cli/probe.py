@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from quide import _paths, evaluate, latency, metric, stats
-from quide.cli.files import ARRAYS, Data, Score, brief, check_output, read_data, read_network  # noqa: F401 - what a probe starts from
+from quide import evaluate, latency, metric, stats
+from quide.cli import output
+from quide.cli.files import ARRAYS, Data, Score, brief, read_data, read_network  # noqa: F401 - what a probe starts from
 from quide.evaluate import inputs, knees
 from quide.experiments import provenance
 from quide.ptq.scheme import FULL_PRECISION, HALF_PRECISION
@@ -292,19 +293,6 @@ def _conditions(found: Probe) -> str:
 
 
 def save(found: Probe, file: Path) -> None:
-    """Write the table as ``.csv``, or everything as ``.json``; errors as :func:`check_format`."""
-    check_format(file)
+    """Write the table as ``.csv``, or everything as ``.json``."""
     table = file.suffix == ".csv"
-    text = found.table.to_csv(index=False) if table else json.dumps(found.to_dict(), indent=1) + "\n"
-    with _paths.atomic(file) as partial:
-        partial.write_text(text)
-
-
-def check_format(file: Path) -> None:
-    """Refuse a file that :func:`save` could not write, before the work is done.
-
-    Raises:
-        ValueError: another ending, or a folder of that name.
-        FileNotFoundError: its folder does not exist.
-    """
-    check_output("output", file, FORMATS)
+    output.write(file, found.table.to_csv(index=False) if table else json.dumps(found.to_dict(), indent=1) + "\n")
