@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from quide import _files, _paths
+from quide import _check, _files, _paths
 from quide.experiments import provenance, schema
 
 SCHEMA = 1
@@ -65,10 +65,7 @@ class RunSpec:
         _check_name("model", self.model, _FILE_NAME)
         _check_name("dataset", self.dataset, _FILE_NAME)
         _check_profile(self.profile)
-        seed = _plain(self.seed, "seed")
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed must be a non-negative integer, got {self.seed!r}")
-        object.__setattr__(self, "seed", seed)
+        object.__setattr__(self, "seed", _check.whole("seed", self.seed, 0))
         object.__setattr__(self, "details", _frozen(_plain_mapping(self.details, "details")))
 
     @cached_property
