@@ -6,7 +6,7 @@ models is named by files that are seldom here: what there is counts, and a kind 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -19,6 +19,7 @@ from quide.experiments import (
     imagenet_runs,
     kernels,
     mixed,
+    paper,
     profiles,
     recipes,
     records,
@@ -37,11 +38,10 @@ SITES, SITED_BITS = ("relu", "input"), (32, 8, 4)  # where else a published netw
 SEARCHED = ("simplecnn", "cifar10")  # the network of mixed precision
 TIMINGS = {"latency": runs.timing, deployed.KIND: deployed.run, "mixed_latency": mixed.timing}  # by kind
 COUNTS = ("fresh", "stale", "absent")
-_EXPERIMENTS = {
+_EXPERIMENTS = {  # by kind or family; other kinds are of the experiment that the network belongs to
     "mixed_accuracy": "exp3", "mixed_latency": "exp3", "weight_only": "llama3_mmlu", "imagenet": "exp2_imagenet",
     "llm": "llama3_mmlu", "aiq_networks": "aiq", "aiq_layers": "aiq", "aiq_search": "aiq",
     "kernel_accuracy": "real_kernels", "kernel_latency": "real_kernels", "roofline": "real_kernels",
-    "simplecnn": "exp1", "resnet18": "exp2", "resnet20": "exp2",
 }  # fmt: skip
 
 
@@ -162,6 +162,17 @@ def measure_mixed(wanted: Sequence[runs.Case], device: str = "cpu") -> None:
     mixed.timing(wanted[0], device, progress=False).result()
 
 
+def attempt(wanted: Iterable[Run]) -> list[str]:
+    """Every run, computed where there is no record; a line on each that cannot be had here is returned."""
+    left_out = []
+    for run in wanted:
+        try:
+            run.result()
+        except (FileNotFoundError, ModuleNotFoundError) as error:
+            left_out.append(f"{run.spec.kind} of {run.spec.model} was not run: {error}.")
+    return left_out
+
+
 def measure_imagenet(
     models: Sequence[str], seeds: Sequence[int], images: int | None, few: int, fewer: int, fewest: int, profile: str
 ) -> list[str]:
@@ -259,7 +270,8 @@ def _row(what: RunSpec | Planned, state: str) -> dict:
 
 def command(what: RunSpec | Planned) -> str:
     """What makes a run."""
-    experiment = _EXPERIMENTS.get(what.kind) or _EXPERIMENTS[_family(what.kind) or what.model]
+    if (experiment := _EXPERIMENTS.get(_family(what.kind) or what.kind)) is None:
+        experiment = paper.experiment(registry.row(what.model, what.dataset).condition)
     chosen = {"exp1": f" --datasets {what.dataset}", "exp2": f" --models {what.model}"}.get(experiment, "")
     return f"quide run {experiment}{chosen} --profile {what.profile}"
 

@@ -35,6 +35,11 @@ def conditions() -> pd.DataFrame:
     return table
 
 
+def experiment(condition: str) -> str:
+    """The experiment whose page is about a condition, as commands and figures name it, such as ``"exp1"``."""
+    return str(conditions().at[condition, "experiment"]).split(";")[0].replace("-", "").lower()
+
+
 def threshold(condition: str, full_precision_accuracy: ArrayLike) -> Any:
     """Threshold of Eq. 4 with the paper's tolerance and number of classes, from an accuracy in [0, 1] measured here.
 

@@ -24,7 +24,9 @@ SELECTIONS = ("best", "last")
 _HERE = [row for row in registry.ROWS if row.builder]  # not those of ImageNet
 CONDITION = {(row.model, row.dataset): row.condition for row in _HERE if row.papers}
 BESIDE = {(row.model, row.dataset): row.condition for row in _HERE if not row.papers}
-PUBLISHED = tuple(BESIDE)  # trained by others: the seed draws the calibration images and nothing else
+PUBLISHED = tuple(
+    (row.model, row.dataset) for row in _HERE if row.published
+)  # trained by others: the seed draws the calibration images and nothing else
 # Timed beside the paper's widths: 16 bits in two more ways, and 8 bits with the quantizers moved past pooling. Records
 # from before bfloat16 was timed lack it.
 INTEGER_16, BFLOAT_16, COMMUTED_8 = "16 (integer grid)", "16 (bfloat16)", "8 (after pooling)"

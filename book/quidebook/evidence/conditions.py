@@ -69,7 +69,7 @@ class Condition:
     @property
     def page(self) -> str:
         """The experiment whose page is about it, as figures are named."""
-        return self.facts["experiment"].split(";")[0].replace("-", "").lower()
+        return paper.experiment(self.paper_name)
 
     @property
     def summary(self) -> pd.DataFrame | None:

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from quide.experiments import aiq
+from quide.experiments import aiq, campaign
 from quide.experiments.aiq import AUTHORS, PRINTED, PUBLISHED, THEIRS, Traffic, traffic
 from quide.experiments.records import Record
 from quide.search.aiq import AiqObjective
@@ -45,13 +45,8 @@ ROUGHLY = 5.0  # percentage points around "about 50 %"
 
 def run(seed: int, profile: str) -> None:
     """Every run of the page where there is no record, at profile ``paper``; what cannot be had is said to be absent."""
-    if profile != "paper":
-        return
-    for one in aiq.runs(seed):
-        try:
-            one.result()
-        except FileNotFoundError as error:
-            report.say(f"{one.spec.kind} of {one.spec.model} was not run: {error}.")
+    for line in campaign.attempt(aiq.runs(seed) if profile == "paper" else ()):
+        report.say(line)
 
 
 # --- their table -----------------------------------------------------------------------------------------------------

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from string import Template
 
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from quide import metric
-from quide.experiments import kernels, paper, select
+from quide.experiments import campaign, kernels, paper, select
 from quide.experiments.kernels import SIMULATED
 from quide.experiments.records import Record
 from quide.experiments.runs import Case
@@ -18,6 +20,7 @@ from quide.stats import Hits
 from quidebook import report
 from quidebook.report import UNKNOWN, Absent, tabled
 
+SLIDER = Path(__file__).with_suffix(".html")
 COMMAND = "quide run real_kernels --profile paper"
 NO_RECORD = Absent("real kernels", f"pip install 'quide[deploy]' openvino && {COMMAND}")
 OF_WIDTH = {"32": 32, "32 channels last": 32, "bfloat16": 16, "8": 8}
@@ -51,13 +54,9 @@ def found() -> KernelRecords:
 
 def run(seeds: Sequence[int], profile: str) -> None:
     """Every run of the page where there is no record, at profile ``paper``; what cannot be had is said to be absent."""
-    if profile != "paper":
-        return
-    for one in kernels.wanted([Case(*network, seed, profile) for network in kernels.MODELS for seed in seeds[:1]]):
-        try:
-            one.result()
-        except (FileNotFoundError, ModuleNotFoundError) as error:
-            report.say(f"{one.spec.kind} of {one.spec.model} was not run: {error}.")
+    cases = [Case(*network, seeds[0], profile) for network in kernels.MODELS]
+    for line in campaign.attempt(kernels.wanted(cases) if profile == "paper" else ()):
+        report.say(line)
 
 
 def _threads(record: Record) -> int:
@@ -190,11 +189,10 @@ def changed_facts(known: KernelRecords) -> list[dict[str, object]]:
         hits = {name: Hits.unpacked(text) for name, text in record.values["correct"].items()}
         for name in kernels.NAMES:
             if name in hits and _width(name) == 8:
-                change = hits[name].change(hits["32, PyTorch"])
-                low, high = 100 * change.low, 100 * change.high
                 facts.append(
                     {
-                        "network": model, "name": name, "change": type(change)(100 * change.estimate, low, high),
+                        "network": model, "name": name,
+                        "change": report.scaled(hits[name].change(hits["32, PyTorch"])),
                         "changed": record.values["changed"][name], "images": record.values["images"],
                     }
                 )  # fmt: skip
@@ -204,10 +202,15 @@ def changed_facts(known: KernelRecords) -> list[dict[str, object]]:
 # --- roofline --------------------------------------------------------------------------------------------------------
 
 
+def _of_layers(record: Record) -> Iterator[np.ndarray]:
+    """Operations, bytes and milliseconds of each layer."""
+    return (np.array([layer[key] for layer in record.values["layers"]]) for key in ("flops", "bytes", "ms"))
+
+
 def predicted(record: Record) -> np.ndarray:
     """Milliseconds of each layer by the roofline: the longer of its bytes and its operations at this CPU's peaks."""
     values = record.values
-    flops, moved = (np.array([layer[key] for layer in values["layers"]]) for key in ("flops", "bytes"))
+    flops, moved, _ = _of_layers(record)
     return 1000 * np.maximum(flops / values["peak"]["float32"], moved / values["bandwidth"])
 
 
@@ -217,7 +220,7 @@ def roofline_facts(known: KernelRecords) -> list[dict[str, object]]:
     facts = []
     for (model, batch, threads), record in sorted(known.roofline.items()):
         values, expected = record.values, predicted(record)
-        flops, moved, taken = (np.array([one[key] for one in values["layers"]]) for key in ("flops", "bytes", "ms"))
+        flops, moved, taken = _of_layers(record)
         ridge = values["peak"]["float32"] / values["bandwidth"]
         facts.append(
             {
@@ -242,9 +245,7 @@ def figure_roofline(known: KernelRecords, model: str = "resnet20", threads: int 
         if (name, count) != (model, threads):
             continue
         marker, colour = MARKERS.get(batch, ("^", report.GREEN))
-        flops, moved, taken = (
-            np.array([one[key] for one in record.values["layers"]]) for key in ("flops", "bytes", "ms")
-        )
+        flops, moved, taken = _of_layers(record)
         longer.append(np.median(taken / predicted(record)))
         axis.plot(flops / moved, flops / taken / 1e6, marker, color=colour, fillstyle="none", label=f"batch {batch}")
         peak, bandwidth = record.values["peak"]["float32"] / 1e9, record.values["bandwidth"] / 1e9
@@ -266,22 +267,11 @@ def slider(known: KernelRecords, model: str = "resnet20") -> str:
     if record is None:
         return ""
     values = record.values
-    peak, bandwidth = values["peak"]["float32"], values["bandwidth"]
-    weights = kernel_weights(known, model)
     rows = [
         [layer["flops"], weight, layer["bytes"] - weight]
-        for layer, weight in zip(values["layers"], weights, strict=True)
+        for layer, weight in zip(values["layers"], kernel_weights(known, model), strict=True)
     ]
-    return (
-        '<div class="quide-slider"><label>images in a batch: <input type="range" min="0" max="7" value="0" '
-        'oninput="quideRoof(this)"> <output>1</output></label><p aria-live="polite"></p><script>'
-        f"window.quideRoof=function(e){{const rows={rows},b=2**e.value,ridge={peak / bandwidth};"
-        "const bound=rows.filter(r=>b*r[0]/(r[1]+b*r[2])<ridge).length;const ai=rows.reduce((s,r)=>s+b*r[0],0)/"
-        "rows.reduce((s,r)=>s+r[1]+b*r[2],0);const box=e.closest('.quide-slider');box.querySelector('output').value=b;"
-        "box.querySelector('p').textContent=`${ai.toFixed(1)} operations per byte in all; ${bound} of ${rows.length} "
-        "layers are left of the ridge.`;};quideRoof(document.currentScript.parentElement.querySelector('input'));"
-        "</script></div>"
-    )
+    return Template(SLIDER.read_text()).substitute(rows=rows, ridge=values["peak"]["float32"] / values["bandwidth"])
 
 
 def kernel_weights(known: KernelRecords, model: str) -> list[float]:
