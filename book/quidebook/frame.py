@@ -8,10 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 
-import pandas as pd
-
-from quidebook.report import Absent, Facts, show_markdown, show_markup, table_markup, without_tags, worded
-from quidebook.report import table as show_table
+from quidebook.report import Absent, Facts, show_markdown, show_markup, without_tags, worded
 
 LEVELS = ("beginner", "intermediate", "expert")
 MARK, MINUTES, TOTAL_MINUTES, END = (
@@ -69,11 +66,3 @@ def check(question: str, options: Mapping[str, tuple[bool, str]]) -> None:
 def fold(shown: str, summary: str, text: str) -> None:
     """Display Markdown, and below it more in a line that unfolds."""
     show_markdown(f"{shown}\n\n:::{{dropdown}} {summary}\n{text}\n:::")
-
-
-def folded(summary: str, frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None = None) -> None:
-    """Display a table, as :func:`quidebook.report.table` does, in a line that unfolds."""
-    if frame.empty:
-        return show_table(frame, caption)
-    table = table_markup(frame, caption, classes)
-    show_markup(f"<details><summary>{html.escape(summary)}</summary>{table}</details>")

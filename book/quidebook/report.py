@@ -43,7 +43,7 @@ STYLE = {
 }
 NARROW = "application/x-quide-narrow"  # the kind of output that holds a figure's picture for phones, in base 64
 NARROW_INCHES, TITLE_CHARACTERS = 4.6, 46
-UNKNOWN = "–"
+UNKNOWN, NO_RECORD = "–", "no record"  # cells: of what is not known, of what was not measured
 UNBROKEN = re.compile(r"[^A-Za-z]{1,32}|.{1,14}")  # numbers with their spread, configurations, orders, short words
 SEQUENCE = re.compile(r"\d+(?:-\d+){2,}|\d+(?: &gt; \d+)+")  # 8-8-8-4, 4 > 8, a date
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
@@ -199,11 +199,12 @@ def table(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None =
     show_markup(table_markup(frame, caption, classes))
 
 
-def folded(frame: pd.DataFrame, caption: str) -> None:
-    """:func:`table` behind its caption, for what few readers ask for."""
-    if not frame.empty:
-        inside = table_markup(frame, caption)
-        show_markup(f"<details><summary>Table: {html.escape(caption)}</summary>{inside}</details>")
+def folded(frame: pd.DataFrame, caption: str, summary: str = "", classes: Mapping[str, str] | None = None) -> None:
+    """:func:`table` in a line that unfolds, a summary or the caption, for what few readers ask for."""
+    if frame.empty:
+        return table(frame, caption)
+    line, inside = html.escape(summary or f"Table: {caption}"), table_markup(frame, caption, classes)
+    show_markup(f"<details><summary>{line}</summary>{inside}</details>")
 
 
 def rows(columns: Mapping[str, str], many: Iterable[Facts]) -> pd.DataFrame:
@@ -335,10 +336,25 @@ def spread(row: pd.Series, quantity: str, scale: float = 1.0, digits: int = 2) -
     return f"{mean:.{digits}f} ± {std:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def mean_std(shares: Sequence[float]) -> str:
+    """``mean ± standard deviation`` in percent, of one the value alone."""
+    return f"{100 * np.mean(shares):.2f}" + (f" ± {100 * np.std(shares, ddof=1):.2f}" if len(shares) > 1 else "")
+
+
+def scaled(interval: Interval, scale: float = 100.0) -> Interval:
+    """An interval in other units, by default in percent."""
+    return Interval(*(scale * end for end in (interval.estimate, interval.low, interval.high)))
+
+
 def with_interval(interval: Interval, scale: float = 1.0, digits: int = 2) -> str:
     """``estimate [low, high]``."""
-    estimate, low, high = (scale * value for value in (interval.estimate, interval.low, interval.high))
-    return f"{estimate:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    shown = scaled(interval, scale)
+    return f"{shown.estimate:.{digits}f} [{shown.low:.{digits}f}, {shown.high:.{digits}f}]"
+
+
+def legend_below(figure: Figure, axis: plt.Axes, **options) -> None:
+    """One legend of all panels, below them, where it covers no point."""
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", **options)
 
 
 def bit_axis(axis: plt.Axes, bits: Iterable[int]) -> None:

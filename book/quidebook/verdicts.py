@@ -24,6 +24,16 @@ CLASSES = {
 CLOSE, NEAR = 0.01, 0.05  # accuracy differences (fractions) up to which a number counts as reproduced, or in part
 
 
+def cells(verdict: tuple[str, str]) -> dict[str, str]:
+    """The two cells of a verdict and its reason."""
+    return dict(zip(("verdict", "reason"), verdict, strict=True))
+
+
+def not_run(command: str) -> tuple[str, str]:
+    """Verdict and reason where there is no record: the command that makes it."""
+    return UNDECIDED, f"not run; {command}"
+
+
 def accuracy_verdict(stated: float, mean: float, low: float, high: float) -> tuple[str, str]:
     """Verdict and reason for an accuracy: stated value against our mean and its 95 % interval over seeds (fractions).
 

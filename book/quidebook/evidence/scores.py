@@ -88,6 +88,11 @@ class Measured:
             tolerance=float(facts["tolerance"]), num_classes=int(facts["num_classes"]),
         )  # fmt: skip
 
+    @property
+    def likeliest(self) -> tuple[int | None, float]:
+        """The width that most often is the knee of I', and how often it is."""
+        return max(self.knee().probability.items(), key=lambda share: share[1])
+
     def summary(self) -> pd.DataFrame:
         """One row a width: mean, standard deviation and 95 % t-interval over seeds of each quantity; of a latency that
         serves several seeds the value alone."""

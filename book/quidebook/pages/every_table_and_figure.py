@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
-from scipy.stats import kendalltau
 
 from quide import _paths, search
 from quide.data.facts import INFO
@@ -22,8 +21,19 @@ from quidebook import report
 from quidebook.evidence import readings, sensitivity
 from quidebook.evidence.conditions import Condition, best_known, present
 from quidebook.evidence.scores import Measured
-from quidebook.report import UNKNOWN, Absent, Facts, percent, tabled, with_origin
-from quidebook.shared import answer, claims, components, imagenet, landscape, language, residual, table1, table2
+from quidebook.report import NO_RECORD, UNKNOWN, Absent, Facts, percent, tabled, with_origin
+from quidebook.shared import (
+    answer,
+    claims,
+    components,
+    imagenet,
+    landscape,
+    language,
+    residual,
+    simplecnn,
+    table1,
+    table2,
+)
 from quidebook.shared.answer import judged
 from quidebook.shared.imagenet import ImageNetRecords
 from quidebook.shared.landscape import Landscapes
@@ -37,7 +47,7 @@ EXP1, EXP2, IMAGENET, EXP3, AUDIT, ANALYSIS, LLAMA = (
 )  # fmt: skip
 PAPERS_NAMES = {language.PAPERS: "llama3-8b"}  # as the list of conditions has the model
 Judged = tuple[str, Facts]
-NOTHING: Judged = UNDECIDED, Absent("it", answer.EXP1)
+NOTHING: Judged = UNDECIDED, Absent("it", simplecnn.RERUN)
 # Where an exhibit is taken up: the page, the section, and the words of the link.
 PLACES = {
     "Table 1": [
@@ -169,9 +179,9 @@ def _table1(found: Known) -> Judged:
 
 def _table2(found: Known) -> Judged:
     images, record = imagenet.table2(found.imagenet)["verdict"], found.imagenet.main
-    by = f"{imagenet.title(record.spec.model)}, {record.values['images']:,} images" if record else "no record"
+    by = f"{imagenet.title(record.spec.model)}, {record.values['images']:,} images" if record else NO_RECORD
     facts = {"images": _tally(images), "by": by, "searched": label(SEARCHED)}
-    facts |= {"accuracies": "no record", "claims": "no record", "place": UNKNOWN, "uniform": UNKNOWN, "all": UNKNOWN}
+    facts |= {"accuracies": NO_RECORD, "claims": NO_RECORD, "place": UNKNOWN, "uniform": UNKNOWN, "all": UNKNOWN}
     if found.truth is None:
         return judged(images), facts
     rows, main = table2.table(found.truth)["verdict"], found.truth.main
@@ -257,10 +267,9 @@ def _figure7(found: Known) -> Judged:
     """The text: the area of a width's polygon goes with I. It does not say in which order the axes stand."""
     if not found.measured:
         return NOTHING
-    shown = components.charted(found.measured)
-    tau = [kendalltau(area, each.index()).statistic for each in shown for _, area in components.areas(each).items()]
-    facts = {"agreeing": sum(value > 0 for value in tau), "cases": len(tau), "low": min(tau), "high": max(tau)}
-    return judged(REPRODUCED if value > 0 else NOT_REPRODUCED for value in tau), facts
+    facts = components.areas_and_index(found.measured)
+    parts = {REPRODUCED: facts["agreeing"], NOT_REPRODUCED: facts["cases"] - facts["agreeing"]}
+    return judged(verdict for verdict, count in parts.items() if count), facts
 
 
 def _figure8(found: Known) -> Judged:
@@ -329,11 +338,8 @@ def at_a_glance() -> Iterator[dict]:
 
 def _first_by_index(condition: str) -> str:
     """Best bit-width by I, from the longest order that the text gives or implies."""
-    orders = paper.rankings().query("metric == 'index' and condition == @condition")
-    if orders.empty:
-        return "not in the text"
-    longest = orders.loc[orders["order"].map(len).idxmax()]
-    return with_origin(f"{longest['order'][0]} bits", longest["origin"])
+    stated = components.stated_order(condition, "index")
+    return "not in the text" if stated is None else with_origin(f"{stated['order'][0]} bits", stated["origin"])
 
 
 def _measured(model: str, dataset: str) -> dict[str, str]:
@@ -341,11 +347,10 @@ def _measured(model: str, dataset: str) -> dict[str, str]:
     known = (model, dataset) in runs.CONDITION | runs.BESIDE
     condition = best_known(model, dataset, ("paper",), "") if known else None
     if condition is None or condition.measured is None:
-        return {"verdict": UNKNOWN, "measured: I′": "no record yet"}
-    probability = condition.measured.knee().probability
-    ours = max(probability, key=probability.get)
+        return {"verdict": UNKNOWN, "measured: I′": NO_RECORD}
+    ours, share = condition.measured.likeliest
     drawn = "calibration draws" if condition.published else "training seeds"
-    words = f"{ours} bits (Pr = {probability[ours]:.2f}, {len(condition.measured.seeds)} {drawn})"
+    words = f"{ours} bits (Pr = {share:.2f}, {len(condition.measured.seeds)} {drawn})"
     return {"verdict": claims.knee(condition)[0], "measured: I′": words}
 
 
@@ -380,12 +385,12 @@ def missing_table(kept_records: Sequence[Record]) -> Iterator[dict]:
             yield {"network / task": facts["label"], "to measure it": _command(facts)}
 
 
-def _command(facts: Mapping[str, str]) -> str:
+def _command(facts: pd.Series) -> str:
     if facts["dataset"] == imagenet.DATASET:
         return f"QUIDE_IMAGENET=<your folder> {imagenet.RERUN}"
     if facts["dataset"] == llm_runs.MMLU:
         return f"pip install 'quide[llm]' && {language.RERUN}"
-    experiment = facts["experiment"].split(";")[0].replace("-", "").lower()
+    experiment = paper.experiment(facts.name)
     options = " --device cuda" if registry.row(facts["model"], facts["dataset"]).slow else ""
     if experiment == "exp1":  # the one with several data sets
         options += f" --datasets {facts['dataset']}"

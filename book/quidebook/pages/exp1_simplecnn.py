@@ -16,12 +16,11 @@ from quide.experiments.runs import CONDITION
 from quide.ptq.width import label
 from quidebook import report, verdicts
 from quidebook.evidence.conditions import NAMES, Condition, present, trainings
-from quidebook.report import Absent, Facts, number, percent, tabled
+from quidebook.report import Absent, Facts, mean_std, number, percent, tabled
 from quidebook.shared import simplecnn, sites, table1
-from quidebook.shared.simplecnn import MODEL, stated
+from quidebook.shared.simplecnn import MODEL, RERUN, stated
 from quidebook.shared.sites import SITE_MARKERS, SITES
 
-RERUN = "quide run exp1 --profile paper"
 NO_GRID = Absent("the recipe grid", RERUN)
 knees = sites.knees
 
@@ -112,7 +111,7 @@ def between(found: Sequence[Condition]) -> list[dict[str, object]]:
         )
         theirs = score.drop(list(BETWEEN)).idxmax()
         for bits in sorted(shares, reverse=True):
-            row = {"condition": condition.name, "bits": bits, "share": _mean_std(shares[bits]), "score": score[bits]}
+            row = {"condition": condition.name, "bits": bits, "share": mean_std(shares[bits]), "score": score[bits]}
             row |= {"stated": "no" if bits in BETWEEN else "yes", "best": bool(bits == score.idxmax()), "paper": theirs}
             facts.append(row | {"mark": " (highest)" * row["best"], "gain": score[bits] / score[theirs]})
     return facts
@@ -130,7 +129,7 @@ def site_table(grid: pd.DataFrame, moved_knees: Sequence[Mapping[str, object]] =
         for site, title in SITES.items():
             cells = part[part.site == site].groupby("configuration").accuracy
             row = {"condition": name, "rounded at": title, "knee": known.get((name, title), report.UNKNOWN)}
-            yield row | {each: _mean_std(cells.get_group(each)) for each in configurations if each in cells.groups}
+            yield row | {each: mean_std(cells.get_group(each)) for each in configurations if each in cells.groups}
         knee = paper.conditions().at[CONDITION[MODEL, dataset], "knee_bits"]
         row = {"condition": name, "rounded at": "the paper states", "knee": f"{int(knee)}-bit"}
         yield row | {each: number(100 * stated(dataset, each), 2) for each in configurations}
@@ -194,7 +193,7 @@ def figure_recipes(grid: pd.DataFrame) -> tuple[Figure, str]:
         ylabel=f"accuracy at {name} (%)",
         title=f"{facts['close']} of {facts['recipes']} recipes come within {facts['limit']:.0f} pp of the paper",
     )
-    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+    report.legend_below(figure, axis, ncols=4, fontsize=8)
     alt = (
         f"Scatter of {len(ranked)} recipes. The paper's point is at {theirs[0]:.1f} and {theirs[1]:.1f} %. The nearest "
         f"recipe, {facts['nearest']}, lies at {100 * ranked['4'].iloc[0]:.1f} and {100 * ranked[name].iloc[0]:.1f} %."
@@ -236,11 +235,6 @@ def claims_table(found: Sequence[Condition], grid: pd.DataFrame) -> pd.DataFrame
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
-
-
-def _mean_std(values: pd.Series) -> str:
-    text = f"{100 * values.mean():.2f}"
-    return text if len(values) == 1 else f"{text} ± {100 * values.std(ddof=1):.2f}"
 
 
 def _ranked(grid: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from quide.experiments.imagenet_runs import LOW_BITS, SCHEMES
 from quide.ptq.width import PAPER_BITS, label
 from quide.stats import Hits, Interval
 from quidebook import report
-from quidebook.report import Absent, Facts
+from quidebook.report import Absent, Facts, scaled
 from quidebook.shared.imagenet import PUBLISHED_IMAGES, RERUN, ImageNetRecords, change, hits, kept, table1
 from quidebook.shared.imagenet import stated as stated_rows
 from quidebook.shared.imagenet import title as titled
@@ -37,7 +37,7 @@ def answer(known: ImageNetRecords) -> Facts:
     if known.main is None:
         return NO_RECORD
     facts = {"title": titled(known.main.spec.model), "images": known.main.values["images"]}
-    facts |= {"eight": _percent(change(known.main, "8")), "four": _percent(change(known.main, "4"))}
+    facts |= {"eight": scaled(change(known.main, "8")), "four": scaled(change(known.main, "4"))}
     other = known.quantizers.get(known.main.spec.model)
     if other is None:
         return facts | {"kept": np.nan, "best_kept": np.nan, "best": ""}
@@ -81,8 +81,8 @@ def held_out(known: ImageNetRecords) -> list[dict[str, object]]:
         if fresh.all() or not fresh.any():
             continue
         full, narrow = (Hits(hits(record, name).correct[fresh]) for name in ("32", "8"))
-        row = {"title": titled(model), "fresh": int(fresh.sum()), "change": _percent(narrow.change(full))}
-        facts.append(row | {"change_of_all": _percent(change(record, "8"))})
+        row = {"title": titled(model), "fresh": int(fresh.sum()), "change": scaled(narrow.change(full))}
+        facts.append(row | {"change_of_all": scaled(change(record, "8"))})
     return facts
 
 
@@ -93,19 +93,19 @@ def figure_accuracy(known: ImageNetRecords) -> tuple[Figure, str]:
     hollow = {"color": report.ORANGE, "markerfacecolor": "none", "markersize": 8, "label": "ResNet-18, the paper"}
     left.plot(report.positions(PAPER_BITS, list(stated.index)), stated, "D", **hollow)
     for model, record in known.accuracy.items():
-        bounds = {bits: _percent(hits(record, label(bits)).interval()) for bits in PAPER_BITS}
+        bounds = {bits: scaled(hits(record, label(bits)).interval()) for bits in PAPER_BITS}
         words.append(_bars(left, PAPER_BITS, bounds, STYLES[model], f"{titled(model)}, ours"))
     report.bit_axis(left, PAPER_BITS)
     left.set(ylabel="top-1 accuracy (%)", ylim=(-2, 102), title="our reading of the paper's quantizer")
     left.legend(fontsize=8, loc="lower left")
     for model, record in known.quantizers.items():
         for place, (scheme, style) in enumerate(SCHEME_STYLES.items()):
-            bounds = {bits: _percent(hits(record, f"{scheme}, {bits}").interval()) for bits in LOW_BITS}
+            bounds = {bits: scaled(hits(record, f"{scheme}, {bits}").interval()) for bits in LOW_BITS}
             shift, name = 0.12 * (place - (len(SCHEME_STYLES) - 1) / 2), READING.get(scheme, scheme)
             words.append(f"{titled(model)}, {_bars(right, LOW_BITS, bounds, style, name, shift)}")
         right.legend(fontsize=8, loc="lower left")
     if not known.quantizers:
-        right.text(0.5, 50, "no record", ha="center")
+        right.text(0.5, 50, report.NO_RECORD, ha="center")
     report.bit_axis(right, LOW_BITS)
     right.set(
         title="other quantizers keep more at 4 bits" if _better(known) else "by quantizer",
@@ -124,9 +124,9 @@ def quantizers(known: ImageNetRecords) -> list[dict[str, object]]:
             "network": titled(model),
             "bits": bits,
             "images": record.values["images"],
-            "accuracy": _percent(hits(record, name := f"{scheme}, {bits}").interval()),
-            "kept": _percent(kept(record, name)),
-            "change": np.nan if scheme == "paper" else _percent(change(record, name, f"paper, {bits}")),
+            "accuracy": scaled(hits(record, name := f"{scheme}, {bits}").interval()),
+            "kept": scaled(kept(record, name)),
+            "change": np.nan if scheme == "paper" else scaled(change(record, name, f"paper, {bits}")),
         }
         for model, record in known.quantizers.items()
         for scheme in SCHEMES
@@ -145,10 +145,6 @@ def _better(known: ImageNetRecords) -> bool:
         for scheme in ("paper", max(SCHEMES, key=lambda each, of=record: of.values["accuracy"][f"{each}, 4"]))
     ]
     return bool(low) and all(one.high < best.low for one, best in zip(low[::2], low[1::2], strict=True))
-
-
-def _percent(interval: Interval) -> Interval:
-    return Interval(100 * interval.estimate, 100 * interval.low, 100 * interval.high)
 
 
 def _bars(

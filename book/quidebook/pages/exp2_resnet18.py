@@ -17,8 +17,7 @@ from quidebook.evidence.conditions import Condition, present, trainings
 from quidebook.report import Absent, Facts, number, tabled, with_origin
 from quidebook.shared import claims, deployed, residual, table1
 from quidebook.shared.residual import BESIDE, DATASET, MODEL, PUBLISHED, RERUN, ROUNDED, SITES, preferred
-from quidebook.shared.table1 import judged
-from quidebook.verdicts import NEAR, UNDECIDED
+from quidebook.verdicts import NEAR, UNDECIDED, cells
 
 SHORT = "quide run exp2 --profile short"
 NO_RECORD = Absent("ResNet-18 on CIFAR-10", RERUN)
@@ -96,16 +95,13 @@ def _accuracies(found: Sequence[Condition]) -> Iterator[dict]:
             row["paper P (%)"] = with_origin(number(100 * stated.accuracy, 2), stated.accuracy_origin)
             row["ours P (%)"] = report.spread(condition.summary.loc[bits], "accuracy", 100)
             if bits == 32:
-                yield (
-                    row
-                    | dict.fromkeys(("paper: drop", "ours: drop"), report.UNKNOWN)
-                    | judged(claims.accuracy(condition, bits))
-                )
+                row |= dict.fromkeys(("paper: drop", "ours: drop"), report.UNKNOWN)
+                yield row | cells(claims.accuracy(condition, bits))
                 continue
             drop, origin = residual.stated_drop(condition, bits)
             row["paper: drop"] = with_origin(number(100 * drop, 2), origin)
             row["ours: drop"] = report.with_interval(residual.drop(condition, bits), 100)
-            yield row | judged(residual.drop_verdict(condition, bits))
+            yield row | cells(residual.drop_verdict(condition, bits))
 
 
 # --- latency ---------------------------------------------------------------------------------------------------------
@@ -193,7 +189,7 @@ def site_table(found: Sequence[Condition]) -> Iterator[dict]:
             mean = pd.Series({bits: np.mean(share) for bits, share in shares.items()})
             scores = residual.equal_latency(mean, condition.measured.threshold)
             row = {"network": condition.network, "activations rounded": words}
-            row |= {f"{bits} bits (%)": _mean_and_deviation(shares[bits]) for bits in SITED_BITS[1:]}
+            row |= {f"{bits} bits (%)": report.mean_std(shares[bits]) for bits in SITED_BITS[1:]}
             row |= {f"{sign} prefers": preferred(scores[quantity]) for quantity, sign in table1.SCORES}
             yield row | {"draws": len(sited)}
 
@@ -206,7 +202,3 @@ def parted(found: Sequence[Condition]) -> Facts:
     differ = (rows["I prefers"] == "4 bits") & (rows["I' prefers"] == "8 bits")
     where = [" or ".join(rows[part]["activations rounded"]) or "nowhere" for part in (differ, ~differ)]
     return {"network": rows.network.iloc[0], "different": where[0], "same": where[1]}
-
-
-def _mean_and_deviation(shares: Sequence[float]) -> str:
-    return f"{100 * np.mean(shares):.2f}" + (f" ± {100 * np.std(shares, ddof=1):.2f}" if len(shares) > 1 else "")

@@ -90,7 +90,7 @@ def figure_frontier(truth: Landscapes) -> tuple[Figure, str]:
             f"frontier, highest I' at {named(land, land.best)}"
         )
     axes[0].set_ylabel("test accuracy (%)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    report.legend_below(figure, axes[0], ncols=4, fontsize=8)
     return figure, f"Scatter plots. {'; '.join(words)}. The genetic search evaluated {mask.sum()} configurations."
 
 
@@ -115,7 +115,7 @@ def figure_scores(truth: Landscapes) -> tuple[Figure, str]:
         top = main.configurations[int(np.argmax(values))]
         axis.set_title(f"{name.split()[0]} prefers {label(top)}: I' {main.fitness[top]:.3f}")
         words.append(f"highest {name.split()[0]}: {named(main, top)}, I' {main.fitness[top]:.3f}")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    report.legend_below(figure, axes[0], ncols=4, fontsize=8)
     return figure, f"Scatter plots. {'; '.join(words)}."
 
 

@@ -17,15 +17,15 @@ from quidebook import report
 from quidebook.evidence import readings, sensitivity
 from quidebook.evidence.readings import Reading
 from quidebook.evidence.scores import Measured
-from quidebook.report import UNKNOWN, number, percent
+from quidebook.report import NO_RECORD, UNKNOWN, number, percent
 from quidebook.shared import components
 from quidebook.shared.components import FORMS, SCORES, Components
+from quidebook.shared.simplecnn import RERUN
 from quidebook.shared.table1 import WIDTH_STYLES
 from quidebook.verdicts import IN_PART, NONE, REPRODUCED
 
 HATCHES = {32: "..", 16: "xx", 8: "", 4: "//", 2: "\\\\", None: ""}
 COLOURS = "cividis"  # grows lighter from end to end, so that a print in grey reads the same
-RERUN = "quide run exp1 --profile paper"
 
 
 # --- Table 4 ---------------------------------------------------------------------------------------------------------
@@ -34,7 +34,7 @@ RERUN = "quide run exp1 --profile paper"
 def agreement(rankings: pd.DataFrame) -> report.Facts:
     """How many of ``ours`` beside an order of the paper's are ``reproduced``, ``in_part`` or ``unjudged``; and in how
     many by I' (``gated``) the first place is the paper's (``first``), however they were timed."""
-    both = rankings[(rankings["ours"] != "no record") & (rankings["paper"] != UNKNOWN)]
+    both = rankings[(rankings["ours"] != NO_RECORD) & (rankings["paper"] != UNKNOWN)]
     if both.empty:
         return report.Absent("an order to compare the paper's with", RERUN)
     gated = both[both["score"] == "I'"]
@@ -195,12 +195,10 @@ def figure_boundary(found: Sequence[Measured]) -> tuple[plt.Figure, str]:
 
 
 def areas(found: Sequence[Measured]) -> dict[str, object]:
-    """In how many ``cases``, a network and an arrangement of the axes each, the area of the radar chart goes with I
-    (``agreeing``), and how many widths have the largest area in some arrangement of one network (``most``)."""
-    each = [(reading, components.areas(reading)) for reading in components.charted(found)]
-    tau = [kendalltau(area, reading.index()).statistic for reading, table in each for _, area in table.items()]
-    facts = {"agreeing": sum(value > 0 for value in tau), "cases": len(tau), "low": min(tau), "high": max(tau)}
-    return facts | {"most": max(table.idxmax().nunique() for _, table in each)}
+    """:func:`quidebook.shared.components.areas_and_index`, and how many widths have the largest area in some
+    arrangement of one network (``most``)."""
+    shown = map(components.areas, components.charted(found))
+    return components.areas_and_index(found) | {"most": max(each.idxmax().nunique() for each in shown)}
 
 
 def correlations(tried: Mapping[str, Components]) -> list[dict[str, object]]:
@@ -238,11 +236,10 @@ def certainty(found: Sequence[Measured]) -> report.Facts:
     """The ``knees`` of all conditions and how often each stays; how many ``seeds`` are drawn from."""
     if not found:
         return report.Absent("a condition whose knee could be drawn again", RERUN)
-    parts = []
-    for each in found:
-        probability = each.knee().probability
-        best = max(probability, key=probability.get)
-        parts.append(f"{_label(each)}: {best} bits in {percent(probability[best], 1)}")
+    each = (one.likeliest for one in found)
+    parts = [
+        f"{_label(one)}: {best} bits in {percent(share, 1)}" for one, (best, share) in zip(found, each, strict=True)
+    ]
     return {"knees": "; ".join(parts), "seeds": " or ".join(sorted({str(len(each.seeds)) for each in found}))}
 
 

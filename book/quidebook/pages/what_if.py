@@ -29,7 +29,7 @@ from quide.ptq.width import PAPER_BITS, label
 from quidebook import report
 from quidebook.evidence import conditions, scores
 from quidebook.report import UNKNOWN
-from quidebook.shared import landscape
+from quidebook.shared import landscape, simplecnn
 from quidebook.shared.choices import (
     CONTROLS,
     KERNELS,
@@ -370,7 +370,7 @@ def positions(network: Offered | None, **moved: Mapping[str, object]) -> report.
     """By name of a position what the page shows there, all else as at the start: the ``tolerance``, the ``first`` by
     I', and by configuration C, P, T, I and I′. Beside them ``last_layer``, the share of the weights that it holds."""
     if network is None:
-        return report.Absent("what this exercise needs", "quide run exp1 --profile paper")
+        return report.Absent("what this exercise needs", simplecnn.RERUN)
     weights = network.num_weights or (math.nan,)
     found: dict[str, object] = {"last_layer": weights[-1] / sum(weights)}
     for name, controls in moved.items():

@@ -15,7 +15,7 @@ from quide.experiments.records import Record
 from quide.search import Configuration, pareto_front
 from quide.search.aiq import AiqObjective
 from quide.stats import Hits, Interval
-from quidebook.report import Absent
+from quidebook.report import Absent, scaled
 
 COMMAND = "QUIDE_DATA=<folder> quide run aiq --profile paper"
 TITLES = {THEIRS: "AIQ's authors'", OURS: "published, without projections"}
@@ -136,9 +136,8 @@ def objective_name(objective: AiqObjective) -> str:
 
 def change(values: Mapping, name: str, reference: str = "32") -> Interval:
     """Of top-1 in percentage points, paired."""
-    hits = (Hits.unpacked(values["correct"][each]) for each in (name, reference))
-    change = next(hits).change(next(hits))
-    return Interval(100 * change.estimate, 100 * change.low, 100 * change.high)
+    ours, theirs = (Hits.unpacked(values["correct"][each]) for each in (name, reference))
+    return scaled(ours.change(theirs))
 
 
 def gain(counted: Traffic, widths: Iterable[int], batch: int = 1) -> float:

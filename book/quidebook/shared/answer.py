@@ -16,13 +16,13 @@ from quide.ptq.width import PAPER_BITS
 from quidebook import report
 from quidebook.evidence import readings
 from quidebook.evidence.conditions import NAMES, Condition, best_known, present
+from quidebook.evidence.scores import Measured
 from quidebook.report import Absent, Facts, percent
 from quidebook.shared import claims, landscape, residual, simplecnn, sites, table2
 from quidebook.shared.sites import SITE_MARKERS
 from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 Answer = tuple[str, Facts]
-EXP1 = "quide run exp1 --profile paper"
 WHERE = {"output": "before the ReLU", "relu": "after the ReLU", "input": "at the next layer's input"}
 CIFAR10 = "cifar10"
 
@@ -44,7 +44,7 @@ def judged(parts: Iterable[str], missing: Sequence[str] = ()) -> str:
 
 def conditions() -> list[Condition]:
     """SimpleCNN's, measured with the paper's settings or not at all."""
-    return [best_known(simplecnn.MODEL, dataset, ("paper",), EXP1) for dataset in NAMES]
+    return [best_known(simplecnn.MODEL, dataset, ("paper",), simplecnn.RERUN) for dataset in NAMES]
 
 
 def answers() -> dict[str, Answer]:
@@ -73,7 +73,7 @@ def gate(found: Sequence[Condition]) -> Answer:
     """Whether I prefers 4 bits to 8 on CIFAR-10 and I' corrects it, at each activation site."""
     corrected = {site: _corrected(measured) for site, measured in _sites(found)}
     if not corrected:
-        return UNDECIDED, Absent("the activation sites", EXP1)
+        return UNDECIDED, Absent("the activation sites", simplecnn.RERUN)
     sites_with = " and ".join(WHERE[site] for site, holds in corrected.items() if holds)
     everywhere = f"{'yes' if all(corrected.values()) else 'no'}, wherever activations are rounded"
     split = any(corrected.values()) and not all(corrected.values())
@@ -85,9 +85,9 @@ def knee(found: Sequence[Condition]) -> Answer:
     """Whether each task has the paper's knee, by our reading, and on CIFAR-10 at the other activation sites as well."""
     shown = present(found)
     if not shown:
-        return UNDECIDED, Absent("SimpleCNN", EXP1)
-    knees = {condition.name: _likeliest(condition.measured) for condition in shown}
-    elsewhere = [_likeliest(measured) for site, measured in _sites(found) if site != "output"]
+        return UNDECIDED, Absent("SimpleCNN", simplecnn.RERUN)
+    knees = {condition.name: condition.measured.likeliest[0] for condition in shown}
+    elsewhere = [measured.likeliest[0] for site, measured in _sites(found) if site != "output"]
     stated = {each.dataset: int(each.facts["knee_bits"]) for each in shown}
     moved = [REPRODUCED if bits == stated[CIFAR10] else NOT_REPRODUCED for bits in elsewhere]
     return judged([*(claims.knee(each)[0] for each in shown), *moved]), {
@@ -100,7 +100,7 @@ def sixteen_bits(found: Sequence[Condition]) -> Answer:
     """Whether 16 bits lose no accuracy, on every network that was measured."""
     shown = [*present(found), *(each for each in residual.known() if each.published)]
     if not shown:
-        return UNDECIDED, Absent("SimpleCNN", EXP1)
+        return UNDECIDED, Absent("SimpleCNN", simplecnn.RERUN)
     changes = [each.by_seed[16].mean() - each.by_seed[32].mean() for each in shown]
     facts = {"most": 100 * max(map(abs, changes)), "names": ", ".join(each.name for each in shown)}
     return judged(claims.lossless(each, 16, 0.0001)[0] for each in shown), facts
@@ -138,8 +138,8 @@ def table(
 
 def by_site(found: Sequence[Condition]) -> str:
     """The knee of CIFAR-10 at each activation site, in words."""
-    each = [f"{WHERE[site]} {_likeliest(measured)} bits" for site, measured in _sites(found)]
-    return ", ".join(each) or "no record"
+    each = [f"{WHERE[site]} {measured.likeliest[0]} bits" for site, measured in _sites(found)]
+    return ", ".join(each) or report.NO_RECORD
 
 
 def colophon(used: Iterable[Record]) -> dict[str, object]:
@@ -155,11 +155,11 @@ def colophon(used: Iterable[Record]) -> dict[str, object]:
 def key_figure() -> tuple[Figure, str] | Absent:
     """4-bit accuracy on CIFAR-10 at three activation sites beside the paper's, the knee that results on each point."""
     points = [
-        (site, measured.correct[:, PAPER_BITS.index(4)].mean(), _likeliest(measured))
+        (site, measured.correct[:, PAPER_BITS.index(4)].mean(), measured.likeliest[0])
         for site, measured in _sites(conditions())
     ]
     if not points:
-        return Absent("the activation sites", EXP1)
+        return Absent("the activation sites", simplecnn.RERUN)
     figure, (axis,) = report.panels(width=5.4, height=3.2)
     stated = paper.number("cifar10-simplecnn.accuracy.4")
     axis.axhline(100 * stated, color=report.GREY, linestyle="--", linewidth=1)
@@ -196,12 +196,7 @@ def _sites(found: Sequence[Condition]):
             yield from sites.at_each(condition)
 
 
-def _corrected(measured) -> bool:
+def _corrected(measured: Measured) -> bool:
     accuracy = pd.Series(measured.correct.mean((0, 2)), PAPER_BITS)
     scores = residual.equal_latency(accuracy, measured.threshold)
     return (residual.preferred(scores["index"]), residual.preferred(scores.gated_index)) == ("4 bits", "8 bits")
-
-
-def _likeliest(measured) -> int:
-    probability = measured.knee().probability
-    return max(probability, key=probability.get)

@@ -33,11 +33,6 @@ def judge(
     return verdict, reason
 
 
-def absent(condition: Condition) -> Verdict:
-    """Where there is no record: the command that makes it."""
-    return UNDECIDED, f"not run yet; {condition.rerun}"
-
-
 def guessing(condition: Condition) -> float:
     """Accuracy up to which a network does no better than guessing, to within what accuracies may differ by."""
     return 1 / int(condition.facts["num_classes"]) + CLOSE
@@ -51,7 +46,7 @@ def fitted(condition: str, configuration: str) -> str:
 def accuracy(condition: Condition, bits: int) -> Verdict:
     """Whether an accuracy is the stated one; none where both networks guess, which any two broken ones do alike."""
     if condition.measured is None:
-        return absent(condition)
+        return verdicts.not_run(condition.rerun)
     stated, ours = condition.stated.accuracy[bits], condition.summary.loc[bits]
     verdict, reason = verdicts.accuracy_verdict(stated, ours.accuracy, ours.accuracy_low, ours.accuracy_high)
     if max(stated, ours.accuracy) <= guessing(condition):
@@ -95,7 +90,7 @@ def of_table1(condition: Condition) -> list[tuple[str, str, str]]:
     """Claims on every condition: claim, verdict and evidence; of one without records that there is none."""
     name, stated = condition.name, condition.stated.accuracy
     if condition.measured is None:
-        return [(f"{name}: everything", *absent(condition))]
+        return [(f"{name}: everything", *verdicts.not_run(condition.rerun))]
     rows = [
         (f"{name}: {claim} ({percent(stated[bits])})", *accuracy(condition, bits))
         for bits, claim in ((32, "full-precision accuracy"), (4, "accuracy at 4 bits"))

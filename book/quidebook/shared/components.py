@@ -19,7 +19,7 @@ from quide.ptq.width import label
 from quidebook.evidence import readings
 from quidebook.evidence.readings import Reading
 from quidebook.evidence.scores import Measured
-from quidebook.report import UNKNOWN, with_origin
+from quidebook.report import NO_RECORD, UNKNOWN, with_origin
 from quidebook.shared.landscape import Landscapes
 from quidebook.verdicts import NOISY, UNDECIDED, order_verdict
 
@@ -53,10 +53,10 @@ def rankings_table(found: Sequence[Measured]) -> pd.DataFrame:
     rows = []
     for condition, facts in paper.conditions().iterrows():
         for score, sign in SCORES.items():
-            stated = _stated_order(condition, score)
+            stated = stated_order(condition, score)
             if stated is None and condition not in ours:
                 continue
-            row = {"condition": facts["label"], "score": sign, "paper": _shown(stated), "ours": "no record"}
+            row = {"condition": facts["label"], "score": sign, "paper": _shown(stated), "ours": NO_RECORD}
             verdict, reason = UNDECIDED, "no order in the text" if stated is None else "not measured here"
             if condition in ours:
                 order = metric.rank(paper.BITS, ours[condition][score])
@@ -70,7 +70,7 @@ def rankings_table(found: Sequence[Measured]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _stated_order(condition: str, score: str) -> pd.Series | None:
+def stated_order(condition: str, score: str) -> pd.Series | None:
     """The longest order that the text gives or implies."""
     known = paper.rankings().query("condition == @condition and metric == @score")
     return None if known.empty else known.loc[known["order"].map(len).idxmax()]
@@ -210,6 +210,14 @@ def areas(reading: Reading) -> pd.DataFrame:
         neighbours = zip(circle, [*circle[1:], circle[0]], strict=True)
         found["-".join(circle)] = sum(shares[a] * shares[b] for a, b in neighbours) / 2  # sin of a right angle is 1
     return pd.DataFrame(found)
+
+
+def areas_and_index(found: Sequence[Measured]) -> dict[str, object]:
+    """In how many ``cases``, a network and an arrangement of the axes each, the area goes with I (``agreeing``), and
+    the least and greatest Kendall's tau, ``low`` and ``high``."""
+    shown = charted(found)
+    tau = [kendalltau(area, each.index()).statistic for each in shown for _, area in areas(each).items()]
+    return {"agreeing": sum(value > 0 for value in tau), "cases": len(tau), "low": min(tau), "high": max(tau)}
 
 
 def correlations(tried: Mapping[str, Components]) -> dict[str, tuple[pd.DataFrame, int]]:

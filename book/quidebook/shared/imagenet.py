@@ -10,19 +10,12 @@ import pandas as pd
 
 from quide import metric
 from quide.experiments import paper, records, select
-from quide.experiments.imagenet_runs import (
-    ACCURACY,
-    CONDITION,
-    DATASET,
-    QUANTIZERS,
-    SEARCHED,
-    UNTIMED,
-)
+from quide.experiments.imagenet_runs import ACCURACY, CONDITION, DATASET, QUANTIZERS, SEARCHED, UNTIMED
 from quide.models import registry
 from quide.ptq.width import PAPER_BITS, label
 from quide.stats import Hits, Interval
 from quidebook import report, verdicts
-from quidebook.report import UNKNOWN, number, percent, tabled, with_origin
+from quidebook.report import NO_RECORD, UNKNOWN, number, percent, tabled, with_origin
 from quidebook.verdicts import CLOSE, IN_PART, NEAR, NOT_REPRODUCED, REPRODUCED, UNDECIDED
 
 PAPERS = "resnet18"  # the network of the paper's rows
@@ -30,7 +23,7 @@ MODELS = [row.model for row in registry.ROWS if row.dataset == DATASET]
 PUBLISHED_IMAGES = 50_000  # of the validation set; fewer are another set, on which levels do not compare
 CLAIM = ["claim", "verdict", "evidence"]
 RERUN = "quide run exp2_imagenet --profile paper"
-NOT_RUN = UNDECIDED, f"not run; {RERUN}"
+NOT_RUN = verdicts.not_run(RERUN)
 Widths = int | tuple[int, ...]
 
 
@@ -61,16 +54,12 @@ def found() -> ImageNetRecords:
 
 
 def _best(kind: str) -> dict[str, records.Record]:
-    best = {
-        model: select.best(
-            kind,
-            lambda record: (record.values["images"], -record.spec.seed),
-            model=model,
-            dataset=DATASET,
-        )
-        for model in MODELS
-    }
+    best = {model: select.best(kind, _worth, model=model, dataset=DATASET) for model in MODELS}
     return {model: record for model, record in best.items() if record is not None}
+
+
+def _worth(record: records.Record) -> tuple[int, int]:
+    return record.values["images"], -record.spec.seed
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
@@ -182,7 +171,7 @@ def table1(known: ImageNetRecords) -> Iterator[dict]:
             row["paper P (%)"] = with_origin(number(100 * accuracy, 2), theirs.accuracy_origin[bits])
             row["paper, of 32 bits"] = percent(accuracy / theirs.accuracy[32])
             if record is None:
-                row |= dict.fromkeys(("ours P (%)", "change (pp)", "ours, of 32 bits"), "no record")
+                row |= dict.fromkeys(("ours P (%)", "change (pp)", "ours, of 32 bits"), NO_RECORD)
                 verdict = NOT_RUN
             else:
                 name = label(bits)
@@ -193,7 +182,7 @@ def table1(known: ImageNetRecords) -> Iterator[dict]:
                     for column, interval in zip(("change (pp)", "ours, of 32 bits"), cells, strict=True)
                 }
                 verdict = level_verdict(record) if bits == 32 else share_verdict(record, name, accuracy)
-            yield row | dict(zip(("verdict", "reason"), verdict, strict=True))
+            yield row | verdicts.cells(verdict)
 
 
 def table2(known: ImageNetRecords) -> pd.DataFrame:
@@ -228,8 +217,8 @@ def _table2_row(record: records.Record | None, method: str, widths: Widths, thei
         row["paper I'"] = with_origin(number(theirs.gated_index.iloc[0]), theirs.gated_index_origin.iloc[0])
     row["our network"] = UNKNOWN if record is None else title(record.spec.model)
     if record is None:
-        row |= dict.fromkeys(("ours P (%)", "C", "C by size", "ours I' / I'(8), equal T"), "no record")
-        return row | dict(zip(("verdict", "reason"), NOT_RUN, strict=True))
+        row |= dict.fromkeys(("ours P (%)", "C", "C by size", "ours I' / I'(8), equal T"), NO_RECORD)
+        return row | verdicts.cells(NOT_RUN)
     sizes = record.values["num_weights"]
     by_size = metric.compression_ratio(widths if isinstance(widths, tuple) else (widths,) * len(sizes), sizes)
     row |= {
@@ -241,7 +230,7 @@ def _table2_row(record: records.Record | None, method: str, widths: Widths, thei
     verdict = UNDECIDED, "what the others are compared with"
     if widths != 32:
         verdict = share_verdict(record, name, accuracy)
-    return row | dict(zip(("verdict", "reason"), verdict, strict=True))
+    return row | verdicts.cells(verdict)
 
 
 def summary_table(known: ImageNetRecords) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from quidebook import report
 from quidebook.report import UNKNOWN, number, with_origin
 from quidebook.shared import table3
 from quidebook.shared.table3 import DECODINGS, LLAMA
-from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED, accuracy_verdict
+from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED, accuracy_verdict, cells
 
 CNN, CNN_TITLE = ("simplecnn", "cifar10"), "SimpleCNN (CIFAR-10)"
 PAPERS = "meta-llama-3-8b-instruct"  # as records name the paper's model
@@ -34,6 +34,7 @@ KERNELS = {(BITSANDBYTES, 8): "bitsandbytes LLM.int8", (BITSANDBYTES, 4): "bitsa
 AS_QUANTIZED = "AWQ (autoawq)"
 FULL, PLAIN = LlmRecipe(NONE, 32), LlmRecipe(NONE, 16)
 RERUN = "quide run llama3_mmlu --profile paper --device cuda"
+NOT_RUN = UNDECIDED, "the paper's model has not been run"
 
 
 @dataclass(frozen=True)
@@ -150,15 +151,12 @@ def table3_table(known: LanguageRecords) -> pd.DataFrame:
     stated, rows = paper.table3().set_index("bits"), []
     for bits in table3.BITS:
         ours = known.best(bits) if known.main == PAPERS else None
-        verdict, reason = _table3_verdict(stated, bits, ours)
         row = {
             "bits": str(bits),
             "paper P (%)": _stated_accuracy(stated, bits),
             "paper I": _stated(stated, bits, "index", 1),
             "paper I'": _stated(stated, bits, "gated_index", 2),
-            "verdict": verdict,
-            "reason": reason,
-        }
+        } | cells(_table3_verdict(stated, bits, ours))
         if ours is not None:
             row |= {"ours P (%)": interval_cell(ours), "by": method_name(recipe_of(ours), PAPERS)}
         rows.append(row)
@@ -182,7 +180,7 @@ def _stated(stated: pd.DataFrame, bits: int, quantity: str, digits: int, scale: 
 
 def _table3_verdict(stated: pd.DataFrame, bits: int, ours: Record | None) -> tuple[str, str]:
     if ours is None:
-        return UNDECIDED, "the paper's model has not been run"
+        return NOT_RUN
     if bits not in stated.index:
         return UNDECIDED, "not stated"
     interval = hits(ours).interval()
@@ -260,7 +258,7 @@ def _model_claims(known: LanguageRecords) -> Iterator[tuple[str, str, str]]:
     ):
         best = known.best(bits)
         if base is None or best is None or known.main != PAPERS:
-            yield claim, UNDECIDED, "the paper's model has not been run"
+            yield claim, *NOT_RUN
         else:
             verdict = _holds(bits, hits(best).interval())
             yield claim, verdict, f"{interval_cell(best)} % after {interval_cell(base)} %"

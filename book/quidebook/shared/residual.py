@@ -84,7 +84,7 @@ def drop(condition: Condition, bits: int) -> Interval:
 def drop_verdict(condition: Condition, bits: int) -> claims.Verdict:
     """Verdict and reason for the drop at a width, by the limits for accuracies."""
     if condition.measured is None:
-        return claims.absent(condition)
+        return verdicts.not_run(condition.rerun)
     ours = drop(condition, bits)
     verdict = verdicts.accuracy_verdict(stated_drop(condition, bits)[0], ours.estimate, ours.low, ours.high)
     return claims.judge(condition, *verdict, level=True)

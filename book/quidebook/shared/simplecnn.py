@@ -17,7 +17,7 @@ from quidebook.evidence.conditions import Condition, best_known
 from quidebook.report import percent
 from quidebook.shared import claims
 
-MODEL = "simplecnn"
+MODEL, RERUN = "simplecnn", "quide run exp1 --profile paper"
 COLUMNS = ["dataset", "recipe", "axis", "site", "seed", "configuration", "accuracy"]
 
 

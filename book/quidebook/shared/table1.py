@@ -16,20 +16,14 @@ from quide.latency import AA_LIMIT, SPREAD_LIMIT
 from quide.ptq.width import PAPER_BITS, label
 from quidebook import report
 from quidebook.evidence.conditions import Condition, present
-from quidebook.report import UNKNOWN, number, tabled, with_origin
+from quidebook.report import NO_RECORD, UNKNOWN, number, tabled, with_origin
 from quidebook.shared import claims
-from quidebook.verdicts import CLOSE, UNDECIDED
+from quidebook.verdicts import CLOSE, UNDECIDED, cells
 
 TIMED = (*map(label, PAPER_BITS), runs.BFLOAT_16, runs.INTEGER_16, runs.COMMUTED_8)
 MARKS = (("o", report.BLUE), ("s", report.ORANGE))  # of networks side by side
 WIDTH_STYLES = {32: report.GREY, 16: report.PURPLE, 8: report.BLUE, 4: report.ORANGE, 2: report.GREEN}
 SCORES = (("index", "I"), ("gated_index", "I'"))
-NO_RECORD = "no record"
-
-
-def judged(verdict: claims.Verdict, reason: str = "reason") -> dict[str, str]:
-    """The two cells of a verdict."""
-    return dict(zip(("verdict", reason), verdict, strict=True))
 
 
 def _rows(found: Sequence[Condition]) -> Iterator[tuple[Condition, int, pd.Series, pd.Series | None, dict]]:
@@ -51,7 +45,7 @@ def accuracy_table(found: Sequence[Condition]) -> Iterator[dict]:
         spread = "" if pd.isna(stated.accuracy_std) else f" ± {100 * stated.accuracy_std:.2f}"
         row["paper P (%)"] = with_origin(number(100 * stated.accuracy, 2) + spread, stated.accuracy_origin)
         row["ours P (%)"] = NO_RECORD if ours is None else report.spread(ours, "accuracy", 100)
-        yield row | judged(claims.accuracy(condition, bits))
+        yield row | cells(claims.accuracy(condition, bits))
 
 
 # --- latency ---------------------------------------------------------------------------------------------------------
@@ -167,7 +161,7 @@ def figure_components(found: Sequence[Condition]) -> tuple[Figure, str]:
         right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         right.yaxis.set_major_formatter("{x:g}")
         right.yaxis.set_minor_formatter(NullFormatter())
-    _legend(figure, axes[0])
+    report.legend_below(figure, axes[0], ncols=2)
     return figure, f"Line plots by bit-width. {'. '.join(words)}."
 
 
@@ -198,10 +192,10 @@ def ranking_table(found: Sequence[Condition]) -> Iterator[dict]:
             for mine, sixteen in _orders(condition, quantity).items():
                 row = {"condition": condition.name, "score": sign, "paper": UNKNOWN, "ours": " > ".join(map(str, mine))}
                 if known.empty:
-                    yield row | judged((UNDECIDED, "no order stated"))
+                    yield row | cells((UNDECIDED, "no order stated"))
                 for order, origin, scope in known[["order", "origin", "scope"]].itertuples(index=False):
                     row["paper"] = with_origin(" > ".join(map(str, order)), origin)
-                    yield row | judged(claims.order(condition, order, mine, scope, ", ".join(sixteen)))
+                    yield row | cells(claims.order(condition, order, mine, scope, ", ".join(sixteen)))
 
 
 def _orders(condition: Condition, quantity: str) -> dict[tuple[int, ...], list[str]]:
@@ -224,7 +218,7 @@ def figure_index(found: Sequence[Condition]) -> tuple[Figure, str]:
             axis.set_title(f"{_short(condition)}: {sign} is highest at {condition.summary[quantity].idxmax()} bits")
         top = axis.get_ylim()[1]
         axis.set(ylabel=sign, ylim=(-0.04 * top, 1.05 * top))  # so that markers at the edges are whole
-    _legend(figure, axes[0])
+    report.legend_below(figure, axes[0], ncols=2)
     return figure, f"Line plots by bit-width. {'. '.join(words)}."
 
 
@@ -243,7 +237,7 @@ def knee_table(found: Sequence[Condition]) -> Iterator[dict]:
         shares = ", ".join(f"{bits}-bit {share:.3f}" for bits, share in _knee_shares(condition).items())
         row = {"condition": condition.name, "paper's knee": f"{int(condition.facts['knee_bits'])}-bit"}
         row |= {"ours (probability)": shares, "threshold": f"{condition.measured.threshold:.3f}"}
-        yield row | judged(claims.knee(condition))
+        yield row | cells(claims.knee(condition))
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
@@ -252,11 +246,6 @@ def knee_table(found: Sequence[Condition]) -> Iterator[dict]:
 def _short(condition: Condition) -> str:
     """What a panel is about: the network where it is not the paper's, else the data set."""
     return condition.network if condition.published else condition.name
-
-
-def _legend(figure: Figure, axis: plt.Axes) -> None:
-    """Below the panels, where it covers no point."""
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 
 def _lines(axis: plt.Axes, condition: Condition, quantity: str, title: str, digits: int, scale: float = 1) -> str:

@@ -15,7 +15,7 @@ from quide.ptq.width import label
 from quide.search import Configuration
 from quidebook import verdicts
 from quidebook.evidence import readings
-from quidebook.report import UNKNOWN, number, percent, tabled, with_origin
+from quidebook.report import UNKNOWN, mean_std, number, percent, tabled, with_origin
 from quidebook.shared.claims import fitted
 from quidebook.shared.landscape import CONDITION, Landscapes, accuracy, countings, rank, uniform
 
@@ -61,12 +61,11 @@ def _row(truth: Landscapes, name: str, widths: Configuration | None, stated: pd.
         if widths is not None:
             reason += fitted(CONDITION, str(widths[0]) if len(set(widths)) == 1 else label(widths))
         theirs = _paper_cells(says, ("paper P (%)", "accuracy", 100, 2), ("paper I'", "gated_index", 1, 3))
-    spread = f" ± {100 * accuracies.std(ddof=1):.2f}" if len(accuracies) > 1 else ""
     return {
         "network": name,
         "widths": "32" if widths is None else label(widths),
         "paper P (%)": theirs.get("paper P (%)", UNKNOWN),
-        "ours P (%)": f"{100 * interval.estimate:.2f}{spread}",
+        "ours P (%)": mean_std(accuracies),
         "C (by size)": f"{compression:.2f} ({sizes:.2f})",
         "paper I'": theirs.get("paper I'", UNKNOWN),
         "ours I'": number(score, 3),
