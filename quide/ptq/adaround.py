@@ -74,7 +74,7 @@ class AdaRound(Technique):
     def after(self, quantized: fx.GraphModule, prepared: Prepared, calibration: torch.Tensor) -> None:
         widths, report = prepared.widths(quantized.meta[META].bits), {}
         full, rounded = Walk(prepared.graph, calibration), Walk(quantized, calibration)
-        done = _Finished(self.checkpoint, self._print_of(prepared, quantized, calibration))
+        done = Finished(self.checkpoint, self._print_of(prepared, quantized, calibration))
         for place, layer in enumerate(tqdm(rounded_layers(quantized), "AdaRound", disable=not self.progress)):
             one, exact = quantized.get_submodule(layer), prepared.graph.get_submodule(layer)
             inputs, given = full.to(layer), rounded.to(layer)
@@ -98,7 +98,7 @@ class AdaRound(Technique):
         return hashlib.sha256(repr((settings, quantized.meta[META].bits, sums)).encode()).hexdigest()
 
 
-class _Finished:
+class Finished:
     """Layers that are done, in a file where one is named."""
 
     def __init__(self, file: str | Path | None, made_for: str):
@@ -128,8 +128,7 @@ class _Problem:
         self.patches, self.places = _patches(layer, given)
         self.target = target.movedim(1, -1) if isinstance(layer, nn.Conv2d) else target.flatten(0, -2)
         self.floor = (self.weight / grid.scale).floor()
-        share = (self.weight / grid.scale - self.floor).clamp(1e-4, 1 - 1e-4)
-        self.start = torch.logit((share - GAMMA) / (ZETA - GAMMA))
+        self.start = start_of(self.weight / grid.scale - self.floor)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs ``(groups, count, taps)`` and targets ``(count, out)`` of random outputs."""
@@ -190,6 +189,11 @@ class _Problem:
         if hard > nearest:
             learned, bias = self.layer.weight.detach(), old_bias
         return learned, None if bias is None else bias.detach(), found
+
+
+def start_of(share: torch.Tensor) -> torch.Tensor:
+    """The variables that add this share of a step."""
+    return torch.logit((share.clamp(1e-4, 1 - 1e-4) - GAMMA) / (ZETA - GAMMA))
 
 
 def rectified_sigmoid(variables: torch.Tensor) -> torch.Tensor:
