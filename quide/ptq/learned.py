@@ -10,6 +10,9 @@ from torch import nn
 from quide.ptq.grid import Grid
 
 
+SMALLEST = 1e-8  # step
+
+
 class _Rounded(torch.autograd.Function):
     """Values to their grid. Inside it the gradient passes as if nothing were rounded; the step's is LSQ's Eq. 3."""
 
@@ -52,7 +55,11 @@ class LearnedQuantizer(nn.Module):
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         shared = self.scale.numel() if self.of_weights else len(values)
         share = 1 / math.sqrt(max(values.numel() // shared, 1) * max(self.high, 1))
-        return _Rounded.apply(values, self.scale, self.low, self.high, share)
+        return _Rounded.apply(values, self.step(), self.low, self.high, share)
+
+    def step(self) -> torch.Tensor:
+        """The step size, above zero whatever training makes of its parameter."""
+        return self.scale.abs().clamp_min(SMALLEST)
 
     @torch.no_grad()
     def start(self, values: torch.Tensor) -> None:
@@ -64,4 +71,4 @@ class LearnedQuantizer(nn.Module):
     def grid(self) -> Grid:
         """What it rounds to now."""
         zero = self.zero_point
-        return Grid(self.scale.detach().clone(), zero, self.low + zero, self.high + zero)
+        return Grid(self.step().detach(), zero, self.low + zero, self.high + zero)
