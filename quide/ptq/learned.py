@@ -9,31 +9,40 @@ from torch import nn
 
 from quide.ptq.grid import Grid
 
-
 SMALLEST = 1e-8  # step
 
 
 class _Rounded(torch.autograd.Function):
-    """Values to their grid. Inside it the gradient passes as if nothing were rounded; the step's is LSQ's Eq. 3."""
+    """Values to their grid. Inside it the gradient passes as if nothing were rounded; the step's is LSQ's Eq. 3.
+
+    That is, summed with the gradient, ``rounded - scaled`` inside the grid and its end outside. With what passes
+    at hand that takes two products, and nothing of the size of the values.
+    """
 
     @staticmethod
     def forward(ctx, values: torch.Tensor, scale: torch.Tensor, low: int, high: int, share: float) -> torch.Tensor:
         scaled = values * (1 / scale)  # as quide.ptq.grid rounds, so that what was learned is what is used
-        ctx.save_for_backward(scaled, scale)
+        rounded = scaled.round().clamp_(low, high).mul_(scale)
+        ctx.save_for_backward(scaled, rounded, scale)
         ctx.low, ctx.high, ctx.share = low, high, share
-        return scaled.round().clamp_(low, high).mul_(scale)
+        return rounded
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor):
-        scaled, scale = ctx.saved_tensors
+        scaled, rounded, scale = ctx.saved_tensors
+        passed = torch.ops.aten.hardtanh_backward(gradient, scaled, ctx.low, ctx.high)
         step = None
         if ctx.needs_input_grad[1]:
-            clamped = scaled.clamp(ctx.low, ctx.high)
-            # In the grid: rounded - scaled; outside, where clamped and scaled differ: the end of the grid.
-            error = torch.where(clamped == scaled, scaled.round() - scaled, clamped)
-            step = (gradient * error).sum_to_size(scale.shape) * ctx.share
-        passed = gradient * ((scaled >= ctx.low) & (scaled <= ctx.high)) if ctx.needs_input_grad[0] else None
+            step = (_summed(gradient, rounded, scale) / scale - _summed(passed, scaled, scale)) * ctx.share
         return passed, step, None, None, None
+
+
+def _summed(one: torch.Tensor, other: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The sum of a product, over all that shares a step."""
+    if like.ndim == 0 and one.stride() == other.stride():
+        flat = [part.permute(0, 2, 3, 1).flatten() if part.ndim == 4 else part.flatten() for part in (one, other)]
+        return torch.dot(*flat)
+    return (one * other).sum_to_size(like.shape)
 
 
 class LearnedQuantizer(nn.Module):

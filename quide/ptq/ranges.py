@@ -41,7 +41,7 @@ class Statistics:
         """The (minimum, maximum) that a grid of ``bits`` should span."""
         if self.logits is not None:
             return _least_cross_entropy(torch.cat(self.logits), self.minimum, self.maximum, bits, symmetric)
-        if observer == "minmax" or self.minimum == self.maximum:
+        if observer in ("minmax", "batch_norm") or self.minimum == self.maximum:
             return self.minimum, self.maximum
         width = (self.maximum - self.minimum) / BINS
         if observer == "percentile":

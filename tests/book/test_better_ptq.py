@@ -40,7 +40,7 @@ def save(model, rung, right):
 def known(no_records):
     for rung, right in RIGHT.items():
         save(page.SUBJECT, rung, right)
-    return page.Known()
+    return page.LadderRecords()
 
 
 def test_the_answer_names_the_best_rung_without_labels(known):
@@ -79,7 +79,7 @@ def test_claims_that_fail_are_said_to(known):
     save(page.SUBJECT, "image at 8 bits", RIGHT["image at 8 bits"] | {"w8a8": 800})
     save(page.SUBJECT, "AdaRound", RIGHT["AdaRound"] | {"w4a4": 700, "w3a3": 100})
     save(page.SUBJECT, "LSQ", {"w4a4": 898, "w2a2": 150})
-    verdicts = page.verdict_table(page.Known()).set_index("claim").verdict
+    verdicts = page.verdict_table(page.LadderRecords()).set_index("claim").verdict
     assert list(verdicts)[:3] == [NOT_REPRODUCED] * 3
     assert verdicts.iloc[3] in (SUPPORTS, UNDECIDED)
 
@@ -94,7 +94,7 @@ def test_calibration_sets(known):
         "images": IMAGES,
     }
     records.save(records.Record(run.spec, values, run.code, run.data, PROVENANCE, 1.0))
-    found = page.Known()
+    found = page.LadderRecords()
     table = page.draws_table(found)
     assert len(table) == 7 and set(table["worst draw"]) == {"80.00 %"} and set(table["best draw"]) == {"80.90 %"}
     facts = page.draws_facts(found)
@@ -102,7 +102,7 @@ def test_calibration_sets(known):
 
 
 def test_without_records(no_records):
-    nothing = page.Known()
+    nothing = page.LadderRecords()
     assert not nothing and page.ladder_table(nothing).empty and page.verdict_table(nothing).empty
     assert page.answer(nothing) == page.NO_RECORD and not page.side_facts(nothing)
     assert not nothing.used

@@ -1,7 +1,5 @@
 """Ranges by golden section, by cross-entropy, and from batch norms; biases corrected without images."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -120,17 +118,12 @@ def test_biases_are_corrected_without_images(network):
     plain = quide.quantize(model, bits, images, scheme)
     better = quide.quantize(model, bits, images[:2], scheme, [ptq.AnalyticBias()])
     assert better.meta["analytic_bias"] == ["3", "8"]  # what the first layer reads is the image
-    layer, full = plain.get_submodule("3"), copy.deepcopy(model)
-    means = []
-    for one in (plain, better):
-        part = one.get_submodule("3")
-        means.append((part(model[:3](images)) - full[3](full[:3](images))).mean((0, 2, 3)))
     folded = prepare(model, images, scheme).graph.get_submodule("3")
     exact = folded(model[:3](images)).mean((0, 2, 3))
     errors = [
         (one.get_submodule("3")(model[:3](images)).mean((0, 2, 3)) - exact).abs().mean() for one in (plain, better)
     ]
-    assert errors[1] < 0.5 * errors[0] and layer is not better.get_submodule("3")
+    assert errors[1] < 0.5 * errors[0]
 
 
 def test_equalization_carries_what_batch_norms_say(network):

@@ -28,7 +28,7 @@ Key = tuple[str, str]  # model and data set
 SUBJECT: Key = ("resnet20", "cifar10")
 
 
-class Known:
+class LadderRecords:
     """The records there are: by network and rung, of one seed; and of calibration sets."""
 
     def __init__(self, seed: int = 0):
@@ -88,7 +88,7 @@ def lost(record: Record, width: str) -> Interval | None:
     return None if found is None else _points(found.change(hits(record, "32")))
 
 
-def gained(known: Known, model: Key, rung: Rung, width: str) -> Interval | None:
+def gained(known: LadderRecords, model: Key, rung: Rung, width: str) -> Interval | None:
     """Change from the rung that this one adds to, in points, paired."""
     one, below = known.rungs.get((model, rung.name)), known.rungs.get((model, rung.below))
     if one is None or below is None or hits(one, width) is None or hits(below, width) is None:
@@ -104,7 +104,7 @@ def _points(change: Interval) -> Interval:
 
 
 @tabled
-def ladder_table(known: Known, model: Key = SUBJECT) -> Iterable[dict]:
+def ladder_table(known: LadderRecords, model: Key = SUBJECT) -> Iterable[dict]:
     """Accuracy of a network on each rung, by width."""
     for rung, record in known.of(model).items():
         shown = {width: record.values["accuracy"].get(width, np.nan) for width in WIDTHS}
@@ -112,7 +112,7 @@ def ladder_table(known: Known, model: Key = SUBJECT) -> Iterable[dict]:
 
 
 @tabled
-def step_table(known: Known, model: Key = SUBJECT) -> Iterable[dict]:
+def step_table(known: LadderRecords, model: Key = SUBJECT) -> Iterable[dict]:
     """What each rung adds to the one below it, what that takes, and where it leaves the knee."""
     for rung in LADDER:
         record = known.rungs.get((model, rung.name))
@@ -154,7 +154,7 @@ def knee_of(record: Record) -> tuple[int, float] | None:
     return _knee(packed, (32, *UNIFORM.values()), float(facts["tolerance"]), int(facts["num_classes"]))
 
 
-def answer(known: Known) -> Mapping[str, object] | Absent:
+def answer(known: LadderRecords) -> Mapping[str, object] | Absent:
     """Facts: what the paper's recipe and the best PTQ rung keep of the subject at 4 bits; the knees."""
     if not known or "the paper's" not in known.of(SUBJECT):
         return NO_RECORD
@@ -176,7 +176,7 @@ def answer(known: Known) -> Mapping[str, object] | Absent:
     }
 
 
-def figure_ladder(known: Known) -> tuple[Figure, str]:
+def figure_ladder(known: LadderRecords) -> tuple[Figure, str]:
     """A figure and what is seen: the loss of accuracy on each rung, at W4A8 and W4A4."""
     figure, axes = report.panels(len(known.networks), width=8.0, height=3.6, sharey=True)
     names, words = [rung.name for rung in LADDER], []
@@ -232,7 +232,7 @@ def figure_ideas() -> tuple[Figure, str]:
 
 
 @tabled
-def learned_table(known: Known, width: str = "w4a4") -> Iterable[dict]:
+def learned_table(known: LadderRecords, width: str = "w4a4") -> Iterable[dict]:
     """What learns to round checked of itself: how many variables decided, and the error against rounding to nearest."""
     for model in known.networks:
         for name in ("AdaRound", "BRECQ"):
@@ -249,7 +249,7 @@ def learned_table(known: Known, width: str = "w4a4") -> Iterable[dict]:
                 }
 
 
-def side_facts(known: Known, width: str = "w4a8") -> list[dict[str, object]]:
+def side_facts(known: LadderRecords, width: str = "w4a8") -> list[dict[str, object]]:
     """Of each network with one scale a tensor: what equalization and absorbed biases add, in points, paired."""
     facts = []
     for model in known.networks:
@@ -260,7 +260,7 @@ def side_facts(known: Known, width: str = "w4a8") -> list[dict[str, object]]:
 
 
 @tabled
-def ablation_table(known: Known) -> Iterable[dict]:
+def ablation_table(known: LadderRecords) -> Iterable[dict]:
     """LSQ at W4A4 with batch norms treated in three ways."""
     names = {"LSQ": "left, estimated anew, folded in the end"}
     names |= {rung.name: rung.name.partition("batch norms ")[2] for rung in ABLATION}
@@ -278,7 +278,7 @@ def ablation_table(known: Known) -> Iterable[dict]:
 
 
 @tabled
-def draws_table(known: Known) -> Iterable[dict]:
+def draws_table(known: LadderRecords) -> Iterable[dict]:
     """Accuracy by calibration set: the mean and the extremes of its draws."""
     if known.draws is None:
         return
@@ -295,7 +295,7 @@ def draws_table(known: Known) -> Iterable[dict]:
         }
 
 
-def draws_facts(known: Known) -> Mapping[str, object] | Absent:
+def draws_facts(known: LadderRecords) -> Mapping[str, object] | Absent:
     """Facts: the spread of draws of one image and of 512, in points; and what digits and noise cost against 512."""
     if known.draws is None:
         return Absent("calibration sets", COMMAND)
@@ -317,7 +317,7 @@ def draws_facts(known: Known) -> Mapping[str, object] | Absent:
 
 
 @tabled
-def eight_table(known: Known) -> Iterable[dict]:
+def eight_table(known: LadderRecords) -> Iterable[dict]:
     """The white paper's "8 bits cost nearly nothing", on every network there is."""
     for model in known.networks:
         for rung in ("the paper's", "image at 8 bits"):
@@ -341,7 +341,7 @@ def _judged(held: bool | None) -> str:
 
 
 @tabled
-def verdict_table(known: Known) -> Iterable[dict]:
+def verdict_table(known: LadderRecords) -> Iterable[dict]:
     """What is claimed of better quantization, and of 8 bits as the knee, judged on these networks."""
     if not known:
         return
