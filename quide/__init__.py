@@ -20,6 +20,7 @@ _HOME = {
     "export_onnx": "deploy.qdq",
     "diagnose": "diagnosis",
     "quantize": "ptq.prepared",
+    "qat": "ptq.lsq",
     "sensitivity": "diagnosis",
     "save": "ptq.save",
     "Scheme": "ptq.scheme",

@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import llama2c_files  # noqa: E402
 import tiny_llm  # noqa: E402
 
-from quide import evaluate, latency, ptq, search
+from quide import deploy, evaluate, intensity, latency, ptq, search
 from quide.data import datasets, embedded, imagenet
 from quide.deploy import onnx
 from quide.evaluate import prefix_tree
 from quide.experiments import llm_runs, records, staleness
 from quide.experiments.aiq import METHODS
-from quide.experiments.compute import aiq
+from quide.experiments.compute import aiq, kernels
 from quide.llm import checkpoints, llama2c, methods
 from quide.models import keras_resnet50, networks, train
 from quide.ptq import rounding
@@ -125,6 +125,20 @@ def in_integers(model: torch.nn.Module) -> torch.Tensor:
     return torch.stack([onnx.OnnxNetwork(each)(batch) for each in (exported, onnx.integers(exported, batch))])
 
 
+def in_kernels(model: torch.nn.Module) -> str:
+    """Logits of what needs no compiler, and what is counted of each layer."""
+    batch = images()
+    prepared = ptq.prepare(model, batch, ptq.PAPER)
+    full, rounded = prepared.at(ptq.FULL_PRECISION), prepared.at(8, commute=False)
+    made = [deploy.backend("PyTorch").compiled("32 channels last", rounded, batch, batch)]
+    for name in ("PyTorch", "ONNX Runtime"):
+        backend = deploy.backend(name)
+        made += [backend.compiled(width, full, batch, batch) for width in backend.WIDTHS]
+    counted = intensity.arithmetic_intensity(model, batch[:1], batch=IMAGES).layers
+    logits = [one.run(one.laid_out(batch)) for one in made]
+    return digest(*logits, counted.to_numpy(dtype=float), *kernels._layers(model, batch))
+
+
 def resnet50(search_too: bool) -> str:
     """The published network's structure with random weights, on small images; decoding of a photograph's file."""
     torch.manual_seed(0)
@@ -211,6 +225,10 @@ def outputs() -> dict[str, str]:
         found[f"accuracy/{name}"] = digest(*logits, *normalized, predicted)
         found[f"latency/{name}"] = digest(*logits, *uncommuted, timed())
         found[f"deployed/{name}"] = digest(in_integers(model), *logits, timed())
+    for name in ("simplecnn", "resnet20"):
+        computed = in_kernels(network(name))
+        found |= {f"{kind}/{name}": digest(computed, timed()) for kind in ("kernel_latency", "roofline")}
+        found[f"kernel_accuracy/{name}"] = digest(computed, *normalized)
     simple = network("simplecnn")
     hits = tree(simple, batch)
     found["mixed_accuracy/simplecnn"] = digest(hits, *normalized)

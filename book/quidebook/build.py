@@ -40,7 +40,7 @@ KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=50"]  # no remarks on the transport
 MOST_BYTES = 1 << 20  # of a settings file
 ROUNDS = 2  # a notebook that writes records outdates those executed before it: they are executed once more
 
-_EXPERIMENT = re.compile(r"(exp\d+|llama3)_\w+|aiq|real_kernels")
+_EXPERIMENT = re.compile(r"(exp\d+|llama3)_\w+|aiq|better_ptq|real_kernels")
 # The "[elapsed<left, rate]" that ends a tqdm bar, and its remark that it could draw a prettier one.
 _PROGRESS = re.compile(r"\[\d+(:\d\d)+[<,].*\]|TqdmWarning|import tqdm as notebook_tqdm")
 _IGNORED = re.compile(r"__pycache__|\.ipynb_checkpoints|\.partial$")

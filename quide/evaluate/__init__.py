@@ -92,7 +92,8 @@ def sweep(
         - ``timings``, whose ``noisy`` says whether to trust the latencies, and ``batch_size``, of what was timed;
         - ``correct``: by label, which images were right (:func:`quide.stats.unpack_bits`); not with ``score``;
         - ``activation_compression``, by label; ``left_float``, weights that are not quantized, by name; ``unfolded``,
-          batch norms that are not folded; ``unused``, layers that do not run in evaluation;
+          batch norms that are not folded; ``unfused``, activation functions that rounding is not moved behind;
+          ``unused``, layers that do not run in evaluation;
         - ``layout`` and ``denormal_weights``, the number of weights that were set to zero.
 
     Raises:
@@ -136,6 +137,7 @@ def sweep(
         "activation_compression": {label(width): prepared.compression(width, side="activations") for width in bits},
         "left_float": prepared.left_float,
         "unfolded": prepared.unfolded,
+        "unfused": prepared.unfused,
         "unused": prepared.unused,
         "layout": prepared.layout,
         "denormal_weights": prepared.cleaned,

@@ -139,6 +139,8 @@ def _part(prepared: Prepared, cut: _Cut, layers: Sequence[str]) -> Prepared:
         copy.name: prepared.statistics[node.name] for node, copy in copies.items() if node.name in prepared.statistics
     }
     called = [node.target for node in cut.nodes if node.op == "call_module"]
+    named = {node.name: copy.name for node, copy in copies.items()}
+    sites = {layer: named[site] for layer, site in prepared.sites.items() if layer in called}
     fixed = {layer: width for layer, width in prepared.fixed.items() if layer in called}
     return replace(
         prepared,
@@ -146,5 +148,6 @@ def _part(prepared: Prepared, cut: _Cut, layers: Sequence[str]) -> Prepared:
         layers=list(layers),
         scheme=replace(prepared.scheme, sixteen_bit="grid"),  # a float16 cast is for whole networks
         statistics=statistics,
+        sites=sites,
         fixed=fixed,
     )

@@ -18,6 +18,7 @@ from quide.experiments import (
     deployed,
     imagenet_runs,
     kernels,
+    ladder,
     mixed,
     paper,
     profiles,
@@ -41,6 +42,7 @@ COUNTS = ("fresh", "stale", "absent")
 _EXPERIMENTS = {  # by kind or family; other kinds are of the experiment that the network belongs to
     "mixed_accuracy": "exp3", "mixed_latency": "exp3", "weight_only": "llama3_mmlu", "imagenet": "exp2_imagenet",
     "llm": "llama3_mmlu", "aiq_networks": "aiq", "aiq_layers": "aiq", "aiq_search": "aiq",
+    "ladder": "better_ptq", "calibration_draws": "better_ptq",
     "kernel_accuracy": "real_kernels", "kernel_latency": "real_kernels", "roofline": "real_kernels",
 }  # fmt: skip
 
@@ -90,13 +92,13 @@ def planned() -> list[Planned]:
     """What the experiments on image networks would make."""
     every = (
         runs.Case(row.model, row.dataset, seed, profile)
-        for row in registry.ROWS if row.builder
+        for row in registry.ROWS if row.builder and not row.aside
         for profile in ("paper", "short") if profile == "paper" or row.slow
         for seed in SEEDS
     )  # fmt: skip
     found = [one for case in every for one in (*_named(case), *_timed(case))]
     found += [Planned(kind, *network, SEEDS[0], "paper") for network in kernels.MODELS for kind in kernels.MEASURED]
-    return found + [_of(run.spec, (run.spec.key,)) for run in aiq.runs()]
+    return found + [_of(run.spec, (run.spec.key,)) for run in (*ladder.wanted(), *aiq.runs())]
 
 
 def cases(models: Sequence[str], dataset: str, seeds: Sequence[int], profile: str) -> list[runs.Case]:

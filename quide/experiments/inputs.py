@@ -58,6 +58,11 @@ def calibration_images(case: Case, size: int = CALIBRATION_SIZE) -> torch.Tensor
     return _as_taken(case, pool).normalized(datasets.calibration_indices(len(pool), size, case.seed))
 
 
+def training_images(case: Case) -> ImageSet:
+    """All images that a network of the case is trained on."""
+    return _as_taken(case, datasets.load(case.dataset, "train"))
+
+
 def _as_taken(case: Case, images: ImageSet) -> ImageSet:
     """The images as the case's network takes them: a published one has a normalization of its own."""
     if not case.published:
@@ -73,7 +78,8 @@ def checkpoint_file(case: Case) -> Path:
 
 def published_checkpoint(case: Case) -> Path:
     """Where the checkout keeps the best epoch of a training seed, if it does."""
-    folder = _paths.embedded() if case.training_seed == EMBEDDED_SEED else _paths.home() / "data" / "checkpoints"
+    embedded_here = case.training_seed == EMBEDDED_SEED and not case.row.aside
+    folder = _paths.embedded() if embedded_here else _paths.home() / "data" / "checkpoints"
     return folder / f"{case.weights_name}.safetensors"
 
 

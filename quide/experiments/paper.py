@@ -157,6 +157,12 @@ def aiq() -> pd.DataFrame:
     return _read("aiq").set_index("id")
 
 
+def published_ptq() -> pd.DataFrame:
+    """What others report of better quantization on ImageNet: network, recipe, top-1 (%) by width, ``full`` that of
+    full precision, source."""
+    return _read("published_ptq")
+
+
 def exhibits() -> pd.DataFrame:
     """The tables, figures and the algorithm: kind, section, what each shows, how much of it is known."""
     return _read("exhibits").set_index("exhibit")

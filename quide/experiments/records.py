@@ -26,7 +26,6 @@ from quide.experiments import provenance, schema
 SCHEMA = 1
 LIMIT, ROOM = 1 << 26, 1 << 20  # bytes that a record has at most, and that must be free before one is computed
 PROFILES = ("smoke", "quick", "short", "paper")
-LATER = {"later": True}  # metadata of a field that records were made without; see :func:`described`
 NOTES = "QUIDE_NOTES"  # variable that names a file to note in which folders were looked into
 
 _NAME = re.compile(r"[a-z0-9_-]+")
@@ -144,7 +143,7 @@ class Record:
 def described(choices: Any) -> dict[str, Any]:
     """The fields of a dataclass as a spec holds them: one that came later only where it is not at its default.
 
-    Such a field is marked ``field(default=..., metadata=LATER)``, so that it leaves the names of older records alone.
+    Such a field is marked by :data:`quide.ptq.scheme.LATER`, so that it leaves the names of older records alone.
     """
     values = asdict(choices)
     late = {one.name: one.default for one in fields(choices) if one.metadata.get("later")}

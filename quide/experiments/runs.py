@@ -21,7 +21,7 @@ from quide.models import registry
 CALIBRATION_SIZE = 512  # §3.3
 EMBEDDED_SEED = 0  # the training seed of the checkpoint that travels with the checkout
 SELECTIONS = ("best", "last")
-_HERE = [row for row in registry.ROWS if row.builder]  # not those of ImageNet
+_HERE = [row for row in registry.ROWS if row.builder and not row.aside]  # nor those of ImageNet
 CONDITION = {(row.model, row.dataset): row.condition for row in _HERE if row.papers}
 BESIDE = {(row.model, row.dataset): row.condition for row in _HERE if not row.papers}
 PUBLISHED = tuple(

@@ -29,6 +29,8 @@ REQUIRED = {
     "aiq_networks": "accuracy correct images",
     "aiq_layers": "accuracy correct images",
     "aiq_search": "found fitness accuracy correct images",
+    "ladder": "accuracy correct seconds checks threads images",
+    "calibration_draws": "accuracy correct images",
     "kernel_accuracy": "accuracy correct changed size absent images",
     "kernel_latency": "latencies absent noisy reasons",
     "roofline": "bandwidth peak layers noisy reasons",

@@ -7,6 +7,7 @@ from quide.experiments import (  # noqa: F401 - they fill KINDS
     deployed,
     imagenet_runs,
     kernels,
+    ladder,
     llm_runs,
     mixed,
     runs,

@@ -43,6 +43,7 @@ class Row:
         address: of the one file that holds published weights, where they are published so.
         mean, std: of its input, where it is not the data set's own, per channel on the 0..1 scale.
         slow: whether there is a short schedule, for machines without a GPU.
+        aside: whether it stands on a page of its own, beside none of the paper's conditions.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Row:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     slow: bool = False
+    aside: bool = False
 
     @property
     def published(self) -> bool:
@@ -82,6 +84,10 @@ ROWS = (
         address="https://raw.githubusercontent.com/akamaster/pytorch_resnet_cifar10/"  # at a commit: it does not change
         "66514ca38d5679354766dee91e912d8766bdd227/pretrained_models/resnet20-12fca82f.th",
         **_PIXELS,  # its author normalized CIFAR-10 by the statistics of ImageNet
+    ),
+    Row(
+        "mobilenetv2", "cifar10", "MobileNetV2, half as wide", "cifar10-resnet18", "mobilenetv2",
+        RESNET18.shortened(15), aside=True,
     ),
     Row(
         "resnet18", "imagenet", "ResNet-18", "imagenet-resnet18",

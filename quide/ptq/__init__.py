@@ -13,7 +13,8 @@ from quide.ptq.width import Width, layer_widths
 
 if TYPE_CHECKING:
     from quide.ptq.adaround import AdaRound
-    from quide.ptq.bias import CorrectBias
+    from quide.ptq.bias import AnalyticBias, CorrectBias
+    from quide.ptq.brecq import Brecq
     from quide.ptq.equalize import AbsorbBias, Equalize
     from quide.ptq.grid import (
         FakeQuantize,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from quide.ptq.prepared import Prepared, prepare, quantize, quantized_weight
 
 __all__ = [
-    "AbsorbBias", "AdaRound", "CorrectBias", "Equalize",
+    "AbsorbBias", "AdaRound", "AnalyticBias", "Brecq", "CorrectBias", "Equalize",
     "BEST", "FULL_PRECISION", "HALF_PRECISION", "PAPER", "RANGES", "FakeQuantize", "Grid", "HalfPrecision", "Prepared",
     "Scheme", "Width", "affine_grid", "fake_quantize", "layer_widths", "prepare", "quantizable_layers", "quantize",
     "quantized_weight", "stages", "symmetric_grid",
@@ -35,7 +36,8 @@ __all__ = [
 __getattr__ = attributes(
     __name__,
     adaround=["AdaRound"],
-    bias=["CorrectBias"],
+    bias=["AnalyticBias", "CorrectBias"],
+    brecq=["Brecq"],
     equalize=["AbsorbBias", "Equalize"],
     grid=["FakeQuantize", "Grid", "HalfPrecision", "affine_grid", "fake_quantize", "symmetric_grid"],
     layers=["quantizable_layers", "stages"],

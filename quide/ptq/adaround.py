@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,11 @@ from torch import fx, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from quide import _files, _paths
 from quide._check import whole
-from quide._digest import digest
 from quide.ptq.grid import Grid
 from quide.ptq.passes import Technique, Walk, rectified, rounded_layers, set_parameter
 from quide.ptq.prepared import META, Prepared, weight_grid
+from quide.ptq.progress import Progress, parts_of
 from quide.ptq.width import both
 
 ZETA, GAMMA = 1.1, -0.1  # how far the sigmoid is stretched, so that it reaches 0 and 1
@@ -75,48 +73,30 @@ class AdaRound(Technique):
     def after(self, quantized: fx.GraphModule, prepared: Prepared, calibration: torch.Tensor) -> None:
         widths, report = prepared.widths(quantized.meta[META].bits), {}
         full, rounded = Walk(prepared.graph, calibration), Walk(quantized, calibration)
-        done = _Finished(self.checkpoint, self.checkpoint and self._print_of(prepared, quantized, calibration))
+        kept = Progress(self.checkpoint, lambda: self._parts(prepared, quantized, calibration))
+        done = kept.read() or {}
         for place, layer in enumerate(tqdm(rounded_layers(quantized), "AdaRound", disable=not self.progress)):
             one, exact = quantized.get_submodule(layer), prepared.graph.get_submodule(layer)
             inputs, given = full.to(layer), rounded.to(layer)
-            if layer not in done.layers:
+            if layer not in done:
                 with torch.no_grad():
                     target = exact(inputs)
                 activation = F.relu if rectified(prepared, layer) else (lambda values: values)
                 grid = weight_grid(exact.weight, both(widths[layer]).weights, prepared.scheme)
                 problem = _Problem(one, exact.weight, grid, given, target, activation)
-                done.add(layer, problem.solve(self, torch.Generator().manual_seed(self.seed * 1000 + place)))
-            weight, bias, found = done.layers[layer]
+                done[layer] = problem.solve(self, torch.Generator().manual_seed(self.seed * 1000 + place))
+                kept.write(done)
+            weight, bias, found = done[layer]
             set_parameter(one, "weight", weight.to(one.weight))
             if bias is not None:
                 set_parameter(one, "bias", bias.to(one.weight))
             report[layer] = Reconstruction(**found)
         quantized.meta["adaround"] = report
 
-    def _print_of(self, prepared: Prepared, quantized: fx.GraphModule, calibration: torch.Tensor) -> str:
+    def _parts(self, prepared: Prepared, quantized: fx.GraphModule, calibration: torch.Tensor) -> list:
         settings = (self.iterations, self.outputs, self.learning_rate, self.learn_bias, self.seed, prepared.scheme)
-        networks = [[one.code, one.state_dict()] for one in (prepared.graph, quantized)]
-        return digest([Path(__file__).read_text(), settings, quantized.meta[META].bits, networks, calibration])
-
-
-class _Finished:
-    """Layers that are done, in a file where one is named."""
-
-    def __init__(self, file: str | Path | None, made_for: str | None):
-        self.file, self.made_for, self.layers = file and Path(file), made_for, {}
-        if self.file and self.file.exists():
-            with _files.reading(self.file, "delete it to begin anew"):
-                known = torch.load(io.BytesIO(_files.content(self.file)), weights_only=True)
-                if known.pop("digest") != digest(known):
-                    raise ValueError("its digest is not that of its content")
-                self.layers = known["layers"] if known["made_for"] == made_for else {}
-
-    def add(self, layer: str, found: tuple) -> None:
-        self.layers[layer] = found
-        if self.file:
-            state = {"made_for": self.made_for, "layers": self.layers}
-            with _paths.atomic(self.file) as partial:
-                torch.save({**state, "digest": digest(state)}, partial)
+        settings = (*settings, quantized.meta[META].bits)
+        return parts_of(__file__, settings, [prepared.graph, quantized], calibration)
 
 
 class _Problem:
@@ -132,8 +112,7 @@ class _Problem:
         self.patches, self.places = _patches(layer, given)
         self.target = target.movedim(1, -1) if isinstance(layer, nn.Conv2d) else target.flatten(0, -2)
         self.floor = (self.weight / grid.scale).floor()
-        share = (self.weight / grid.scale - self.floor).clamp(1e-4, 1 - 1e-4)
-        self.start = torch.logit((share - GAMMA) / (ZETA - GAMMA))
+        self.start = start_of(self.weight / grid.scale - self.floor)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs ``(groups, count, taps)`` and targets ``(count, out)`` of random outputs."""
@@ -194,6 +173,11 @@ class _Problem:
         if hard > nearest:
             learned, bias = self.layer.weight.detach(), old_bias
         return learned, None if bias is None else bias.detach(), found
+
+
+def start_of(share: torch.Tensor) -> torch.Tensor:
+    """The variables that add this share of a step."""
+    return torch.logit((share.clamp(1e-4, 1 - 1e-4) - GAMMA) / (ZETA - GAMMA))
 
 
 def rectified_sigmoid(variables: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Empirical bias correction (Nagel et al. 2019, arXiv 1906.04721, §4.2): the mean error of each channel taken off."""
+"""Bias correction (Nagel et al. 2019, arXiv 1906.04721, §4.2): the mean error of each channel taken off its bias."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from quide.ptq.passes import Technique, Walk, channel_mean, rounded_layers, set_parameter
+from quide.ptq import moments
+from quide.ptq.passes import Technique, Walk, channel_mean, of_constant, rounded_layers, set_parameter
 from quide.ptq.prepared import Prepared
 
 
@@ -39,6 +40,24 @@ class CorrectBias(Technique):
         if not kept:
             for layer, bias in old.items():
                 quantized.get_submodule(layer).bias = bias
+
+
+@dataclass(frozen=True)
+class AnalyticBias(Technique):
+    """The same without images: what a layer reads has the mean that batch norms say, clipped by the ReLU behind them.
+
+    Layers that no batch norm tells of are left as they are; ``meta["analytic_bias"]`` names those that are corrected.
+    """
+
+    @torch.no_grad()
+    def after(self, quantized: fx.GraphModule, prepared: Prepared, calibration: torch.Tensor) -> None:
+        expected = moments.expected_inputs(prepared.graph, prepared.norms)
+        corrected = [layer for layer in rounded_layers(quantized) if layer in expected]
+        for layer in corrected:
+            one, exact = quantized.get_submodule(layer), prepared.graph.get_submodule(layer)
+            shift = of_constant(one, one.weight - exact.weight, expected[layer])
+            set_parameter(one, "bias", -shift if one.bias is None else one.bias - shift)
+        quantized.meta["analytic_bias"] = corrected
 
 
 def _error(model: fx.GraphModule, images: torch.Tensor, target: torch.Tensor) -> float:

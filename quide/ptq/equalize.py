@@ -13,7 +13,8 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from quide.ptq import graph as graphs
-from quide.ptq.passes import Technique, Walk, set_parameter, with_graph
+from quide.ptq.activations import is_relu
+from quide.ptq.passes import Technique, Walk, of_constant, set_parameter, with_graph
 from quide.ptq.prepared import Prepared
 
 _THROUGH = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout, nn.Identity)
@@ -38,12 +39,15 @@ class Equalize(Technique):
         found = pairs(prepared.graph)
         if prepared.scheme.weight_per_channel or not found:
             return prepared
-        graph = copy.deepcopy(prepared.graph)
+        graph, norms = copy.deepcopy(prepared.graph), dict(prepared.norms)
         for _ in range(self.iterations):
             scales = [_equalize(*map(graph.get_submodule, pair)) for pair in found]
+            for (first, _), scale in zip(found, scales, strict=True):
+                if first in norms:
+                    norms[first] = tuple(values / scale for values in norms[first])
             if max(float((scale.log()).abs().max()) for scale in scales) < _SMALL:
                 break
-        return with_graph(prepared, graph, calibration)
+        return with_graph(prepared, graph, calibration, norms)
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class AbsorbBias(Technique):
         found = [pair for pair in found if prepared.graph.get_submodule(pair[0]).bias is not None]
         if not found:
             return prepared
-        graph = copy.deepcopy(prepared.graph)
+        graph, norms = copy.deepcopy(prepared.graph), dict(prepared.norms)
         order = [node.target for node in graph.graph.nodes]
         walk = Walk(prepared.graph, calibration)
         for first, second in sorted(found, key=lambda pair: order.index(pair[0])):
@@ -72,11 +76,11 @@ class AbsorbBias(Technique):
             given = given.movedim(1 if given.ndim == 4 else -1, 0).flatten(1)
             absorbed = (given.mean(1) - self.deviations * given.std(1)).clamp_min(0)
             set_parameter(one, "bias", one.bias - absorbed)
-            spread = two.weight.flatten(2).sum(2) if two.weight.ndim == 4 else two.weight
-            groups = getattr(two, "groups", 1)
-            moved = torch.einsum("goi,gi->go", spread.unflatten(0, (groups, -1)), absorbed.unflatten(0, (groups, -1)))
-            set_parameter(two, "bias", moved.flatten() if two.bias is None else two.bias + moved.flatten())
-        return with_graph(prepared, graph, calibration)
+            if first in norms:
+                norms[first] = norms[first][0] - absorbed, norms[first][1]
+            moved = of_constant(two, two.weight, absorbed)
+            set_parameter(two, "bias", moved if two.bias is None else two.bias + moved)
+        return with_graph(prepared, graph, calibration, norms)
 
 
 def pairs(model: fx.GraphModule) -> list[tuple[str, str]]:
@@ -110,14 +114,14 @@ def _is_through(model: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a positive factor of a channel passes a node unchanged, and the channels stay where they are."""
     if node.op == "call_module":
         return isinstance(model.get_submodule(node.target), _THROUGH)
-    return graphs._is_relu(model, node) or (node.op == "call_function" and node.target in _THROUGH_CALLS)
+    return is_relu(model, node) or (node.op == "call_function" and node.target in _THROUGH_CALLS)
 
 
 def _relu_between(model: fx.GraphModule, first: str, second: str) -> bool:
     """Whether a ReLU, and nothing else, stands between two layers."""
     (node,) = graphs.calls(model, first)
     reader = next(iter(node.users))
-    return graphs._is_relu(model, reader) and [user.target for user in reader.users] == [second]
+    return is_relu(model, reader) and [user.target for user in reader.users] == [second]
 
 
 @torch.no_grad()

@@ -37,6 +37,18 @@ def fold(model: fx.GraphModule, ranks: dict[str, int]) -> list[str]:
     return folded
 
 
+def affine(model: fx.GraphModule) -> dict[str, tuple[str, tuple[torch.Tensor, torch.Tensor]]]:
+    """By the layer that a batch norm reads: the name of the batch norm, and its beta and gamma, ``(channels,)``."""
+    found = {}
+    for node in model.graph.nodes:
+        if _is_batch_norm(model, node) and node.all_input_nodes and node.all_input_nodes[0].op == "call_module":
+            norm = model.get_submodule(node.target)
+            beta = torch.zeros_like(norm.running_mean) if norm.bias is None else norm.bias.detach().clone()
+            gamma = torch.ones_like(norm.running_mean) if norm.weight is None else norm.weight.detach().clone()
+            found[node.all_input_nodes[0].target] = node.target, (beta, gamma)
+    return found
+
+
 def plain_kind(layer: nn.Module) -> type | None:
     """Conv2d or Linear, for one that computes as they do; None for one with a ``forward`` of its own."""
     for kind in (nn.Conv2d, nn.Linear):

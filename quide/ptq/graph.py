@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from quide.ptq import check, trial
+from quide.ptq.activations import behind, is_plain, is_relu
 from quide.ptq.fold import is_hooked
 from quide.ptq.grid import FakeQuantize
 from quide.ptq.layers import is_quantizable, quantizable_layers
@@ -148,19 +149,31 @@ def site_nodes(
             continue
         if layer in logits:
             continue
-        follower = next(iter(node.users), None)
-        if scheme.activation_site == "relu" and len(node.users) == 1 and _is_relu(model, follower):
-            node = follower
+        if scheme.activation_site != "output":
+            node = behind(model, node, additions=scheme.activation_site == "fused")
         sites[layer] = node
-    return sites
+    return _once(model, sites) if scheme.activation_site == "fused" else sites
+
+
+def _once(model: fx.GraphModule, sites: dict[str, fx.Node]) -> dict[str, fx.Node]:
+    """Layers that are added share a site, which belongs to the one that runs last."""
+    order = {node.target: place for place, node in enumerate(model.graph.nodes) if node.op == "call_module"}
+    owners = {node: layer for layer, node in sorted(sites.items(), key=lambda item: order[item[0]])}
+    return {layer: node for layer, node in sites.items() if owners[node] == layer}
 
 
 @torch.inference_mode()
 def observe(
-    model: fx.GraphModule, sites: dict[str, fx.Node], calibration: torch.Tensor, scheme: Scheme
-) -> dict[str, Statistics]:
-    """Ranges of the sites over the calibration images; a second pass fills histograms if the range rule needs them."""
+    model: fx.GraphModule, sites: dict[str, fx.Node], calibration: torch.Tensor, scheme: Scheme,
+    logits: Collection[str] = (),
+) -> dict[str, Statistics]:  # fmt: skip
+    """Ranges of the sites over the calibration images; a second pass fills histograms if the range rule needs them.
+
+    All values are kept of the sites in ``logits``.
+    """
     statistics = {name: Statistics() for name in sites}
+    for name in logits:
+        statistics[name].logits = []
     passes = ["extremes"] if scheme.activation_range == "minmax" else ["extremes", "histogram"]
     for step in passes:
         for images in calibration.split(CALIBRATION_BATCH):
@@ -182,23 +195,10 @@ class _Watcher(trial.Quiet):
         return value
 
 
-def _is_plain(part: nn.Module, kind: type) -> bool:
-    """Of that very class, and without functions of the user's that run with it."""
-    return type(part) is kind and not is_hooked(part)
-
-
-def _is_relu(model: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return _is_plain(model.get_submodule(node.target), nn.ReLU)
-    if node.op == "call_method":
-        return node.target in ("relu", "relu_")
-    return node.op == "call_function" and node.target in (F.relu, torch.relu, torch.relu_)
-
-
 def _is_max_pool(model: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         pool = model.get_submodule(node.target)
-        return _is_plain(pool, nn.MaxPool2d) and not pool.return_indices
+        return is_plain(pool, nn.MaxPool2d) and not pool.return_indices
     return node.op == "call_function" and node.target in (F.max_pool2d, torch.max_pool2d) and len(node.args) > 0
 
 
@@ -221,12 +221,12 @@ def _makes_its_output(part: nn.Module) -> bool:
 def _merge_relu(model: fx.GraphModule, node: fx.Node) -> None:
     quantizer = model.get_submodule(node.target)
     before, after = node.args[0], next(iter(node.users), None)
-    if len(node.users) == 1 and _is_relu(model, after):
+    if len(node.users) == 1 and is_relu(model, after):
         after.replace_all_uses_with(node)
         model.graph.erase_node(after)
         quantizer.relu = True
     # An in-place ReLU also changes what other readers of its input see, so it stays when there are any.
-    elif _is_relu(model, before) and len(before.users) == len(before.all_input_nodes[0].users) == 1:
+    elif is_relu(model, before) and len(before.users) == len(before.all_input_nodes[0].users) == 1:
         node.replace_input_with(before, before.all_input_nodes[0])
         model.graph.erase_node(before)
         quantizer.relu = True

@@ -84,6 +84,10 @@ class FakeQuantize(nn.Module):
         self.rounding, self.relu, self.inplace = rounding, relu, inplace
         self.register_load_state_dict_post_hook(_read_levels)
 
+    def grid(self) -> Grid:
+        """What it rounds to, a ReLU beside it left out."""
+        return Grid(self.scale, self.zero_point, self.low, self.high)
+
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         low = self.zero_point if self.relu else self.low
         grid = Grid(self.scale, self.zero_point, low, self.high)

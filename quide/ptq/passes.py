@@ -10,11 +10,19 @@ from torch import fx, nn
 
 from quide import ptq
 from quide.ptq import graph as graphs
+from quide.ptq import moments
+from quide.ptq.activations import is_relu
 from quide.ptq.grid import HalfPrecision
-from quide.ptq.prepared import META, Prepared
+from quide.ptq.prepared import META, Prepared, observed
 from quide.ptq.width import Bits
 
-NAMES = {"equalize": "Equalize", "absorb_bias": "AbsorbBias", "correct_bias": "CorrectBias", "adaround": "AdaRound"}
+NAMES = {
+    "equalize": "Equalize",
+    "absorb_bias": "AbsorbBias",
+    "correct_bias": "CorrectBias",
+    "adaround": "AdaRound",
+    "brecq": "Brecq",
+}
 
 
 class Technique:
@@ -65,10 +73,11 @@ def quantized(
     return model
 
 
-def with_graph(prepared: Prepared, graph: fx.GraphModule, calibration: torch.Tensor) -> Prepared:
-    """The same with other weights, whose activation ranges are read anew."""
-    sites = dict.fromkeys(prepared.statistics)
-    return replace(prepared, graph=graph, statistics=graphs.observe(graph, sites, calibration, prepared.scheme))
+def with_graph(prepared: Prepared, graph: fx.GraphModule, calibration: torch.Tensor, norms: moments.Norms) -> Prepared:
+    """The same with other weights and what batch norms left, whose activation ranges are found anew."""
+    last = graphs.last_layers(graph, list(prepared.sites))
+    statistics = observed(graph, prepared.sites, calibration, prepared.scheme, last, norms)
+    return replace(prepared, graph=graph, statistics=statistics, norms=norms)
 
 
 class Walk:
@@ -80,6 +89,7 @@ class Walk:
     def __init__(self, model: fx.GraphModule, images: torch.Tensor):
         self._runner = fx.Interpreter(model, garbage_collect_values=False)
         self._runner.env, self._runner.args_iter = {}, iter([images])
+        self._values: dict[str, torch.Tensor] = {}
         self._nodes = list(model.graph.nodes)
         self._unread = {node: len(node.users) for node in self._nodes}
 
@@ -93,6 +103,13 @@ class Walk:
         return self._runner.env[self._nodes[0].all_input_nodes[0]]
 
     @torch.no_grad()
+    def past(self, node: str) -> torch.Tensor:
+        """The value of a node that has just run, or runs now."""
+        while self._nodes and node not in self._values:
+            self._step(self._nodes.pop(0))
+        return self._values[node]
+
+    @torch.no_grad()
     def end(self) -> torch.Tensor:
         """What the network returns."""
         while self._nodes:
@@ -100,11 +117,11 @@ class Walk:
         return value
 
     def _step(self, node: fx.Node) -> torch.Tensor:
-        value = self._runner.env[node] = self._runner.run_node(node)
+        value = self._runner.env[node] = self._values[node.name] = self._runner.run_node(node)
         for source in node.all_input_nodes:
             self._unread[source] -= 1
             if not self._unread[source]:
-                del self._runner.env[source]
+                del self._runner.env[source], self._values[source.name]
         return value
 
 
@@ -117,12 +134,19 @@ def rounded_layers(model: fx.GraphModule) -> list[str]:
 def rectified(prepared: Prepared, layer: str) -> bool:
     """Whether a ReLU alone reads what the layer gives."""
     (node,) = graphs.calls(prepared.graph, layer)
-    return len(node.users) == 1 and graphs._is_relu(prepared.graph, next(iter(node.users)))
+    return len(node.users) == 1 and is_relu(prepared.graph, next(iter(node.users)))
 
 
 def set_parameter(layer: nn.Module, name: str, value: torch.Tensor) -> None:
     """Give a layer a parameter of its own: another one may share the old."""
     setattr(layer, name, nn.Parameter(value.detach(), requires_grad=False))
+
+
+def of_constant(layer: nn.Module, weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """What a layer with this weight, and no bias, returns where each channel ``(in,)`` has one value: ``(out,)``."""
+    spread = weight.flatten(2).sum(2) if weight.ndim == 4 else weight
+    groups = getattr(layer, "groups", 1)
+    return torch.einsum("goi,gi->go", spread.unflatten(0, (groups, -1)), value.unflatten(0, (groups, -1))).flatten()
 
 
 def channel_mean(layer: nn.Module, values: torch.Tensor) -> torch.Tensor:

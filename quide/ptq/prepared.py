@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx, nn
 
-from quide.ptq import check, fold, trial
+from quide.ptq import activations, check, fold, moments, trial
 from quide.ptq import graph as graphs
 from quide.ptq.grid import HALVES, FakeQuantize, Grid, HalfPrecision, affine_grid, fake_quantize, symmetric_grid
 from quide.ptq.layers import is_quantizable, quantizable_layers
@@ -96,24 +96,37 @@ def prepare(
         if not fast:
             raise
         taken = _taken_apart(model, kind, calibration, scheme, kept, False)  # it may depend on the layout
-    traced, order, left, unfolded, cleaned = taken
+    traced, order, left, unfolded, cleaned, norms = taken
     registered = quantizable_layers(traced)
     layers, fixed = _free_and_fixed(model, traced, registered, kept)
     kept.check_used([*registered, *left])
-    logits = frozenset() if scheme.quantize_logits else graphs.last_layers(traced, registered)
-    sites = {node.name: node for node in graphs.site_nodes(traced, registered, scheme, logits).values()}
-    statistics = graphs.observe(traced, sites, calibration, scheme)
+    last = graphs.last_layers(traced, registered)
+    logits = frozenset() if scheme.quantize_logits else last
+    sites = {layer: node.name for layer, node in graphs.site_nodes(traced, registered, scheme, logits).items()}
+    statistics = observed(traced, sites, calibration, scheme, last, norms)
     unused = [layer for layer in quantizable_layers(model) if layer not in registered]
     return Prepared(
-        traced, layers, scheme, statistics, fixed, left, logits, order, unfolded, cleaned, unused,
-        dict(keep or {}), fastest_layout, tuple(calibration.shape[1:]),
+        traced, layers, scheme, statistics, sites, fixed, left, logits, order, unfolded, cleaned, unused,
+        dict(keep or {}), fastest_layout, tuple(calibration.shape[1:]), norms,
     )  # fmt: skip
+
+
+def observed(
+    traced: fx.GraphModule, sites: Mapping[str, str], calibration: torch.Tensor, scheme: Scheme,
+    last: frozenset[str], norms: moments.Norms,
+) -> dict[str, Statistics]:  # fmt: skip
+    """What is known of the sites, by the name of the node: from the images, or from batch norms."""
+    if scheme.activation_range == "batch_norm":
+        return moments.statistics(traced, norms, sites, calibration)
+    by_cross_entropy = scheme.logits_range == "cross_entropy" and scheme.activation_site != "input"
+    logits = {site for layer, site in sites.items() if layer in last and by_cross_entropy}
+    return graphs.observe(traced, dict.fromkeys(sites.values()), calibration, scheme, logits)
 
 
 @torch.inference_mode(False)  # whatever the caller is in: tensors made in it do not count their changes
 def _taken_apart(
     model: nn.Module, kind: str, calibration: torch.Tensor, scheme: Scheme, kept: Kept, fast: bool
-) -> tuple[fx.GraphModule, graphs.Order, dict[str, int], list[str], int]:
+) -> tuple[fx.GraphModule, graphs.Order, dict[str, int], list[str], int, moments.Norms]:
     """The model as a graph that computes the same: with batch norms folded, in the fastest layout."""
     traced = graphs.trace(model)
     left = check.check_modules(traced, kind, kept)
@@ -121,6 +134,7 @@ def _taken_apart(
     left |= check.check_functions(traced, kind, tried, kept)
     if graphs.own_images(traced, tried):
         tried = _tried(traced, kind, calibration)
+    norms = fold.affine(traced)
     folded = fold.fold(traced, tried.ranks) if scheme.fold_batch_norm else []
     if fast:
         graphs.channels_last(traced)
@@ -129,8 +143,10 @@ def _taken_apart(
     order = graphs.thread_overwrites(traced, tried)
     theirs, again = (_outputs(model, calibration) for _ in range(2))
     check.check_agreement(model, _tried(traced, kind, calibration).outputs, theirs, again)
-    norms = [name for name, part in model.named_modules() if getattr(part, "running_var", None) is not None]
-    return traced, order, left, [name for name in norms if name not in folded], cleaned
+    named = [name for name, part in model.named_modules() if getattr(part, "running_var", None) is not None]
+    unfolded = [name for name in named if name not in folded]
+    in_layers = {layer: known for layer, (name, known) in norms.items() if name in folded}
+    return traced, order, left, unfolded, cleaned, in_layers
 
 
 def _tried(traced: fx.GraphModule, kind: str, calibration: torch.Tensor) -> trial.Trial:
@@ -219,6 +235,7 @@ class Prepared:
     Attributes:
         layers: names of the layers that take part in ``bits``.
         statistics: by the name of the graph node whose output is quantized.
+        sites: the name of that node, by layer.
         fixed: widths of the layers that ``keep`` names.
         left_float: what is not quantized, and its number of weights.
         logits: layers whose outputs are not rounded, as they are the network's.
@@ -227,12 +244,14 @@ class Prepared:
         cleaned: number of denormal weights that were set to zero.
         unused: layers that do not run in evaluation.
         keep, fastest_layout, image: what :func:`prepare` was given, and the shape of an image.
+        norms: beta and gamma of the batch norms that are folded, by the layer.
     """
 
     graph: fx.GraphModule
     layers: list[str]
     scheme: Scheme
     statistics: dict[str, Statistics]
+    sites: dict[str, str]
     fixed: dict[str, Bits] = field(default_factory=dict)
     left_float: dict[str, int] = field(default_factory=dict)
     logits: frozenset[str] = frozenset()
@@ -243,6 +262,7 @@ class Prepared:
     keep: dict[str, Bits] = field(default_factory=dict)
     fastest_layout: bool = False
     image: tuple[int, ...] = ()
+    norms: moments.Norms = field(default_factory=dict)
 
     def at(self, bits: Bits | Sequence[Bits], commute: bool = True) -> nn.Module:
         """The network at these widths; see :func:`quantize`.
@@ -258,7 +278,8 @@ class Prepared:
         )  # fmt: skip
         if set(widths.values()) == {HALF_PRECISION} and self.scheme.sixteen_bit == "float16":
             return HalfPrecision(model)
-        nodes = graphs.site_nodes(model, list(widths), self.scheme, self.logits)
+        named = {node.name: node for node in model.graph.nodes}
+        nodes = {layer: named[site] for layer, site in self.sites.items() if layer in widths}
         for layer, width in widths.items():
             if both(width).weights != FULL_PRECISION:
                 how.weight_scales[layer] = _quantize_weight(
@@ -275,6 +296,13 @@ class Prepared:
     def full_precision(self) -> nn.Module:
         """The network with nothing rounded, whatever ``keep`` says."""
         return copy.deepcopy(self.graph)
+
+    @property
+    def unfused(self) -> dict[str, str]:
+        """Activation functions that rounding is not moved behind though the scheme asks for it, by the layer before."""
+        if self.scheme.activation_site not in ("relu", "fused"):
+            return {}
+        return activations.unknown(self.graph, list(self.sites))
 
     @property
     def layout(self) -> str:

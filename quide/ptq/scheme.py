@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 FULL_PRECISION = 32
 HALF_PRECISION = 16
 PER_TENSOR, PER_CHANNEL = "tensor", "channel"  # what has a scale of its own; a number: so many weights
 Granularity = str | int
+LATER = {"later": True}  # marks a field that names of older records lack; see quide.experiments.records.described
 RANGES = ("minmax", "percentile", "mse")  # rules that find the range of a tensor, see :mod:`quide.ptq.ranges`
 _CHOICES = {
-    "weight_range": RANGES,
+    "weight_range": (*RANGES, "mse_golden"),
     "weight_levels": ("restricted", "full"),
-    "activation_site": ("output", "relu", "input"),
-    "activation_range": RANGES,
+    "activation_site": ("output", "relu", "fused", "input"),
+    "activation_range": (*RANGES, "mse_golden", "batch_norm"),
+    "logits_range": ("alike", "cross_entropy"),
     "rounding": ("half_even", "half_up", "floor"),
     "sixteen_bit": ("grid", "float16"),
 }
@@ -24,19 +26,25 @@ class Scheme:
     """Every choice a PTQ recipe makes. The defaults are :data:`PAPER`.
 
     Attributes:
-        weight_range: how a weight tensor's range is found: ``"minmax"``, ``"percentile"`` or ``"mse"``.
+        weight_range: how a weight tensor's range is found: ``"minmax"``, ``"percentile"``, ``"mse"`` (of 81 ranges the
+            one of least squared error) or ``"mse_golden"`` (from there on to the optimum).
         weight_per_channel: one range an output channel instead of one a tensor.
         weight_levels: ``"restricted"`` for integers in [-(2^(b-1)-1), 2^(b-1)-1], ``"full"`` for [-2^(b-1), 2^(b-1)-1].
-        activation_site: where activations are rounded: ``"output"`` of a layer, before its ReLU; ``"relu"``, after it;
-            or ``"input"`` of a layer.
-        activation_range: as ``weight_range``, over the calibration images.
+        activation_site: where activations are rounded: ``"output"`` of a layer, before its activation function;
+            ``"relu"``, after it (any of :data:`quide.ptq.activations.MODULES`, of which ``Prepared.unfused`` names the
+            others); ``"fused"``, likewise, and a residual addition once, behind it and its activation; or ``"input"``
+            of a layer.
+        activation_range: as ``weight_range``, over the calibration images; or ``"batch_norm"``: six standard deviations
+            around the mean that batch norms leave, which needs no images.
         activation_symmetric: a symmetric grid for activations instead of an affine one.
         rounding: ``"half_even"`` (as torch rounds), ``"half_up"`` or ``"floor"``.
-        quantize_logits: whether the last layer's output is rounded too (sites ``"output"`` and ``"relu"``).
+        quantize_logits: whether the last layer's output is rounded too (but at site ``"input"``).
         percentile: share of values, in percent, that ``"percentile"`` ranges keep (split between both tails).
         fold_batch_norm: fold batch norms into the convolutions before them first.
         sixteen_bit: ``"grid"`` simulates a 16-bit integer grid; ``"float16"`` casts the whole network when every layer
             is 16 bits wide (what the paper's 16-bit timings look like).
+        logits_range: of the network's outputs, where they are rounded: as ``activation_range``, or the one of least
+            ``"cross_entropy"`` of the predicted probabilities.
     """
 
     weight_range: str = "minmax"
@@ -50,6 +58,7 @@ class Scheme:
     percentile: float = 99.9
     fold_batch_norm: bool = True
     sixteen_bit: str = "grid"
+    logits_range: str = field(default="alike", metadata=LATER)
 
     def __post_init__(self):
         for name, known in _CHOICES.items():

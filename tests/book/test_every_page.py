@@ -19,7 +19,7 @@ from quide.experiments import campaign, records
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = [page for page in build.pages(ROOT) if page.suffix == ".ipynb"]
-FROM_RECORDS = [page for page in NOTEBOOKS if page.stem not in ("exercises", "metric_explained", "primer")]
+FROM_RECORDS = [page for page in NOTEBOOKS if page.stem not in ("debugging", "exercises", "metric_explained", "primer")]
 MAKE_THEIR_OWN = ("exp1_simplecnn", "exp3_mixed_precision")  # which are then there, whatever was there before
 HOSTILE = "<img src=x onerror=alert(1)>"
 PARAMETERS = {"profile": "paper", "datasets": ["mnist", "cifar10"]}

@@ -66,11 +66,15 @@ def known() -> page.KernelRecords:
 
 
 def test_a_speed_up_names_both_its_references(known):
-    table = page.kernel_table(known).set_index("kernel")
+    setting = page.shown(known)
+    assert page.in_words(setting) == "ResNet-20, 64 images, 1 thread"
+    table = page.kernel_table(known, setting).set_index("kernel")
     ort = table.loc["8, ONNX Runtime"]
-    assert (ort["against its library's 32"], ort["against the fastest 32"]) == ("2.00", "1.33")
-    assert table.loc["8, inductor"]["against the fastest 32"] == "0.80" and "8, OpenVINO" not in table.index
+    assert (ort["times its library's 32"], ort["times the fastest 32"]) == ("2.00", "1.33")
+    assert table.loc["8, inductor"]["times the fastest 32"] == "0.80" and "8, OpenVINO" not in table.index
     (facts,) = page.best_facts(known)
+    (speeds,) = page.speed_table(known).to_dict("records")
+    assert speeds["best 8-bit kernel"] == "1.33 (ONNX Runtime)" and speeds["timing"] == "quiet"
     assert (facts["best"], facts["worst"]) == ("8, ONNX Runtime", "8, inductor")
     assert facts["times"] == pytest.approx(4 / 3) and facts["simulated"] == pytest.approx(0.4)
 
@@ -97,11 +101,13 @@ def test_the_roofline_takes_the_longer_of_both_limits(known):
 
 def test_changes_are_paired(known):
     facts = page.changed_facts(known)
+    assert len(page.changed_table(known)) == 2
     assert {one["name"] for one in facts} == {"8, ONNX Runtime", "8, inductor"}
     assert all(one["change"].estimate == pytest.approx(-1.7) and one["changed"] == 7 for one in facts)
 
 
 def test_without_records():
     nothing = page.KernelRecords({}, {}, {})
-    assert page.kernel_table(nothing).empty and page.knee_table(nothing).empty and not page.best_facts(nothing)
+    assert page.shown(nothing) is None and page.kernel_table(nothing, None).empty and page.speed_table(nothing).empty
+    assert page.knee_table(nothing).empty and not page.best_facts(nothing)
     assert page.slider(nothing) == "" and not nothing.used

@@ -310,7 +310,7 @@ def test_a_field_that_came_later_enters_a_spec_only_where_it_is_not_at_its_defau
     @dataclasses.dataclass(frozen=True)
     class Choices:
         first: int = 1
-        later: str = dataclasses.field(default="no", metadata=records.LATER)
+        later: str = dataclasses.field(default="no", metadata={"later": True})
 
     assert records.described(Choices()) == {"first": 1}
     assert records.described(Choices(later="yes")) == {"first": 1, "later": "yes"}

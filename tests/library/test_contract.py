@@ -18,6 +18,7 @@ CONTRACT = {
     "accuracy_compression_product": "compression, accuracy",
     "accuracy_per_log_latency": "accuracy, latency_ms",
     "quantize": "model, bits, calibration, scheme=PAPER, techniques=(), *",
+    "qat": "model, train, bits, scheme=BEST, epochs=1, *",
     "measure_latency": "fn, warmup=100, passes=1000, *",
     "sweep": "model, images, labels, calibration, bits=(32, 16, 8, 4, 2), *",
     "search.genetic": (
@@ -49,7 +50,8 @@ def written(name):
     for one in inspect.signature(found(name)).parameters.values():
         if one.kind is one.KEYWORD_ONLY:
             return ", ".join([*parts, "*"])
-        default = "PAPER" if one.default is quide.PAPER else repr(one.default)
+        schemes = {id(quide.PAPER): "PAPER", id(quide.BEST): "BEST"}
+        default = schemes.get(id(one.default), repr(one.default))
         parts.append(one.name if one.default is one.empty else f"{one.name}={default}")
     return ", ".join(parts)
 

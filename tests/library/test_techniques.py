@@ -8,7 +8,7 @@ from torch import nn
 
 import quide
 from quide import ptq
-from quide.ptq import adaround, equalize
+from quide.ptq import adaround, brecq, equalize
 from quide.ptq.prepared import prepare
 
 WEIGHTS_ALONE = quide.Width(4, 32)
@@ -146,9 +146,44 @@ def test_a_file_of_adaround_is_of_one_network_and_proven(chain, images, tmp_path
         quide.quantize(chain, 4, images, techniques=[how])
 
 
+def test_blocks_end_where_a_single_value_passes(chain, images):
+    residual = prepare(Residual().eval(), images)
+    found = brecq.blocks(residual.graph, ["stem", "one", "two", "head"])
+    assert [block.layers for block in found] == [("stem",), ("one", "two"), ("head",)]
+    assert found[0].end == found[1].start  # behind the ReLU of the stem; the shortcut is in the block
+    plain = prepare(chain, images)
+    assert [block.layers for block in brecq.blocks(plain.graph, ["0", "2", "4"])] == [("0",), ("2",), ("4",)]
+
+
+@pytest.mark.parametrize("bits", [WEIGHTS_ALONE, quide.Width(4, 4)])
+def test_blocks_that_learned_to_round_are_nearer_than_nearest(images, bits):
+    torch.manual_seed(0)
+    model = Residual().eval()
+    nearest = quide.quantize(model, bits, images, quide.BEST)
+    learned = quide.quantize(model, bits, images, quide.BEST, [ptq.Brecq(iterations=800)])
+    assert distance(learned, model, images) < distance(nearest, model, images)
+    report = learned.meta["brecq"]
+    assert list(report) == ["stem", "one", "head"]
+    assert all(one.hard <= one.nearest for one in report.values())
+    assert min(one.closed for one in report.values()) > 0.9
+    for name, scale in learned.meta["quide"].weight_scales.items():
+        steps = learned.get_submodule(name).weight / scale
+        torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-4)
+
+
+def test_blocks_are_the_same_again_and_go_on_from_their_file(images, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model, how = Residual().eval(), ptq.Brecq(iterations=20, checkpoint=tmp_path / "blocks.pt")
+    first = quide.quantize(model, 4, images, quide.BEST, [how])
+    again = quide.quantize(model, 4, images, quide.BEST, [ptq.Brecq(iterations=20)])
+    assert distance(first, again, images) == 0
+    monkeypatch.setattr(brecq._BlockProblem, "solve", None)  # nothing is left to do
+    assert distance(first, quide.quantize(model, 4, images, quide.BEST, [how]), images) == 0
+
+
 def test_the_network_given_is_left_as_it_was(chain, images):
     before = copy.deepcopy(chain.state_dict())
-    techniques = ["equalize", "absorb_bias", ptq.AdaRound(iterations=5), "correct_bias"]
+    techniques = ["equalize", "absorb_bias", ptq.AdaRound(iterations=5), ptq.Brecq(iterations=5), "correct_bias"]
     quide.quantize(chain, 4, images, quide.PAPER, techniques)
     assert all(torch.equal(value, before[name]) for name, value in chain.state_dict().items())
 

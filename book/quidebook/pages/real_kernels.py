@@ -16,6 +16,7 @@ from quide.experiments import campaign, kernels, paper, select
 from quide.experiments.kernels import SIMULATED
 from quide.experiments.records import Record
 from quide.experiments.runs import Case
+from quide.models import registry
 from quide.stats import Hits
 from quidebook import report
 from quidebook.report import UNKNOWN, Absent, tabled
@@ -25,6 +26,8 @@ COMMAND = "quide run real_kernels --profile paper"
 NO_RECORD = Absent("real kernels", f"pip install 'quide[deploy]' openvino && {COMMAND}")
 OF_WIDTH = {"32": 32, "32 channels last": 32, "bfloat16": 16, "8": 8}
 CONDITIONS = {"simplecnn": "cifar10-simplecnn", "resnet20": "cifar10-resnet18"}
+LARGEST = "resnet20"
+Setting = tuple[str, int, int]  # network, batch, threads
 MARKERS = {1: ("o", report.BLUE), 64: ("s", report.ORANGE)}
 
 
@@ -81,31 +84,71 @@ def fastest(record: Record, bits: int) -> str | None:
     return min(names, key=lambda name: _median(record, name)) if names else None
 
 
+def shown(known: KernelRecords) -> Setting | None:
+    """The setting that the page shows first: the largest network and batch, on one thread."""
+    return max(known.latency, key=lambda setting: (setting[0] == LARGEST, -setting[2], setting[1]), default=None)
+
+
+def in_words(setting: Setting) -> str:
+    """Such as "ResNet-20, 64 images, 1 thread"."""
+    model, batch, threads = setting
+    title = registry.row(model, "cifar10").title
+    return f"{title}, {batch} image{'s' * (batch > 1)}, {threads} thread{'s' * (threads > 1)}"
+
+
 @tabled
-def kernel_table(known: KernelRecords) -> Iterable[dict]:
+def kernel_table(known: KernelRecords, setting: Setting | None) -> Iterable[dict]:
     """Each artefact: its speed against the same library's FP32 and the fastest FP32 there is, accuracy, size."""
-    for (model, batch, threads), record in sorted(known.latency.items()):
-        best = fastest(record, 32)
-        for name in (SIMULATED, *_timed(record)):
-            library = name.rpartition(", ")[2]
-            own = [each for each in _timed(record) if each.endswith(f", {library}") and _width(each) == 32]
-            same = min((_median(record, each) for each in own), default=np.nan)
-            score = known.accuracy.get(model)
-            values = score.values if score and name in score.values["accuracy"] else None
-            yield {
-                "kernel": name,
-                "network": model,
-                "batch": str(batch),
-                "threads": str(threads),
-                "ms": report.number(_median(record, name), 3),
-                "against its library's 32": report.number(same / _median(record, name), 2),
-                "against the fastest 32": report.number(_median(record, best) / _median(record, name), 2),
-                "top-1": report.percent(values["accuracy"][name]) if values else UNKNOWN,
-                "other class than simulated": f"{values['changed'][name]:,} of {values['images']:,}"
-                if values
-                else UNKNOWN,
-                "kB": f"{values['size'][name] / 1000:,.0f}" if values else UNKNOWN,
-            }
+    if (record := known.latency.get(setting)) is None:
+        return
+    best, score = fastest(record, 32), known.accuracy.get(setting[0])
+    for name in (SIMULATED, *_timed(record)):
+        library = name.rpartition(", ")[2]
+        own = [each for each in _timed(record) if each.endswith(f", {library}") and _width(each) == 32]
+        same = min((_median(record, each) for each in own), default=np.nan)
+        values = score.values if score and name in score.values["accuracy"] else None
+        yield {
+            "kernel": name,
+            "ms": report.number(_median(record, name), 2),
+            "times its library's 32": report.number(same / _median(record, name), 2),
+            "times the fastest 32": report.number(_median(record, best) / _median(record, name), 2),
+            "top-1": report.percent(values["accuracy"][name]) if values else UNKNOWN,
+            "kB": f"{values['size'][name] / 1000:,.0f}" if values else UNKNOWN,
+        }
+
+
+def answer(known: KernelRecords) -> Mapping[str, object] | Absent:
+    """:func:`best_facts` of the setting that is shown first."""
+    setting = shown(known)
+    names = ("network", "batch", "threads")
+    facts = next((one for one in best_facts(known) if tuple(one[name] for name in names) == setting), None)
+    return NO_RECORD if facts is None else facts | {"setting": in_words(setting)}
+
+
+@tabled
+def speed_table(known: KernelRecords) -> Iterable[dict]:
+    """In every setting: how many times as fast as the fastest FP32 the best and the worst 8 bits are, and others."""
+    for facts in best_facts(known):
+        yield {
+            "setting": in_words((facts["network"], facts["batch"], facts["threads"])),
+            "best 8-bit kernel": f"{facts['times']:.2f} ({facts['best'].rpartition(', ')[2]})",
+            "worst 8-bit kernel": f"{facts['least']:.2f} ({facts['worst'].rpartition(', ')[2]})",
+            "bfloat16": report.number(facts["half"], 2),
+            "simulated 8 bits": report.number(facts["simulated"], 2),
+            "timing": "noisy" if facts["noise"] else "quiet",
+        }
+
+
+@tabled
+def changed_table(known: KernelRecords) -> Iterable[dict]:
+    """Accuracy of the 8-bit artefacts against 32 bits, and how many images change class against the simulation."""
+    for facts in changed_facts(known):
+        yield {
+            "8 bits by": facts["name"].rpartition(", ")[2],
+            "network": registry.row(facts["network"], "cifar10").title,
+            "change of top-1 (pp)": report.with_interval(facts["change"]),
+            "in another class than simulated": f"{facts['changed']:,} of {facts['images']:,}",
+        }
 
 
 @tabled
@@ -146,9 +189,7 @@ def knee_table(known: KernelRecords) -> Iterable[dict]:
                 accuracy = score.values["accuracy"].get(name, np.nan)
                 index[bits] = float(metric.gated_index(metric.compression_ratio(bits), accuracy, ms, floor))
             yield {
-                "network": model,
-                "batch": str(batch),
-                "threads": str(threads),
+                "setting": in_words((model, batch, threads)),
                 "T": kind,
                 "knee": str(max(index, key=index.get)) if any(index.values()) else UNKNOWN,
                 "I' at 32": report.number(index.get(32, np.nan), 3),

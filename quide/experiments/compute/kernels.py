@@ -74,7 +74,7 @@ def roofline(case: Case, batch: int, threads: int) -> dict:
         "bandwidth": 12 * ELEMENTS / seconds["bandwidth"],
         "peak": {kind: work / seconds[f"peak {kind}"] for kind, (_, work) in _products().items()},
         "layers": [
-            {"name": name, "flops": int(row.flops), "bytes": float(moved[name]), "ms": 1000 * seconds[name]}
+            {"name": name, "flops": int(row.flops), "bytes": round(float(moved[name])), "ms": 1000 * seconds[name]}
             for name, row in counted.layers.iterrows()
         ],
         "noisy": timings.noisy,

@@ -1,0 +1,394 @@
+"""The page of better quantization: what each rung of the ladder gains, what it costs, and where the knee goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from quide import stats
+from quide.experiments import ladder, paper, select
+from quide.experiments.ladder import ABLATION, BESIDE, DRAWN_FOR, DRAWS, LADDER, MODELS, RUNGS, SIZES, STRANGE, Rung
+from quide.experiments.records import Record
+from quide.models import registry
+from quide.stats import Hits, Interval
+from quidebook import report
+from quidebook.report import UNKNOWN, Absent, tabled
+from quidebook.verdicts import NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
+
+COMMAND = "quide run better_ptq --profile paper"
+NO_RECORD = Absent("the ladder", COMMAND)
+WIDTHS = ("w8a8", "w4a8", "w4a4", "w3a3", "w2a2")
+UNIFORM = {"w8a8": 8, "w4a4": 4, "w3a3": 3, "w2a2": 2}  # those that the index can be asked of
+LESSER = 0.01  # of accuracy: what 8 bits may cost to count as nearly nothing
+Key = tuple[str, str]  # model and data set
+SUBJECT: Key = ("resnet20", "cifar10")
+
+
+class LadderRecords:
+    """The records there are: by network and rung, of one seed; and of calibration sets."""
+
+    def __init__(self, seed: int = 0):
+        there = select.known("ladder", where=lambda record: record.spec.seed == seed)
+        self.rungs = {(_key(record), record.spec.details["rung"]): record for record in there}
+        self.networks = [model for model in MODELS if any(key == model for key, _ in self.rungs)]
+        self.draws = next(iter(select.known("calibration_draws")), None)
+
+    def __bool__(self) -> bool:
+        return SUBJECT in self.networks
+
+    @property
+    def used(self) -> list[Record]:
+        """All of them."""
+        return [*self.rungs.values(), *([self.draws] if self.draws else [])]
+
+    def of(self, model: Key, rungs: Sequence[Rung] = LADDER) -> dict[str, Record]:
+        """What is known of a network, by rung, in the order of the ladder."""
+        return {rung.name: self.rungs[model, rung.name] for rung in rungs if (model, rung.name) in self.rungs}
+
+
+def _key(record: Record) -> Key:
+    return record.spec.model, record.spec.dataset
+
+
+def run(seeds: Sequence[int], profile: str) -> None:
+    """Every run of the page where there is no record, at profile ``paper``; what cannot be had is said to be absent."""
+    if profile != "paper":
+        return
+    for one in ladder.wanted(seeds[:1]):
+        try:
+            one.result()
+        except FileNotFoundError as error:
+            report.say(f"{one.spec.kind} of {one.spec.model} was not run: {error}.")
+
+
+def title(model: Key) -> str:
+    """A network as printed."""
+    names = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+    return f"{registry.row(*model).title}, {names[model[1]]}"
+
+
+@cache
+def _hits(text: str) -> Hits:
+    return Hits.unpacked(text)
+
+
+def hits(record: Record, width: str) -> Hits | None:
+    """Which test images are right at a width; None where the rung was not tried at it."""
+    packed = record.values["correct"].get(width)
+    return None if packed is None else _hits(packed)
+
+
+def lost(record: Record, width: str) -> Interval | None:
+    """Change from full precision in points, paired."""
+    found = hits(record, width)
+    return None if found is None else _points(found.change(hits(record, "32")))
+
+
+def gained(known: LadderRecords, model: Key, rung: Rung, width: str) -> Interval | None:
+    """Change from the rung that this one adds to, in points, paired."""
+    one, below = known.rungs.get((model, rung.name)), known.rungs.get((model, rung.below))
+    if one is None or below is None or hits(one, width) is None or hits(below, width) is None:
+        return None
+    return _points(hits(one, width).change(hits(below, width)))
+
+
+def _points(change: Interval) -> Interval:
+    return Interval(*(100 * value for value in (change.estimate, change.low, change.high)))
+
+
+# --- the ladder ------------------------------------------------------------------------------------------------------
+
+
+@tabled
+def ladder_table(known: LadderRecords, model: Key = SUBJECT) -> Iterable[dict]:
+    """Accuracy of a network on each rung, by width."""
+    for rung, record in known.of(model).items():
+        shown = {width: record.values["accuracy"].get(width, np.nan) for width in WIDTHS}
+        yield {"rung": rung} | {width.upper(): report.percent(value) for width, value in shown.items()}
+
+
+@tabled
+def step_table(known: LadderRecords, model: Key = SUBJECT) -> Iterable[dict]:
+    """What each rung adds to the one below it, what that takes, and where it leaves the knee."""
+    for rung in LADDER:
+        record = known.rungs.get((model, rung.name))
+        if record is None:
+            continue
+        knee = knee_of(record)
+        yield {
+            "rung": rung.name,
+            "added to": rung.below or UNKNOWN,
+            "W4A4 (pp)": _shown(gained(known, model, rung, "w4a4")),
+            "W4A8 (pp)": _shown(gained(known, model, rung, "w4a8")),
+            "seconds": f"{record.values['seconds']['w4a4']:,.0f}",
+            "knee": UNKNOWN if knee is None else f"{knee[0]} bits ({knee[1]:.0%})",
+        }
+
+
+def _shown(change: Interval | None) -> str:
+    return UNKNOWN if change is None else report.with_interval(change)
+
+
+@cache
+def _knee(packed: tuple[str, ...], bits: tuple[int, ...], tolerance: float, classes: int) -> tuple[int, float]:
+    correct = np.stack([_hits(text).correct for text in packed])[None]
+    found = stats.bootstrap_knee(
+        correct, np.ones(len(bits)), bits, tolerance=tolerance, num_classes=classes, repeats=500
+    )
+    best = max(found.probability, key=found.probability.get)
+    return best, found.probability[best]
+
+
+def knee_of(record: Record) -> tuple[int, float] | None:
+    """The knee of I' among the uniform widths at equal latency, with its bootstrap probability; None where the rung was
+    not tried at all of them."""
+    texts = record.values["correct"]
+    if not set(UNIFORM) <= set(texts):
+        return None
+    facts = paper.conditions().loc[registry.row(*_key(record)).condition]
+    packed = (texts["32"], *(texts[width] for width in UNIFORM))
+    return _knee(packed, (32, *UNIFORM.values()), float(facts["tolerance"]), int(facts["num_classes"]))
+
+
+def answer(known: LadderRecords) -> Mapping[str, object] | Absent:
+    """Facts: what the paper's recipe and the best PTQ rung keep of the subject at 4 bits; the knees."""
+    if not known or "the paper's" not in known.of(SUBJECT):
+        return NO_RECORD
+    there = known.of(SUBJECT)
+    plain = there["the paper's"]
+    trained = {rung.name for rung in LADDER if rung.epochs}
+    best = max((name for name in there if name not in trained), key=lambda name: there[name].values["accuracy"]["w4a4"])
+    return {
+        "network": title(SUBJECT),
+        "full": plain.values["accuracy"]["32"],
+        "plain": plain.values["accuracy"]["w4a4"],
+        "best": best,
+        "careful": there[best].values["accuracy"]["w4a4"],
+        "lost": lost(there[best], "w4a4"),
+        "plain_knee": knee_of(plain)[0],
+        "knee": knee_of(there[best])[0],
+        "images": plain.values["images"],
+        "minutes": there[best].values["seconds"]["w4a4"] / 60,
+    }
+
+
+def figure_ladder(known: LadderRecords) -> tuple[Figure, str]:
+    """A figure and what is seen: the loss of accuracy on each rung, at W4A8 and W4A4."""
+    figure, axes = report.panels(len(known.networks), width=8.0, height=3.6, sharey=True)
+    names, words = [rung.name for rung in LADDER], []
+    for axis, model in zip(axes, known.networks, strict=True):
+        there = known.of(model)
+        for width, style, colour in (("w4a8", "o-", report.BLUE), ("w4a4", "s--", report.ORANGE)):
+            changes = {name: lost(record, width) for name, record in there.items()}
+            changes = {name: change for name, change in changes.items() if change is not None}
+            places, middle = [names.index(name) for name in changes], [one.estimate for one in changes.values()]
+            axis.plot(middle, places, style, color=colour, label=width.upper(), markersize=4)
+            words.append(
+                f"{title(model)} {width.upper()}: "
+                + ", ".join(f"{name} {one.estimate:.1f}" for name, one in changes.items())
+            )
+        axis.axvline(0, color=report.GREY, linewidth=0.8)
+        axis.set(title=title(model), xlabel="change from FP32 (pp)")
+        axis.set_xscale("symlog", linthresh=1)
+        axis.set_xticks([-50, -10, -1, 0], ["-50", "-10", "-1", "0"])
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()
+    axes[0].legend(loc="lower left")
+    return figure, "Change in points on each rung. " + "; ".join(words) + "."
+
+
+# --- what each rung is -----------------------------------------------------------------------------------------------
+
+
+def figure_ideas() -> tuple[Figure, str]:
+    """A figure and what is seen: the error of a range on a bell-shaped tensor; the variable that rounds a weight."""
+    figure, (left, right) = report.panels(2, width=7.6, height=3.0)
+    values = np.random.default_rng(0).standard_normal(20_000)
+    shares, reach, levels = np.linspace(0.2, 1, 81), np.abs(values).max(), 7
+    steps = shares * reach / levels
+    errors = [np.mean((np.clip(np.round(values / s), -levels, levels) * s - values) ** 2) for s in steps]
+    best = int(np.argmin(errors))
+    left.plot(100 * shares, errors, "-", color=report.BLUE)
+    left.plot([100 * shares[best]], [errors[best]], "o", color=report.ORANGE, label="least squares")
+    left.plot([100], [errors[-1]], "s", color=report.GREY, label="min-max")
+    left.set(xlabel="range (% of the largest value)", ylabel="mean squared error", title="4 bits: a narrower range")
+    left.legend()
+    variables = np.linspace(-4, 4, 200)
+    up = np.clip(1.2 / (1 + np.exp(-variables)) - 0.1, 0, 1)
+    right.plot(variables, up, "-", color=report.BLUE, label="share of a step added")
+    for beta, style in ((20, ":"), (4, "--"), (2, "-.")):
+        right.plot(variables, 1 - np.abs(2 * up - 1) ** beta, style, color=report.ORANGE, label=f"penalty, beta {beta}")
+    right.set(xlabel="variable of a weight", title="AdaRound: pushed to 0 or 1")
+    right.legend(fontsize=7)
+    return figure, (
+        f"Left: error against range for normal values; min-max {errors[-1]:.4f}, least {errors[best]:.4f} at "
+        f"{100 * shares[best]:.0f} % of the largest. Right: the rectified sigmoid from 0 to 1, and penalties that are "
+        "zero at both ends."
+    )
+
+
+@tabled
+def learned_table(known: LadderRecords, width: str = "w4a4") -> Iterable[dict]:
+    """What learns to round checked of itself: how many variables decided, and the error against rounding to nearest."""
+    for model in known.networks:
+        for name in ("AdaRound", "BRECQ"):
+            record = known.rungs.get((model, name))
+            checks = record.values["checks"].get(width) if record else None
+            if checks:
+                yield {
+                    "network": title(model),
+                    "rung": name,
+                    "decided, least of a part": report.percent(checks["closed"], 1),
+                    "error against nearest": f"{checks['hard'] / checks['nearest']:.2f}",
+                    "seconds": f"{record.values['seconds'][width]:,.0f}",
+                    "threads": str(record.values["threads"]),
+                }
+
+
+def side_facts(known: LadderRecords, width: str = "w4a8") -> list[dict[str, object]]:
+    """Of each network with one scale a tensor: what equalization and absorbed biases add, in points, paired."""
+    facts = []
+    for model in known.networks:
+        changes = [gained(known, model, rung, width) for rung in BESIDE[1:]]
+        if None not in changes:
+            facts.append({"title": title(model), "equalized": changes[0], "absorbed": changes[1]})
+    return facts
+
+
+@tabled
+def ablation_table(known: LadderRecords) -> Iterable[dict]:
+    """LSQ at W4A4 with batch norms treated in three ways."""
+    names = {"LSQ": "left, estimated anew, folded in the end"}
+    names |= {rung.name: rung.name.partition("batch norms ")[2] for rung in ABLATION}
+    for rung, words in names.items():
+        if (record := known.rungs.get((SUBJECT, rung))) is not None:
+            yield {
+                "batch norms": words,
+                "top-1": report.percent(record.values["accuracy"]["w4a4"]),
+                "change from FP32 (pp)": _shown(lost(record, "w4a4")),
+                "epochs": str(record.spec.details["epochs"]["w4a4"]),
+            }
+
+
+# --- calibration -----------------------------------------------------------------------------------------------------
+
+
+@tabled
+def draws_table(known: LadderRecords) -> Iterable[dict]:
+    """Accuracy by calibration set: the mean and the extremes of its draws."""
+    if known.draws is None:
+        return
+    scores = known.draws.values["accuracy"]
+    for name in (*map(str, SIZES), *STRANGE):
+        drawn = [scores[f"{name}, {draw}"] for draw in range(DRAWS)]
+        size = known.draws.spec.details["strange_images"]
+        yield {
+            "calibration images": f"{int(name):,}" if name.isdecimal() else f"{size} of {name}",
+            "mean top-1": report.percent(float(np.mean(drawn))),
+            "worst draw": report.percent(min(drawn)),
+            "best draw": report.percent(max(drawn)),
+            "draws": str(DRAWS),
+        }
+
+
+def draws_facts(known: LadderRecords) -> Mapping[str, object] | Absent:
+    """Facts: the spread of draws of one image and of 512, in points; and what digits and noise cost against 512."""
+    if known.draws is None:
+        return Absent("calibration sets", COMMAND)
+    scores = known.draws.values["accuracy"]
+    by = {name: np.array([scores[f"{name}, {draw}"] for draw in range(DRAWS)]) for name in (*map(str, SIZES), *STRANGE)}
+    base = by["512"].mean()
+    return {
+        "title": title(DRAWN_FOR),
+        "one": 100 * np.ptp(by["1"]),
+        "many": 100 * np.ptp(by["512"]),
+        "first": 100 * (by["1"].mean() - base),
+        "most": 100 * (by["5000"].mean() - base),
+        "noise": 100 * (by[STRANGE[0]].mean() - base),
+        "digits": 100 * (by[STRANGE[1]].mean() - base),
+    }
+
+
+# --- claims ----------------------------------------------------------------------------------------------------------
+
+
+@tabled
+def eight_table(known: LadderRecords) -> Iterable[dict]:
+    """The white paper's "8 bits cost nearly nothing", on every network there is."""
+    for model in known.networks:
+        for rung in ("the paper's", "image at 8 bits"):
+            record = known.rungs.get((model, rung))
+            if record is None:
+                continue
+            change = lost(record, "w8a8")
+            held = change.low >= -100 * LESSER
+            refuted = change.high < -100 * LESSER
+            yield {
+                "network": title(model),
+                "rung": rung,
+                "within 1 pp": "yes" if held else "no" if refuted else "undecided",
+                "change at W8A8 (pp)": report.with_interval(change),
+                "images": f"{record.values['images']:,}",
+            }
+
+
+def _judged(held: bool | None) -> str:
+    return UNDECIDED if held is None else REPRODUCED if held else NOT_REPRODUCED
+
+
+@tabled
+def verdict_table(known: LadderRecords) -> Iterable[dict]:
+    """What is claimed of better quantization, and of 8 bits as the knee, judged on these networks."""
+    if not known:
+        return
+    eight = eight_table(known)
+    careful = eight[eight.rung == "image at 8 bits"]["within 1 pp"]
+    yield {
+        "claim": "PTQ at 8 bits costs nearly nothing (white paper)",
+        "verdict": _judged(None if "undecided" in set(careful) else bool((careful == "yes").all())),
+        "reason": f"within 1 pp on {(careful == 'yes').sum()} of {len(careful)} networks",
+    }
+    better = [gained(known, model, RUNGS["AdaRound"], "w4a4") for model in known.networks]
+    better = [change for change in better if change is not None]
+    yield {
+        "claim": "AdaRound is at least as good as rounding to nearest at 4 bits",
+        "verdict": _judged(all(change.high >= 0 for change in better) if better else None),
+        "reason": "gains " + "; ".join(f"{report.with_interval(change)} pp" for change in better),
+    }
+    there = known.of(SUBJECT)
+    if "LSQ" in there:
+        reached = [lost(there["LSQ"], width) for width in ("w4a4", "w2a2")]
+        best = max(
+            (record.values["accuracy"]["w2a2"] for name, record in there.items() if name != "LSQ"), default=np.nan
+        )
+        yield {
+            "claim": "Training reaches fewer bits than PTQ (white paper)",
+            "verdict": _judged(there["LSQ"].values["accuracy"]["w2a2"] > best),
+            "reason": f"{title(SUBJECT)}: W2A2 {report.with_interval(reached[1])} pp from FP32, best PTQ "
+            f"{report.percent(best)}",
+        }
+    knees = {name: knee_of(record) for name, record in there.items()}
+    at_eight = [name for name, knee in knees.items() if knee and knee[0] == 8]
+    judged = [name for name, knee in knees.items() if knee]
+    moved = [name for name in judged if name not in at_eight]
+    yield {
+        "claim": "8 bits is the knee of complex networks (QuIDE)",
+        "verdict": SUPPORTS if not moved else UNDECIDED,
+        "reason": f"{title(SUBJECT)}, equal latency: 8 bits on {len(at_eight)} of {len(judged)} rungs"
+        + (f"; fewer bits by {', '.join(moved)}" if moved else ""),
+    }
+
+
+def published_table() -> pd.DataFrame:
+    """What others report on ImageNet."""
+    table = paper.published_ptq()
+    shown = {width.upper(): [report.number(value, 2) for value in table[width]] for width in WIDTHS[:4]}
+    return pd.DataFrame(
+        {"network": table.network, "recipe": table.recipe}
+        | shown
+        | {"full precision": [report.number(value, 2) for value in table.full], "source": table.source}
+    )
