@@ -30,10 +30,12 @@ from quide.deploy import onnx
 from quide.evaluate import prefix_tree
 from quide.experiments import llm_runs, records, staleness
 from quide.experiments.aiq import METHODS
-from quide.experiments.compute import aiq, kernels
+from quide.experiments.compute import aiq, kernels, ladder
+from quide.experiments.ladder import RUNGS
+from quide.experiments.runs import Case
 from quide.llm import checkpoints, llama2c, methods
 from quide.models import keras_resnet50, networks, train
-from quide.ptq import rounding
+from quide.ptq import lsq, rounding
 from quide.search.aiq import AUTHORS
 
 SCHEMES = [
@@ -139,6 +141,27 @@ def in_kernels(model: torch.nn.Module) -> str:
     return digest(*logits, counted.to_numpy(dtype=float), *kernels._layers(model, batch))
 
 
+def laddered(model: torch.nn.Module) -> str:
+    """Logits on each rung of the ladder, after few steps of what learns."""
+    pool = embedded.load("cifar10", "calibration").subset(slice(0, 2 * IMAGES))
+    batch, layers, found = pool.normalized(), ptq.quantizable_layers(model), []
+    short = {"adaround": ptq.AdaRound(iterations=9, outputs=64), "brecq": ptq.Brecq(iterations=9, batch=4)}
+    for rung in RUNGS.values():
+        if rung.epochs:
+            keep = {layers[0]: 8, layers[-1]: 8}
+            rounded = lsq.qat(
+                model, (batch, pool.labels), 4, rung.scheme, keep=keep, batch_norm=rung.batch_norm, batch_size=IMAGES
+            )
+        else:
+            keep = {layers[0]: ptq.Width(4, 8)} if rung.keeps else {}
+            techniques = [short.get(one, one) for one in rung.techniques]
+            rounded = ptq.quantize(model, 4, batch, rung.scheme, techniques, keep=keep)
+        found.append(rounded(batch).detach())
+    case = Case("simplecnn", "cifar10", 0)
+    found += [next(iter(ladder.Augmented(pool, case)))[0], ladder._drawn(pool, 5, 3), ladder._strange("noise", pool, 3)]
+    return digest(*found)
+
+
 def resnet50(search_too: bool) -> str:
     """The published network's structure with random weights, on small images; decoding of a photograph's file."""
     torch.manual_seed(0)
@@ -229,6 +252,9 @@ def outputs() -> dict[str, str]:
         computed = in_kernels(network(name))
         found |= {f"{kind}/{name}": digest(computed, timed()) for kind in ("kernel_latency", "roofline")}
         found[f"kernel_accuracy/{name}"] = digest(computed, *normalized)
+    for name in ("simplecnn", "resnet20"):
+        rounded = digest(laddered(network(name)), *normalized)
+        found |= {f"{kind}/{name}": rounded for kind in ("ladder", "calibration_draws")}
     simple = network("simplecnn")
     hits = tree(simple, batch)
     found["mixed_accuracy/simplecnn"] = digest(hits, *normalized)
