@@ -116,7 +116,7 @@ def method_name(recipe: LlmRecipe, model: str) -> str:
     if recipe.method == AWQ and model.endswith(checkpoints.QUANTIZED):
         return AS_QUANTIZED
     if recipe.method != ROUNDING:
-        return KERNELS.get((recipe.method, recipe.bits), METHODS[recipe.method])
+        return KERNELS.get((recipe.method, recipe.bits), METHODS.get(recipe.method, recipe.method))
     scheme = next(name for name, parts in CROSS_SCHEMES.items() if parts == (recipe.granularity, recipe.outputs))
     return f"{METHODS[ROUNDING]}, {scheme}"
 
