@@ -220,9 +220,9 @@ def tolerated() -> float:
     return table3.threshold() / table3.full_precision()
 
 
-def keepers(shares: pd.DataFrame, bits: int = 4) -> dict[str, list[str]]:
-    """By scheme of :func:`kept`, the networks that keep as much as :func:`tolerated` at a width."""
-    at = shares[shares["bits"] == bits]
+def keepers(shares: pd.DataFrame) -> dict[str, list[str]]:
+    """By scheme of :func:`kept`, the networks that keep as much as :func:`tolerated` at 4 bits."""
+    at = shares[shares["bits"] == 4]
     return {
         scheme: [each.network for each in part.itertuples() if each.share.estimate >= tolerated()]
         for scheme, part in at.groupby("scheme", sort=False)
