@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 # The longest prefix that fits says on which floor a module stands; a module imports only from floors below its own.
@@ -53,8 +54,7 @@ def modules(checkout: Path) -> dict[str, Path]:
 
 def imports(file: Path, known: dict[str, Path], lazy: bool = True) -> set[str]:
     """Modules of the two packages that a file imports; without ``lazy`` only those that loading the file loads."""
-    tree = ast.parse(file.read_text())
-    nodes = ast.walk(tree) if lazy else _at_the_top(tree)
+    nodes = ast.walk(_parsed(file)) if lazy else _at_the_top(file)
     found = set()
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module in known:
@@ -66,8 +66,14 @@ def imports(file: Path, known: dict[str, Path], lazy: bool = True) -> set[str]:
     return found
 
 
-def _at_the_top(tree: ast.Module) -> list[ast.stmt]:
-    return [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+@cache
+def _parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+@cache
+def _at_the_top(file: Path) -> list[ast.stmt]:
+    return [node for node in _parsed(file).body if isinstance(node, (ast.Import, ast.ImportFrom))]
 
 
 def room(module: str) -> str:
@@ -91,7 +97,7 @@ def loads(module: str, known: dict[str, Path]) -> set[str]:
 def outside(file: Path) -> set[str]:
     """Top-level names of what a file imports at its top."""
     names = set()
-    for node in _at_the_top(ast.parse(file.read_text())):
+    for node in _at_the_top(file):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif node.level == 0:

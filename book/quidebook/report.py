@@ -186,21 +186,21 @@ def noise(reasons: Sequence[str]) -> str:
     return f"These timings are noisy: {'; '.join(reasons)}." if reasons else ""
 
 
-def table(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None = None) -> None:
+def table(frame: pd.DataFrame, caption: str) -> None:
     """Display a data frame of finished text cells as an accessible table that scrolls sideways on a narrow screen.
 
     Args:
         frame: one row a line, of text or :class:`Links`; the first column heads its row.
         caption: what it shows and where the numbers are from.
-        classes: cell text -> CSS class, for verdicts.
     """
     if frame.empty:
         return say(f"*{caption}*: there is no record of it here.")
-    show_markup(table_markup(frame, caption, classes))
+    show_markup(table_markup(frame, caption))
 
 
 def folded(frame: pd.DataFrame, caption: str, summary: str = "", classes: Mapping[str, str] | None = None) -> None:
-    """:func:`table` in a line that unfolds, a summary or the caption, for what few readers ask for."""
+    """:func:`table` in a line that unfolds, a summary or the caption, for what few readers ask for; ``classes`` are
+    those of verdicts, cell text -> CSS class."""
     if frame.empty:
         return table(frame, caption)
     line, inside = html.escape(summary or f"Table: {caption}"), table_markup(frame, caption, classes)
@@ -243,7 +243,7 @@ def show_markdown(text: str) -> None:
 
 
 def table_markup(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None = None) -> str:
-    """The HTML that :func:`table` displays; arguments as there."""
+    """The HTML that :func:`table` displays; arguments as of :func:`folded`."""
     classes = classes or CLASSES
     frame = _verdict_second(frame, classes)
     head = "".join(f'<th scope="col">{_text(column)}</th>' for column in frame.columns)
@@ -328,12 +328,12 @@ def with_origin(text: str, origin: str) -> str:
     return f"{text} †" if origin == "derived" and text != UNKNOWN else text
 
 
-def spread(row: pd.Series, quantity: str, scale: float = 1.0, digits: int = 2) -> str:
+def spread(row: pd.Series, quantity: str, scale: float = 1.0) -> str:
     """``mean ± standard deviation [95 % interval]`` over seeds, from a row of :meth:`summary`."""
     mean, std, low, high = (scale * row[f"{quantity}{end}"] for end in ("", "_std", "_low", "_high"))
     if np.isnan(std):
-        return f"{mean:.{digits}f} (1 seed)"
-    return f"{mean:.{digits}f} ± {std:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+        return f"{mean:.2f} (1 seed)"
+    return f"{mean:.2f} ± {std:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def mean_std(shares: Sequence[float]) -> str:

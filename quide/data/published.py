@@ -8,6 +8,7 @@ saying what is wrong with the bytes.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -32,6 +33,8 @@ Members = dict[str, Callable[[], bytes]]  # name of a file -> how to read it
 
 CIFAR_SIDE, MOST_IMAGES = 32, 60_000
 CIFAR_BYTES = 3 * CIFAR_SIDE**2  # one image: a plane of red, one of green, one of blue
+MOST_BYTES = 1 << 28  # of a file in an archive: the largest is CIFAR-100's training split
+MNIST_BYTES = 1 << 26  # of a file of MNIST's; the largest has 47,040,016
 SEARCH_DEPTH = 4  # enough for node_modules/<package>/data and <root>/MNIST/raw
 TORCHVISION = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 ARCHIVES = {
@@ -141,7 +144,16 @@ def _plain_name(file: str) -> str:
 def _read(file: Path) -> bytes:
     with _files.reading(file, "its bytes are not the published ones"):
         data = _files.content(file)
-        return _files.unpacked(data) if file.suffix == ".gz" else data
+        return _files.unpacked(data, MNIST_BYTES) if file.suffix == ".gz" else data
+
+
+class _Stream(gzip.GzipFile):
+    """Of which nothing reads more at once than a file may hold, the headers of an archive included."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > MOST_BYTES:
+            raise ValueError(f"a part of it has {size:,} bytes")
+        return super().read(size)
 
 
 def unpacked(archive: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
@@ -151,13 +163,15 @@ def unpacked(archive: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
         ValueError: it cannot be read.
     """
     with _files.reading(archive, "its bytes are not the published ones"):
-        content = io.BytesIO(_files.unpacked(_files.content(archive)))
-        with tarfile.open(fileobj=content, mode="r:") as files:
-            return {
-                member.name.rpartition("/")[2]: files.extractfile(member).read()
-                for member in files
-                if member.isfile() and wanted(member.name)
-            }
+        found, left = {}, _files.UNPACKED
+        with _Stream(_files.regular(archive)) as stream, tarfile.open(fileobj=stream, mode="r:") as files:
+            for member in files:
+                if member.size > min(left, MOST_BYTES):  # known before a byte of it is unpacked
+                    raise ValueError(f"{member.name} in it has {member.size:,} bytes")
+                if member.isfile() and wanted(member.name):
+                    left -= member.size
+                    found[member.name.rpartition("/")[2]] = files.extractfile(member).read()
+        return found
 
 
 def _decode(name: str, layout: Layout, place: Path, members: Members) -> FoundFiles:

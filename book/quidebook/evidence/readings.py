@@ -93,9 +93,9 @@ def of_paper() -> list[Reading]:
     return [*cifar10(), cifar100(), resnet18(), imagenet()]
 
 
-def measured_conditions(profile: str = "paper") -> list[Measured]:
-    """Every condition with accuracy and latency records at ``profile``."""
-    found = (measured(model, dataset, profile) for model, dataset in CONDITION)
+def measured_conditions() -> list[Measured]:
+    """Every condition with accuracy and latency records of the paper profile."""
+    found = (measured(model, dataset, "paper") for model, dataset in CONDITION)
     return [each for each in found if each is not None]
 
 

@@ -73,10 +73,10 @@ def over_time_constant(reading: Reading, gated: bool = True) -> list[Stretch]:
     )
 
 
-def crossing_threshold(reading: Reading, narrow: int = 4, wide: int = 8) -> float | None:
-    """The threshold at which two widths have the same I', below which the narrow one leads; None if it is no threshold:
-    below chance, or above an accuracy."""
-    table = reading.table.loc[[narrow, wide]]
+def crossing_threshold(reading: Reading) -> float | None:
+    """The threshold at which 4 and 8 bits have the same I', below which 4 bits lead; None if it is no threshold: below
+    chance, or above an accuracy."""
+    table = reading.table.loc[[4, 8]]
     strength = (table["compression"] / metric.latency_penalty(table["latency_ms"])).to_numpy()
     accuracy = table["accuracy"].to_numpy()
     threshold = float((strength * accuracy) @ [1, -1] / (strength @ [1, -1]))

@@ -289,20 +289,10 @@ def _algorithm1(found: Known) -> Judged:
 
 
 JUDGES: dict[str, Callable[[Known], Judged]] = {
-    "Table 1": _table1,
-    "Table 2": _table2,
-    "Table 3": _table3,
-    "Table 4": _table4,
-    "Figure 1": _figure1,
-    "Figure 2": _figure2,
-    "Figure 3": _figure3,
-    "Figure 4": _figure4,
-    "Figure 5": _figure5,
-    "Figure 6": _figure6,
-    "Figure 7": _figure7,
-    "Figure 8": _figure8,
-    "Algorithm 1": _algorithm1,
-}
+    "Table 1": _table1, "Table 2": _table2, "Table 3": _table3, "Table 4": _table4, "Figure 1": _figure1,
+    "Figure 2": _figure2, "Figure 3": _figure3, "Figure 4": _figure4, "Figure 5": _figure5, "Figure 6": _figure6,
+    "Figure 7": _figure7, "Figure 8": _figure8, "Algorithm 1": _algorithm1,
+}  # fmt: skip
 
 
 def _over_checkpoints(found: Known, answered: Callable[[Landscape], tuple[str, str]]) -> Judged:

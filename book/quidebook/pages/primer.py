@@ -315,9 +315,9 @@ def range_table(shown: Example, bits: int) -> Iterator[dict[str, str]]:
 # --- signal to noise by width ----------------------------------------------------------------------------------------
 
 
-def noise_by_width(shown: Example, widths: Sequence[int] = range(2, 13)) -> pd.DataFrame:
+def noise_by_width(shown: Example) -> pd.DataFrame:
     """Signal to noise (dB), one row a width: weights and outputs of each layer, quantized as by :data:`quide.PAPER`."""
-    columns = {}
+    columns, widths = {}, range(2, 13)
     for layer in ptq.quantizable_layers(shown.network):
         weight, values = shown.weight(layer), shown.activations[layer]
         low, high = values.min(), values.max()

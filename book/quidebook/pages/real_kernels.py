@@ -26,8 +26,8 @@ COMMAND = "quide run real_kernels --profile paper"
 NO_RECORD = Absent("real kernels", f"pip install 'quide[deploy]' openvino && {COMMAND}")
 OF_WIDTH = {"32": 32, "32 channels last": 32, "bfloat16": 16, "8": 8}
 CONDITIONS = {"simplecnn": "cifar10-simplecnn", "resnet20": "cifar10-resnet18"}
-LARGEST = "resnet20"
 Setting = tuple[str, int, int]  # network, batch, threads
+DRAWN = "resnet20"  # shown first, and whose layers are looked at
 MARKERS = {1: ("o", report.BLUE), 64: ("s", report.ORANGE)}
 
 
@@ -86,7 +86,7 @@ def fastest(record: Record, bits: int) -> str | None:
 
 def shown(known: KernelRecords) -> Setting | None:
     """The setting that the page shows first: the largest network and batch, on one thread."""
-    return max(known.latency, key=lambda setting: (setting[0] == LARGEST, -setting[2], setting[1]), default=None)
+    return max(known.latency, key=lambda setting: (setting[0] == DRAWN, -setting[2], setting[1]), default=None)
 
 
 def in_words(setting: Setting) -> str:
@@ -278,12 +278,12 @@ def roofline_facts(known: KernelRecords) -> list[dict[str, object]]:
     return facts
 
 
-def figure_roofline(known: KernelRecords, model: str = "resnet20", threads: int = 1) -> tuple[Figure, str]:
+def figure_roofline(known: KernelRecords) -> tuple[Figure, str]:
     """A figure and what is seen: every layer's speed against its intensity, below the roof."""
     figure, (axis,) = report.panels(width=6.6, height=3.8)
     words, longer = [], []
     for (name, batch, count), record in sorted(known.roofline.items()):
-        if (name, count) != (model, threads):
+        if (name, count) != (DRAWN, 1):
             continue
         marker, colour = MARKERS.get(batch, ("^", report.GREEN))
         flops, moved, taken = _of_layers(record)
@@ -300,17 +300,14 @@ def figure_roofline(known: KernelRecords, model: str = "resnet20", threads: int 
     return figure, "; ".join(words) + "."
 
 
-def slider(known: KernelRecords, model: str = "resnet20") -> str:
+def slider(known: KernelRecords) -> str:
     """HTML: the share of layers that bytes limit, by batch, moved by a slider; it needs no server."""
-    record = next(
-        (one for (name, batch, _), one in sorted(known.roofline.items()) if (name, batch) == (model, 1)), None
-    )
-    if record is None:
+    if (record := known.roofline.get((DRAWN, 1, 1))) is None:
         return ""
     values = record.values
     rows = [
         [layer["flops"], weight, layer["bytes"] - weight]
-        for layer, weight in zip(values["layers"], kernel_weights(known, model), strict=True)
+        for layer, weight in zip(values["layers"], kernel_weights(known, DRAWN), strict=True)
     ]
     return Template(SLIDER.read_text()).substitute(rows=rows, ridge=values["peak"]["float32"] / values["bandwidth"])
 

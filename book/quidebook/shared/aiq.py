@@ -34,9 +34,9 @@ class AiqRecords:
         """All of them."""
         return [*self.networks.values(), *self.layers.values(), *self.searches]
 
-    def of(self, model: str, method: str, split: str = "train", objective: AiqObjective = AUTHORS) -> Record | None:
-        """A search; None where there is no record of it."""
-        wanted = model, method, split, objective
+    def of(self, model: str, method: str, split: str = "train") -> Record | None:
+        """A search by the objective of AIQ's program; None where there is no record of it."""
+        wanted = model, method, split, AUTHORS
         return next((record for record in self.searches if asked(record) == wanted), None)
 
 

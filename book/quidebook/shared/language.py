@@ -116,7 +116,7 @@ def method_name(recipe: LlmRecipe, model: str) -> str:
     if recipe.method == AWQ and model.endswith(checkpoints.QUANTIZED):
         return AS_QUANTIZED
     if recipe.method != ROUNDING:
-        return KERNELS.get((recipe.method, recipe.bits), METHODS[recipe.method])
+        return KERNELS.get((recipe.method, recipe.bits), METHODS.get(recipe.method, recipe.method))
     scheme = next(name for name, parts in CROSS_SCHEMES.items() if parts == (recipe.granularity, recipe.outputs))
     return f"{METHODS[ROUNDING]}, {scheme}"
 
@@ -220,9 +220,9 @@ def tolerated() -> float:
     return table3.threshold() / table3.full_precision()
 
 
-def keepers(shares: pd.DataFrame, bits: int = 4) -> dict[str, list[str]]:
-    """By scheme of :func:`kept`, the networks that keep as much as :func:`tolerated` at a width."""
-    at = shares[shares["bits"] == bits]
+def keepers(shares: pd.DataFrame) -> dict[str, list[str]]:
+    """By scheme of :func:`kept`, the networks that keep as much as :func:`tolerated` at 4 bits."""
+    at = shares[shares["bits"] == 4]
     return {
         scheme: [each.network for each in part.itertuples() if each.share.estimate >= tolerated()]
         for scheme, part in at.groupby("scheme", sort=False)
