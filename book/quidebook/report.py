@@ -42,7 +42,8 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 NARROW = "application/x-quide-narrow"  # the kind of output that holds a figure's picture for phones, in base 64
-NARROW_INCHES, TITLE_CHARACTERS = 4.6, 46
+NARROW_INCHES, LABEL_CHARACTERS = 4.6, 22
+POINTS_AN_INCH, CHARACTER = 72, 0.55  # a character's mean width, as a share of its size
 UNKNOWN, NO_RECORD = "–", "no record"  # cells: of what is not known, of what was not measured
 UNBROKEN = re.compile(r"[^A-Za-z]{1,32}|.{1,14}")  # numbers with their spread, configurations, orders, short words
 SEQUENCE = re.compile(r"\d+(?:-\d+){2,}|\d+(?: &gt; \d+)+")  # 8-8-8-4, 4 > 8, a date
@@ -93,7 +94,14 @@ def _narrow(figure: Figure) -> bool:
         return False
     figure.set_size_inches(NARROW_INCHES, figure.get_figheight() * _stack(figure))
     for axis in figure.axes:
-        axis.title.set_text(textwrap.fill(axis.get_title(), TITLE_CHARACTERS))
+        labels = [text.get_text() for text in axis.get_yticklabels()]
+        if max(map(len, labels), default=0) > LABEL_CHARACTERS:
+            axis.set_yticks(axis.get_yticks(), [textwrap.fill(label, LABEL_CHARACTERS) for label in labels], fontsize=8)
+    figure.draw_without_rendering()  # which lays it out
+    for axis in figure.axes:
+        inches = axis.get_window_extent().width / figure.dpi
+        characters = inches * POINTS_AN_INCH / (CHARACTER * axis.title.get_fontsize())
+        axis.title.set_text(textwrap.fill(axis.get_title(), int(characters)))
     for legend in list(figure.legends):
         labels, size = [text.get_text() for text in legend.get_texts()], legend.get_texts()[0].get_fontsize()
         legend.remove()

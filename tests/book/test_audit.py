@@ -163,12 +163,17 @@ def test_a_finding_says_its_parts_in_order(monkeypatch):
     finding = audit.Finding("a matter", "It is {x:num1}.", audit.DIGITS, {"x": 2.0})
     audit.say(finding, "One.", "And {x:num0}.", "Sure.", "Nothing.", "two records")
     audit.say(finding, "One.", "And {x:num0}.", "Sure.", "Nothing.")
-    (shown, _, text), (_, _, without) = folds
+    (shown, named, text), (_, _, without) = folds
     lines = text.splitlines()
     assert [line[: line.index("** ")] for line in lines] == [
         "- **The paper.", "- **Computed.", "- **Our records.", "- **How sure.", "- **What would settle it."
     ]  # fmt: skip
-    assert shown == "It is 2.0." and lines[1].endswith("And 2.") and lines[2].endswith("two records.")
+    assert (
+        shown == ""
+        and named.startswith("a matter: ")
+        and lines[1].endswith("And 2.")
+        and lines[2].endswith("two records.")
+    )
     assert without.splitlines() == [*lines[:2], *lines[3:]]
     assert audit.overview([finding]).to_numpy().tolist() == [["a matter", "It is 2.0.", audit.DIGITS]]
 

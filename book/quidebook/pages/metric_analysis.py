@@ -126,7 +126,7 @@ def figure_forms(outcomes: pd.DataFrame) -> tuple[plt.Figure, str]:
     axis.grid(visible=False)
     seaborn.heatmap(
         wide, ax=axis, annot=texts, fmt="", cmap=COLOURS, vmin=min(0, wide.min().min()), vmax=1, linewidths=0.5,
-        annot_kws={"fontsize": 8}, cbar_kws={"label": "Kendall's tau-b with I'"},
+        annot_kws={"fontsize": 8}, cbar=False,
     )  # fmt: skip
     axis.set_xticklabels([name.replace(", ", ",\n").replace(" / ", " /\n") for name in order], rotation=0, fontsize=8)
     facts = moves(outcomes)

@@ -56,8 +56,8 @@ def overview(findings: Iterable[Finding]) -> pd.DataFrame:
 
 
 def say(finding: Finding, paper: str, computed: str, sure: str, settles: str, ours: str = "") -> None:
-    """Display what comes out of a finding, and folded its parts, each a template of its facts; what is empty is left
-    out."""
+    """Display, folded, the parts of a finding, each a template of its facts; what is empty is left out. What comes out
+    of it stands in :func:`overview`."""
     parts = {
         "The paper": paper,
         "Computed": computed,
@@ -66,7 +66,7 @@ def say(finding: Finding, paper: str, computed: str, sure: str, settles: str, ou
         "What would settle it": settles,
     }
     text = report.worded("\n".join(f"- **{name}.** {text}" for name, text in parts.items() if text), finding.facts)
-    frame.fold(report.worded(finding.headline, finding.facts), "Where it comes from, and how sure it is", text)
+    frame.fold("", f"{finding.title}: where it comes from, and how sure it is", text)
 
 
 def ours(found: Sequence[Measured]) -> list[dict[str, object]]:

@@ -98,7 +98,7 @@ def draw_ratios(
         axis.errorbar(middle, places, xerr=error, fmt=mark, color=color, capsize=3, label=network)
         told = ", ".join(f"{names[name]} {one[0]:.2f}" for name, one in values.items())
         said.append(f"{network}: {told}")
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axis.figure.legend(loc="outside lower center", ncols=2)
     axis.axvline(1, color=report.GREY, linestyle="--", linewidth=1)
     axis.set_yticks(range(len(names)), names.values())
     axis.invert_yaxis()
