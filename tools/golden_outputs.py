@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import llama2c_files  # noqa: E402
 import tiny_llm  # noqa: E402
 
-from quide import deploy, evaluate, intensity, latency, ptq, search
+from quide import _files, deploy, evaluate, intensity, latency, ptq, search
 from quide.data import datasets, embedded, imagenet
 from quide.deploy import onnx
 from quide.evaluate import prefix_tree
@@ -217,6 +217,7 @@ def aiq_runs(projections: bool) -> str:
 
 def language(folder: Path) -> str:
     """Logits of a tiny model by every method and width, and of one in the format of llama2.c."""
+    _files.PUBLISHED.clear()  # the made-up model has the names of the published one
     models = [
         checkpoints.Checkpoint("tiny", tiny_llm.write(folder / "tiny"), "transformers", "0" * 64),
         checkpoints.Checkpoint("tiny2", llama2c_files.write(folder / "llama2c"), "llama2c", "0" * 64),
