@@ -18,6 +18,10 @@ MODULES = [
 CALLS = [F.relu6, F.hardswish, F.silu, F.gelu, torch.sigmoid, torch.tanh, lambda x: x.sigmoid(), lambda x: x.relu()]
 
 
+def named(function):
+    return getattr(function, "__name__", type(function).__name__)
+
+
 class Written(nn.Module):
     """One layer, and a function behind it."""
 
@@ -47,7 +51,7 @@ def rows():
     return torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("function", [*MODULES, *CALLS], ids=str)
+@pytest.mark.parametrize("function", [*MODULES, *CALLS], ids=named)
 @pytest.mark.parametrize("scheme", [BEHIND, FUSED], ids=["relu", "fused"])
 def test_rounding_is_behind_the_activation(function, scheme, rows):
     torch.manual_seed(0)
@@ -60,11 +64,11 @@ def test_rounding_is_behind_the_activation(function, scheme, rows):
     assert prepare(model, rows, scheme).unfused == {}
 
 
-@pytest.mark.parametrize("function", [nn.Mish(), F.softplus, nn.ELU()], ids=str)
+@pytest.mark.parametrize("function", [nn.Mish(), F.softplus, nn.ELU()], ids=named)
 def test_an_activation_that_does_not_fuse_is_named(function, rows):
     prepared = prepare(Written(function).eval(), rows, BEHIND)
     assert list(prepared.unfused) == ["layer"]
-    assert prepared.unfused["layer"].lower() == getattr(function, "__name__", type(function).__name__.lower())
+    assert prepared.unfused["layer"].lower() == named(function).lower()
     assert prepare(Written(function).eval(), rows).unfused == {}  # quide.PAPER rounds before all of them
 
 
