@@ -383,6 +383,23 @@ def verdict_table(known: LadderRecords) -> Iterable[dict]:
     }
 
 
+def missing(known: LadderRecords) -> Mapping[str, object]:
+    """Facts: which rungs have no record, by network."""
+    of = {model: [rung for rung in asked(model) if (model, rung) not in known.rungs] for model in MODELS}
+    words = [
+        f"{title(model)}: {'all' if len(rungs) == len(asked(model)) else ', '.join(rungs)}"
+        for model, rungs in of.items()
+        if rungs
+    ]
+    words += [] if known.draws else [f"{title(DRAWN_FOR)}: calibration sets"]
+    return {"what": "; ".join(words) or "none", "command": COMMAND}
+
+
+def asked(model: Key) -> list[str]:
+    """The rungs that are to be run of a network."""
+    return [one.spec.details["rung"] for one in ladder.wanted(models=[model]) if one.spec.kind == "ladder"]
+
+
 def published_table() -> pd.DataFrame:
     """What others report on ImageNet."""
     table = paper.published_ptq()
