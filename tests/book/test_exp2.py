@@ -209,7 +209,7 @@ def test_both_networks_are_drawn_side_by_side():
     save("short", 0)
     save_published()
     figure, alt = exp2.figure_overhead(residual.known())
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["ResNet-18", "ResNet-20"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ResNet-18", "ResNet-20"]
     assert "ResNet-18: 16" in alt and "ResNet-20: 16" in alt and "in integers" not in alt  # without its records
 
 
