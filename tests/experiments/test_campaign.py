@@ -16,6 +16,7 @@ from quide.experiments import (
     deployed,
     imagenet_runs,
     kernels,
+    ladder,
     llm_runs,
     measured,
     mixed,
@@ -51,6 +52,8 @@ def remade(record: records.Record) -> list[measured.Run]:
         return [of_imagenet(spec)]
     if spec.kind.startswith("aiq_"):
         return aiq.runs(spec.seed)
+    if spec.kind in ("ladder", "calibration_draws"):
+        return ladder.wanted([spec.seed])
     case = runs.Case(spec.model, spec.dataset, spec.seed, spec.profile, runs.schedule_of(spec))
     if spec.kind in kernels.MEASURED:
         shapes = {"batch": details.get("batch"), "threads": details["environment"]["threads"]}
