@@ -139,7 +139,7 @@ def test_every_network_and_position_shows_pythons_numbers(page, known):
             pairs = np.column_stack([scored[s.name].fillna(s) for s in stated])
             highest = np.nanmax(pairs) if not np.isnan(pairs).all() else math.nan
             np.testing.assert_allclose(shown["lengths"], np.nan_to_num(pairs / highest).ravel(), rtol=1e-6)
-            assert shown["bars"] == [cell.split(" ")[0] for row in shown["table"][1:] for cell in row[1:3]]
+            assert shown["bars"] == [cell.split(" ")[0] for row in shown["table"][1:] for cell in row[2:0:-1]]
 
 
 # --- the controls ----------------------------------------------------------------------------------------------------
