@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from tiers import QUICK
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: two workers with two threads each are far slower
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -19,15 +20,6 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 BUILT = CHECKOUT / "_build" / "test"
 _BOOK = {"smoke_environment", "rendered_book"}
 RENDERING_LIMIT = 1200  # seconds
-
-
-# The tier of `make quick`: what most changes break, and takes no more than seconds a file.
-QUICK = (
-    "test_layers.py", "library/test_metric.py", "library/test_stats.py", "library/test_search.py",
-    "library/test_rounding.py", "library/test_observers.py", "library/test_evaluate.py", "library/test_models.py",
-    "data/test_datasets.py", "data/test_decoders.py", "data/test_stories.py", "experiments/test_provenance.py",
-    "experiments/test_select.py", "book/test_report.py",
-)  # fmt: skip
 
 
 def _is_quick(item: pytest.Item) -> bool:

@@ -18,6 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from tiers import QUICK
 
 ENVIRONMENTS = [
     {
@@ -253,8 +254,6 @@ def test_make_help_lists_every_target(checkout: Path) -> None:
 
 
 def test_the_quick_tier_names_files_that_exist(checkout: Path) -> None:
-    from conftest import QUICK
-
     assert all((checkout / "tests" / name).is_file() for name in QUICK)
 
 

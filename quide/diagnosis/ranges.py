@@ -27,21 +27,17 @@ OPTIONAL = (  # columns that some networks have no value for
 
 def grids_of(network: nn.Module) -> dict[str, Grid]:
     """The grid that rounds each layer's activations in a quantized network."""
-    found = {}
-    for layer, name in network.meta[META].quantizers.items():
-        part = network.get_submodule(name)
-        found[layer] = Grid(part.scale, part.zero_point, part.low, part.high)
-    return found
+    return {layer: network.get_submodule(name).grid() for layer, name in network.meta[META].quantizers.items()}
 
 
 def by_layer(
     prepared: Prepared, widths: Sequence, grids: dict[str, Grid], calibration: torch.Tensor, images: torch.Tensor
 ) -> pd.DataFrame:
     """The columns of :class:`quide.diagnosis.Diagnosis` that tell a layer's ranges."""
-    nodes = graphs.site_nodes(prepared.graph, prepared.layers, prepared.scheme, prepared.logits)
-    seen, tested = ({layer: _Seen(grids.get(layer)) for layer in nodes} for _ in range(2))
+    sites = {layer: site for layer, site in prepared.sites.items() if layer in prepared.layers}
+    seen, tested = ({layer: _Seen(grids.get(layer)) for layer in sites} for _ in range(2))
     for shown, by in ((calibration, seen), (images, tested)):
-        at = {node.name: [by[layer] for layer, other in nodes.items() if other is node] for node in nodes.values()}
+        at = {site: [by[layer] for layer, other in sites.items() if other == site] for site in sites.values()}
         with torch.inference_mode():
             for batch in shown.split(BATCH):
                 _Channels(prepared.graph, at).run(batch)
@@ -49,12 +45,12 @@ def by_layer(
     for layer, width in zip(prepared.layers, widths, strict=True):
         row = {"layer": layer} | _weights(prepared, layer, both(width).weights)
         row |= _batch_norm(prepared, layer)
-        if layer in nodes:
-            statistics = prepared.statistics[nodes[layer].name]
+        if layer in sites:
+            statistics = prepared.statistics[sites[layer]]
             row["activation_channel"], row["activation_outlier"] = _furthest(seen[layer].reach)
             row |= {"activation_minimum": statistics.minimum, "activation_maximum": statistics.maximum}
         if layer in grids:
-            scale, zero_point = _due(prepared, nodes[layer].name, both(width).activations)
+            scale, zero_point = _due(prepared, sites[layer], both(width).activations)
             row |= {"scale": float(grids[layer].scale), "scale_ratio": float(grids[layer].scale) / scale}
             row |= {"zero_point": grids[layer].zero_point, "zero_point_due": zero_point}
             row |= {"clipped": tested[layer].clipped, "clipped_calibration": seen[layer].clipped}

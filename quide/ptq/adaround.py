@@ -73,7 +73,7 @@ class AdaRound(Technique):
     def after(self, quantized: fx.GraphModule, prepared: Prepared, calibration: torch.Tensor) -> None:
         widths, report = prepared.widths(quantized.meta[META].bits), {}
         full, rounded = Walk(prepared.graph, calibration), Walk(quantized, calibration)
-        kept = Progress(self.checkpoint, lambda: self._parts(prepared, quantized, calibration))
+        kept = Progress(self.checkpoint, lambda: parts_of(self, quantized, prepared, calibration))
         done = kept.read() or {}
         for place, layer in enumerate(tqdm(rounded_layers(quantized), "AdaRound", disable=not self.progress)):
             one, exact = quantized.get_submodule(layer), prepared.graph.get_submodule(layer)
@@ -92,11 +92,6 @@ class AdaRound(Technique):
                 set_parameter(one, "bias", bias.to(one.weight))
             report[layer] = Reconstruction(**found)
         quantized.meta["adaround"] = report
-
-    def _parts(self, prepared: Prepared, quantized: fx.GraphModule, calibration: torch.Tensor) -> list:
-        settings = (self.iterations, self.outputs, self.learning_rate, self.learn_bias, self.seed, prepared.scheme)
-        settings = (*settings, quantized.meta[META].bits)
-        return parts_of(__file__, settings, [prepared.graph, quantized], calibration)
 
 
 class _Problem:

@@ -69,7 +69,7 @@ class Brecq(Technique):
     def after(self, quantized: fx.GraphModule, prepared: Prepared, calibration: torch.Tensor) -> None:
         report = {}
         full, rounded = Walk(prepared.graph, calibration), Walk(quantized, calibration)
-        kept = Progress(self.checkpoint, lambda: self._parts(prepared, quantized, calibration))
+        kept = Progress(self.checkpoint, lambda: parts_of(self, quantized, prepared, calibration))
         done = kept.read() or {}
         found = blocks(prepared.graph, rounded_layers(quantized))
         for place, block in enumerate(tqdm(found, "BRECQ", disable=not self.progress)):
@@ -86,11 +86,6 @@ class Brecq(Technique):
                     set_parameter(quantized.get_submodule(layer), "bias", bias.to(given))
             report[first] = Reconstruction(**judged)
         quantized.meta["brecq"] = report
-
-    def _parts(self, prepared: Prepared, quantized: fx.GraphModule, calibration: torch.Tensor) -> list:
-        settings = (self.iterations, self.batch, self.learning_rate, self.seed, prepared.scheme)
-        settings = (*settings, quantized.meta[META].bits)
-        return parts_of(__file__, settings, [prepared.graph, quantized], calibration)
 
 
 def blocks(model: fx.GraphModule, layers: list[str]) -> list[Block]:

@@ -265,18 +265,12 @@ def _settle(network: fx.GraphModule, scheme: Scheme) -> None:
 
 def _fold(network: fx.GraphModule, images: torch.Tensor) -> None:
     """Batch norms into the layers before them, whose scales, one a channel, take up what each is multiplied by."""
-    how, before = network.meta[META], {}
-    for node in network.graph.nodes:
-        source = node.all_input_nodes[0] if node.all_input_nodes else None
-        if node.op == "call_module" and source is not None and source.target in how.weight_scales:
-            before[node.target] = source.target
-    factors = {}
-    for name, layer in before.items():
+    scales, factors = network.meta[META].weight_scales, {}
+    for layer, (name, (_, gamma)) in fold.affine(network).items():
         norm = network.get_submodule(name)
-        if isinstance(norm, _BatchNorm):
-            factors[name] = layer, (norm.weight / (norm.running_var + norm.eps).sqrt()).abs().detach()
+        factors[name] = layer, (gamma / (norm.running_var + norm.eps).sqrt()).abs()
     network.recompile()
     for name in fold.fold(network, trial.run(network, images[: trial.IMAGES]).ranks):
         layer, factor = factors[name]
-        scale = how.weight_scales[layer]
-        how.weight_scales[layer] = scale * factor.reshape(scale.shape)
+        if layer in scales:  # not one that keep leaves at 32 bits
+            scales[layer] = scales[layer] * factor.reshape(scales[layer].shape)

@@ -133,3 +133,15 @@ def test_what_cannot_be_trained_is_refused(model, data, options, words):
 def test_a_generator_is_refused(model, data):
     with pytest.raises(ValueError, match="a generator ends once"):
         quide.qat(model, (batch for batch in [data]), 4)
+
+
+def test_batch_norms_are_folded_without_factors_and_into_layers_that_stay_in_float(data):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2),
+    ).eval()  # fmt: skip
+    trained = quide.qat(model, data, 4, SCHEME, keep={"3": 32}, batch_norm="reestimated")
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in trained.modules())
+    steps = trained.get_submodule("0").weight / trained.meta["quide"].weight_scales["0"]
+    torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-4)

@@ -10,12 +10,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from quide import stats
-from quide.experiments import ladder, paper, select
+from quide.experiments import campaign, ladder, paper, select
 from quide.experiments.ladder import ABLATION, BESIDE, DRAWN_FOR, DRAWS, LADDER, MODELS, RUNGS, SIZES, STRANGE, Rung
 from quide.experiments.records import Record
 from quide.models import registry
 from quide.stats import Hits, Interval
 from quidebook import report
+from quidebook.evidence import conditions
 from quidebook.report import UNKNOWN, Absent, tabled
 from quidebook.verdicts import NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
@@ -56,19 +57,13 @@ def _key(record: Record) -> Key:
 
 def run(seeds: Sequence[int], profile: str) -> None:
     """Every run of the page where there is no record, at profile ``paper``; what cannot be had is said to be absent."""
-    if profile != "paper":
-        return
-    for one in ladder.wanted(seeds[:1]):
-        try:
-            one.result()
-        except FileNotFoundError as error:
-            report.say(f"{one.spec.kind} of {one.spec.model} was not run: {error}.")
+    for line in campaign.attempt(ladder.wanted(seeds[:1]) if profile == "paper" else ()):
+        report.say(line)
 
 
 def title(model: Key) -> str:
     """A network as printed."""
-    names = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
-    return f"{registry.row(*model).title}, {names[model[1]]}"
+    return f"{registry.row(*model).title}, {conditions.NAMES[model[1]]}"
 
 
 @cache
@@ -85,7 +80,7 @@ def hits(record: Record, width: str) -> Hits | None:
 def lost(record: Record, width: str) -> Interval | None:
     """Change from full precision in points, paired."""
     found = hits(record, width)
-    return None if found is None else _points(found.change(hits(record, "32")))
+    return None if found is None else report.scaled(found.change(hits(record, "32")))
 
 
 def gained(known: LadderRecords, model: Key, rung: Rung, width: str) -> Interval | None:
@@ -93,11 +88,7 @@ def gained(known: LadderRecords, model: Key, rung: Rung, width: str) -> Interval
     one, below = known.rungs.get((model, rung.name)), known.rungs.get((model, rung.below))
     if one is None or below is None or hits(one, width) is None or hits(below, width) is None:
         return None
-    return _points(hits(one, width).change(hits(below, width)))
-
-
-def _points(change: Interval) -> Interval:
-    return Interval(*(100 * value for value in (change.estimate, change.low, change.high)))
+    return report.scaled(hits(one, width).change(hits(below, width)))
 
 
 # --- the ladder ------------------------------------------------------------------------------------------------------
