@@ -105,7 +105,7 @@ def _in_bfloat16(case: Case, device: str) -> bool:
     """Whether passes are trained in bfloat16: on a GPU; on a CPU the slow networks alone, where it is made for that."""
     if torch.device(device).type == "cuda":
         return True
-    return case.row.slow and profiles.has_amx()
+    return case.row.slow and bool(profiles.bfloat16_unit())
 
 
 def with_weights(case: Case, weights: dict[str, torch.Tensor]) -> nn.Module:

@@ -31,7 +31,7 @@ PUBLISHED = tuple(
 # from before bfloat16 was timed lack it.
 INTEGER_16, BFLOAT_16, COMMUTED_8 = "16 (integer grid)", "16 (bfloat16)", "8 (after pooling)"
 SIXTEEN = {"16": "float16 cast", BFLOAT_16: "bfloat16 cast", INTEGER_16: "integer grid"}  # what 16 bits can mean
-SCHEDULES = (30, 12, 3)  # epochs that the short profile has been or is run with, the longest first
+SCHEDULES = (30, 20, 12, 3)  # epochs that the short profile has been or is run with, the longest first
 UNNAMED = 3  # the schedule of records whose keys do not name one
 WIDTHS, GROUP = (8, 4, 3, 2), 64
 # What is rounded as in language models, by name: how fine the weights' scales are, and whether outputs are too.
