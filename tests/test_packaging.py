@@ -133,7 +133,7 @@ EXTRAS = {
     "quide.llm": ["llm", "awq"],
     "quidebook": ["book"],
 }
-USED_WHERE_PRESENT = {"openvino", "timm"}  # asked for by name, and whoever lacks them is told
+USED_WHERE_PRESENT = {"timm"}  # asked for by name, and whoever lacks them is told
 
 
 def test_every_import_of_the_packages_is_declared(checkout: Path, project: dict) -> None:

@@ -121,11 +121,10 @@ def of(case: runs.Case, device: str = "cpu") -> list[Run]:
     """What EXP-1 and EXP-2 ask of a case besides timings: training, sweeps, recipes."""
     found = [] if case.published else [runs.training(case, device)]
     found.append(runs.accuracy(case))
-    if case.published:
-        found += [sited(case, site) for site in SITES]
     if case.model == "simplecnn":
-        found += [runs.accuracy(case, BETWEEN), *(recipe.run(case) for recipe in recipes.grid())]
-    return found
+        return [*found, runs.accuracy(case, BETWEEN), *(recipe.run(case) for recipe in recipes.grid())]
+    found += [sited(case, site) for site in SITES]
+    return found + ([mixed.by_stages(case)] if case.seed == SEEDS[0] else [])
 
 
 def sited(case: runs.Case, site: str) -> Run:

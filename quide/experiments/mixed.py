@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -53,6 +53,26 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> dict:
         "passes": passes,
         "environment": provenance.environment(device),
         "training_seed": case.training_seed,
+    }
+
+
+@measured("mixed_stages", "quide.experiments.compute.mixed:by_stages", runs.ptq_code, runs.test_checksum)
+def by_stages(case: Case, images: int = 1000, choices: Sequence[int] = CHOICES) -> dict:
+    """Accuracy of every configuration of the parts of a ResNet (:func:`quide.ptq.stages`), one width a part.
+
+    Args:
+        case: a residual network.
+        images: the first so many test images: of six parts at four widths, each image costs some 340 forward passes.
+        choices: widths that a part can have.
+
+    Values: as :func:`accuracy`; ``groups`` are the names of the parts, ``num_weights`` how many each has.
+    """
+    return {
+        "scheme": records.described(ptq.PAPER),
+        "choices": list(choices),
+        "calibration_size": runs.CALIBRATION_SIZE,
+        "training_seed": case.training_seed,
+        "test_images": images,
     }
 
 
@@ -138,9 +158,20 @@ class Landscape:
 
 def landscape(case: Case, timed: records.Record, known: records.Record) -> Landscape:
     """Join a latency and an accuracy record of :func:`timing` and :func:`accuracy`."""
+    latencies = timed.values["latencies"]
+    measured = np.array([latencies[name]["median_ms"] for name in known.values["configurations"]])
+    return _landscape(case, known, measured)
+
+
+def staged(case: Case, known: records.Record) -> Landscape:
+    """The same of a record of :func:`by_stages`, every configuration taking one millisecond: rounding is simulated, so
+    that all run the same operations."""
+    return _landscape(case, known, np.ones(len(known.values["configurations"])))
+
+
+def _landscape(case: Case, known: records.Record, measured: np.ndarray) -> Landscape:
     values = known.values
     configurations = [tuple(map(int, name.split("-"))) for name in values["configurations"]]
-    measured = np.array([timed.values["latencies"][name]["median_ms"] for name in values["configurations"]])
     facts = paper.conditions().loc[CONDITION[case.model, case.dataset]]
     return Landscape(
         configurations,

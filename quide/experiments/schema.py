@@ -21,6 +21,7 @@ REQUIRED = {
     "latency": "latencies noisy reasons",
     "deployed": "accuracy correct latencies noisy reasons",
     "mixed_accuracy": "accuracy configurations correct full_precision_accuracy full_precision_correct images",
+    "mixed_stages": "accuracy configurations correct full_precision_accuracy full_precision_correct images groups",
     "mixed_latency": "latencies noisy reasons",
     "weight_only": "accuracy images",
     "imagenet_accuracy": "accuracy correct images",

@@ -8,20 +8,25 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from quide import search
 from quide.experiments import runs
 from quide.experiments.campaign import SITED_BITS
 from quide.experiments.deployed import INTEGER, RUNTIME, TORCH
 from quide.models import registry
+from quide.ptq.width import label
+from quide.stats import Hits
 from quidebook import report
 from quidebook.evidence.conditions import Condition, present, trainings
 from quidebook.report import Absent, Facts, number, tabled, with_origin
 from quidebook.shared import claims, deployed, residual, table1
+from quidebook.shared.landscape import countings
 from quidebook.shared.residual import BESIDE, DATASET, MODEL, PUBLISHED, RERUN, ROUNDED, SITES, preferred
 from quidebook.verdicts import NEAR, UNDECIDED, cells
 
 SHORT = "quide run exp2 --profile short"
 NO_RECORD = Absent("ResNet-18 on CIFAR-10", RERUN)
 # What moving the quantizers comes to in a network without max-pooling between its layers.
+SEARCHES = 100  # seeds of the genetic search by parts
 SHOWN = {runs.COMMUTED_8: "8 (merged with the ReLU)"}
 
 
@@ -192,6 +197,47 @@ def site_table(found: Sequence[Condition]) -> Iterator[dict]:
             row |= {f"{bits} bits (%)": report.mean_std(shares[bits]) for bits in SITED_BITS[1:]}
             row |= {f"{sign} prefers": preferred(scores[quantity]) for quantity, sign in table1.SCORES}
             yield row | {"draws": len(sited)}
+
+
+# --- mixed precision by parts ----------------------------------------------------------------------------------------
+
+
+def stages_table(found: Sequence[Condition]) -> pd.DataFrame:
+    """The configuration of a network's parts with the highest I' at equal latency, where uniform widths stand, and how
+    often the paper's search finds it; one row a network and way to count compression."""
+    rows = []
+    for network, (record, land) in residual.staged(found).items():
+        for counting, counted in countings(land):
+            space = counted.fitness.__getitem__, len(land.num_weights), record.spec.details["choices"]
+            explored = [search.genetic(*space, seed=seed) for seed in range(SEARCHES)]
+            hits = sum(one.best_fitness == counted.fitness[counted.best] for one in explored)
+            place = {bits: counted.place((bits,) * len(land.num_weights)) for bits in (8, 4)}
+            right = Hits(land.correct[:, land.index_of(counted.best)]).interval()
+            rows.append(
+                {
+                    "network": network,
+                    "C": counting,
+                    "highest I'": label(counted.best),
+                    "right (%)": report.with_interval(right, 100),
+                    "uniform 8, 4: ranks": f"{place[8]:,}, {place[4]:,}",
+                    "search finds it": f"{hits} of {SEARCHES} seeds",
+                    "evaluations": f"{np.median([one.evaluations for one in explored]):.0f}",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def staged(found: Sequence[Condition]) -> list[dict[str, object]]:
+    """What :func:`stages_table` is of: network, parts (names), configurations and images, how many."""
+    return [
+        {
+            "network": network,
+            "parts": ", ".join(record.values["groups"]),
+            "configurations": len(land.configurations),
+            "images": record.values["images"],
+        }
+        for network, (record, land) in residual.staged(found).items()
+    ]
 
 
 def parted(found: Sequence[Condition]) -> Facts:

@@ -23,7 +23,7 @@ from quidebook.report import UNKNOWN, Absent, tabled
 
 SLIDER = Path(__file__).with_suffix(".html")
 COMMAND = "quide run real_kernels --profile paper"
-NO_RECORD = Absent("real kernels", f"pip install 'quide[deploy]' openvino && {COMMAND}")
+NO_RECORD = Absent("real kernels", f"pip install 'quide[deploy]' && {COMMAND}")
 OF_WIDTH = {"32": 32, "32 channels last": 32, "bfloat16": 16, "8": 8}
 CONDITIONS = {"simplecnn": "cifar10-simplecnn", "resnet20": "cifar10-resnet18"}
 Setting = tuple[str, int, int]  # network, batch, threads

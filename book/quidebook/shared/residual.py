@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from quide import metric, stats
-from quide.experiments import campaign, paper, records, runs
+from quide.experiments import campaign, mixed, paper, records, runs
 from quide.latency import AA_LIMIT
 from quide.ptq.width import PAPER_BITS
 from quide.stats import Hits, Interval
@@ -41,21 +41,32 @@ def stated_table() -> pd.DataFrame:
 
 
 def sited_records(found: Sequence[Condition]) -> dict[tuple[int, str], records.Record]:
-    """What is known of a published network by seed and by one of :data:`SITES`."""
+    """What is known of the networks by seed and by one of :data:`SITES`."""
     cases = {
         (seed, site): runs.Case(condition.model, DATASET, seed, condition.profile)
-        for condition in found
-        for seed in (condition.measured.seeds if condition.published else ())
+        for condition in present(found)
+        for seed in condition.measured.seeds
         for site in SITES
     }
     runs_of = {key: campaign.sited(case, key[1]).known() for key, case in cases.items()}
     return {key: record for key, record in runs_of.items() if record is not None}
 
 
+def staged(found: Sequence[Condition]) -> dict[str, tuple[records.Record, mixed.Landscape]]:
+    """Every configuration of a network's parts, by its title: record and landscape of the first seed."""
+    known = {}
+    for condition in present(found):
+        case = runs.Case(condition.model, DATASET, campaign.SEEDS[0], condition.profile)
+        if (record := mixed.by_stages(case).known()) is not None:
+            known[condition.network] = record, mixed.staged(case, record)
+    return known
+
+
 def records_used(found: Sequence[Condition]) -> list[records.Record]:
     """The records that EXP-2's page is drawn from."""
     used = [record for c in present(found) for record in (*conditions.trainings(c), *c.measured.records)]
     used += [*sited_records(found).values(), *deployed.measured(found).values()]
+    used += [record for record, _ in staged(found).values()]
     return list({record.spec.key: record for record in used}.values())  # our reading's site is among the measured
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -14,6 +15,8 @@ from quide.experiments import inputs
 from quide.experiments.mixed import CHOICES, FULL_PRECISION, passes_of
 from quide.experiments.runs import Case
 from quide.stats import pack_bits
+
+STAGED = 100  # images at once, so that progress is seen
 
 
 def accuracy(case: Case, scheme: ptq.Scheme, progress: bool) -> dict:
@@ -32,6 +35,25 @@ def accuracy(case: Case, scheme: ptq.Scheme, progress: bool) -> dict:
         "full_precision_correct": pack_bits(reference.numpy()),
         "images": len(test),
         "num_weights": evaluate.num_weights(network),
+    }
+
+
+def by_stages(case: Case, images: int, choices: Sequence[int]) -> dict:
+    network, test = inputs.network(case), inputs.test_images(case).subset(slice(0, images))
+    prepared, parts = ptq.prepare(network, inputs.calibration_images(case), ptq.PAPER), ptq.stages(network)
+    tree = prefix_tree.PrefixTree(prepared, choices, list(parts.values()))
+    batches = zip(test.batches(STAGED), test.labels.split(STAGED), strict=True)
+    hits = torch.cat([tree.correct(*batch) for batch in tqdm(batches, desc=case.model, total=-(-images // STAGED))], 1)
+    reference = evaluate.correct(prepared.at(ptq.FULL_PRECISION), test)
+    return {
+        "configurations": [label(widths) for widths in tree.configurations],
+        "accuracy": [count / len(test) for count in hits.sum(1).tolist()],
+        "correct": pack_bits(hits.T.flatten().numpy()),
+        "full_precision_accuracy": int(reference.sum()) / len(test),
+        "full_precision_correct": pack_bits(reference.numpy()),
+        "images": len(test),
+        "groups": list(parts),
+        "num_weights": [sum(network.get_submodule(name).weight.numel() for name in names) for names in parts.values()],
     }
 
 
