@@ -25,6 +25,8 @@ TEXTS = (".csv", ".json", ".txt")  # whose line ends git may have changed
 PUBLISHED = {  # SHA-256 of files that are read under the name they were published by, wherever they lie
     "stories260K.bin": "b0a507e7ad0f626624f17112325e66691f9076d622e1d3274d103d00299f2696",
     "tok512.bin": "037cb335abb25d1fa9e8ecae30ed2a3a8ace9302862ebcdc05d51a6bbb10c312",
+    "pretrainedResnet.tflite": "b5c0046d6e0328b4956afd6baa29555a29b1f1c65bdd45aaed75b7cd484d9f79",
+    "pretrainedResnet_quant.tflite": "3c002613d1b2475eb51dd78dfb85a546c8ae658dee71cf6ade43b022fe205415",
 }
 
 

@@ -27,6 +27,7 @@ from quide.experiments import (
     runs,
     select,
     staleness,
+    tiny,
 )
 from quide.experiments.measured import KINDS, Run
 from quide.experiments.records import Record, RunSpec
@@ -44,6 +45,7 @@ _EXPERIMENTS = {  # by kind or family; other kinds are of the experiment that th
     "llm": "llama3_mmlu", "aiq_networks": "aiq", "aiq_layers": "aiq", "aiq_search": "aiq",
     "ladder": "better_ptq", "calibration_draws": "better_ptq",
     "kernel_accuracy": "real_kernels", "kernel_latency": "real_kernels", "roofline": "real_kernels",
+    "litert": "real_kernels",
 }  # fmt: skip
 
 
@@ -98,6 +100,7 @@ def planned() -> list[Planned]:
     )  # fmt: skip
     found = [one for case in every for one in (*_named(case), *_timed(case))]
     found += [Planned(kind, *network, SEEDS[0], "paper") for network in kernels.MODELS for kind in kernels.MEASURED]
+    found.append(Planned(tiny.KIND, tiny.MODEL, tiny.DATASET, SEEDS[0], "paper"))
     return found + [_of(run.spec, (run.spec.key,)) for run in (*ladder.wanted(), *aiq.runs())]
 
 

@@ -163,6 +163,12 @@ def published_ptq() -> pd.DataFrame:
     return _read("published_ptq")
 
 
+def mlperf_tiny() -> pd.DataFrame:
+    """MLPerf Tiny v1.2, image classification (ResNet-8 on CIFAR-10): organization, board, bits where the submission
+    names them, inferences_per_s, accuracy (%), energy_uj (of an inference, where it was measured), source."""
+    return _read("mlperf_tiny", {"bits": "Int64"})
+
+
 def exhibits() -> pd.DataFrame:
     """The tables, figures and the algorithm: kind, section, what each shows, how much of it is known."""
     return _read("exhibits").set_index("exhibit")

@@ -11,6 +11,7 @@ from quide.experiments import (  # noqa: F401 - they fill KINDS
     llm_runs,
     mixed,
     runs,
+    tiny,
 )  # fmt: skip
 from quide.experiments.measured import KINDS
 from quide.experiments.records import Record, RunSpec, is_stale

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from quidebook.pages import real_kernels as page
 
-from quide.experiments import kernels, records
+from quide.experiments import kernels, records, tiny
 from quide.experiments.runs import Case
 from quide.stats import pack_bits
 
@@ -111,3 +111,28 @@ def test_without_records():
     assert page.shown(nothing) is None and page.kernel_table(nothing, None).empty and page.speed_table(nothing).empty
     assert page.knee_table(nothing).empty and not page.best_facts(nothing)
     assert page.slider(nothing) == "" and not nothing.used
+
+
+def test_boards_are_ordered_by_time_and_by_energy():
+    table = page.boards().set_index("board")
+    by_time, by_energy = (list(table[name].rank(ascending=False)) for name in ("I_T", "I_E"))
+    assert by_time == [1, 2, 3, 4, 5] and by_energy == [2, 1, 4, 3, 5]
+    fastest = table.iloc[0]
+    assert fastest.I_T == pytest.approx(4 * 0.86 / np.log2(1000 / 195.238 + 1))
+    assert fastest.I_E == pytest.approx(4 * 0.86 / np.log2(0.139367 + 1))
+    facts = page.board_facts()
+    assert facts["tau"] == pytest.approx(0.6) and facts["boards"] == len(page.board_table()) == 5
+    assert facts["pairs"] == 3 and facts["least"] == pytest.approx(4.294 / 4.495) and "RH850" in facts["slowest"]
+
+
+def test_the_benchmark_s_files_are_scored_by_their_own_accuracy_and_time():
+    right = {"32": np.arange(1000) < 870, "8": np.arange(1000) < 860}
+    values = {
+        "accuracy": {bits: hits.mean() for bits, hits in right.items()},
+        "correct": {bits: pack_bits(hits) for bits, hits in right.items()},
+        "latencies": {"32": {"median_ms": 3.0}, "8": {"median_ms": 1.0}},
+        "size": {"32": 318_144, "8": 98_496},
+    }
+    table = page.tiny_table(page.KernelRecords({}, {}, {}, record(tiny.files(tiny.TinyCase()), values)))
+    assert list(table.I) == [f"{0.87 / 2:.2f}", f"{4 * 0.86:.2f}"]
+    assert list(table.kB) == ["318", "98"] and page.tiny_table(page.KernelRecords({}, {}, {})).empty

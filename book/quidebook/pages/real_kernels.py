@@ -8,11 +8,12 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
+from scipy.stats import kendalltau, spearmanr
 
 from quide import metric
-from quide.experiments import campaign, kernels, paper, select
+from quide.experiments import campaign, kernels, paper, select, tiny
 from quide.experiments.kernels import SIMULATED
 from quide.experiments.records import Record
 from quide.experiments.runs import Case
@@ -38,11 +39,13 @@ class KernelRecords:
     accuracy: Mapping[str, Record]
     latency: Mapping[tuple[str, int, int], Record]
     roofline: Mapping[tuple[str, int, int], Record]
+    tiny: Record | None = None
 
     @property
     def used(self) -> list[Record]:
         """All of them."""
-        return [*self.accuracy.values(), *self.latency.values(), *self.roofline.values()]
+        made = [*self.accuracy.values(), *self.latency.values(), *self.roofline.values()]
+        return made + ([self.tiny] if self.tiny else [])
 
 
 def found() -> KernelRecords:
@@ -52,13 +55,14 @@ def found() -> KernelRecords:
         there = sorted(select.known(kind), key=lambda one: (one.spec.details["passes"], not one.values["noisy"]))
         timed[kind] = {(one.spec.model, one.spec.details["batch"], _threads(one)): one for one in there}
     scored = {one.spec.model: one for one in select.known("kernel_accuracy")}
-    return KernelRecords(scored, timed["kernel_latency"], timed["roofline"])
+    return KernelRecords(scored, timed["kernel_latency"], timed["roofline"], select.quietest(select.known(tiny.KIND)))
 
 
 def run(seeds: Sequence[int], profile: str) -> None:
     """Every run of the page where there is no record, at profile ``paper``; what cannot be had is said to be absent."""
     cases = [Case(*network, seeds[0], profile) for network in kernels.MODELS]
-    for line in campaign.attempt(kernels.wanted(cases) if profile == "paper" else ()):
+    wanted = [*kernels.wanted(cases), tiny.files(tiny.TinyCase())]
+    for line in campaign.attempt(wanted if profile == "paper" else ()):
         report.say(line)
 
 
@@ -238,6 +242,64 @@ def changed_facts(known: KernelRecords) -> list[dict[str, object]]:
                     }
                 )  # fmt: skip
     return facts
+
+
+# --- MLPerf Tiny -----------------------------------------------------------------------------------------------------
+
+
+@tabled
+def tiny_table(known: KernelRecords) -> Iterable[dict]:
+    """The benchmark's two files, run here: top-1, latency of an image, size, and I."""
+    if known.tiny is None:
+        return
+    values = known.tiny.values
+    for bits in tiny.FILES:
+        accuracy, ms = values["accuracy"][bits], _median(known.tiny, bits)
+        index = metric.intelligence_index(metric.compression_ratio(int(bits)), accuracy, ms)
+        yield {
+            "bits": bits,
+            "top-1 (%)": report.with_interval(Hits.unpacked(values["correct"][bits]).interval(), 100),
+            "ms an image": report.number(ms, 3),
+            "kB": f"{values['size'][bits] / 1000:,.0f}",
+            "I": report.number(index, 2),
+        }
+
+
+def boards() -> pd.DataFrame:
+    """What is published of the boards whose energy was measured, by I with T: ms an inference, mJ, and I by each. All
+    at 8 bits, since where all are compressed alike compression moves no rank."""
+    table = paper.mlperf_tiny().dropna(subset="energy_uj")
+    table["ms"], table["mJ"] = 1000 / table.inferences_per_s, table.energy_uj / 1000
+    for name, cost in (("I_T", table.ms), ("I_E", table.mJ)):
+        table[name] = metric.intelligence_index(metric.compression_ratio(8), table.accuracy / 100, cost)
+    return table.sort_values("I_T", ascending=False)
+
+
+def board_table() -> pd.DataFrame:
+    """:func:`boards`, as printed."""
+    ranks = boards()[["I_T", "I_E"]].rank(ascending=False).astype(int)
+    rows = [
+        {
+            "board": f"{row.board} ({row.organization})",
+            "top-1 (%)": report.number(row.accuracy, 1),
+            "ms, rank by I": f"{row.ms:.1f}, {ranks.I_T[row.Index]}",
+            "mJ, rank by I": f"{row.mJ:.2f}, {ranks.I_E[row.Index]}",
+        }
+        for row in boards().itertuples()
+    ]
+    return pd.DataFrame(rows)
+
+
+def board_facts() -> Mapping[str, object]:
+    """How far the two orders of the boards agree (Kendall's tau), on how many; and on how many boards that one
+    submitter ran at 32 and 8 bits how many times as fast 8 bits are, from least to most."""
+    scored, table = boards(), paper.mlperf_tiny()
+    wide, narrow = (table[table.bits == bits].set_index("board").inferences_per_s for bits in (32, 8))
+    times = (narrow / wide).dropna()
+    return {
+        "boards": len(scored), "tau": float(kendalltau(scored.I_T, scored.I_E).statistic),
+        "pairs": len(times), "least": times.min(), "slowest": times.idxmin(), "most": times.max(),
+    }  # fmt: skip
 
 
 # --- roofline --------------------------------------------------------------------------------------------------------
