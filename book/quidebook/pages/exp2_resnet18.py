@@ -70,7 +70,8 @@ def published(found: Sequence[Condition]) -> Facts:
 
 
 def trained(condition: Condition) -> list[dict[str, object]]:
-    """How each training went: condition, seed, epochs, of (the paper's), minutes, accuracy (fraction) first, best."""
+    """How each training went: condition, seed, epochs, of (the paper's), minutes, accuracy (fraction) first, best, and
+    stated (the paper's)."""
     return [
         {
             "condition": condition.name,
@@ -80,6 +81,7 @@ def trained(condition: Condition) -> list[dict[str, object]]:
             "minutes": record.values["training"]["seconds"] / 60,
             "first": record.values["history"][0]["test_accuracy"],
             "best": record.values["best_accuracy"],
+            "stated": condition.stated.accuracy[32],
         }
         for record in (trainings(condition) if condition.measured else [])
     ]
@@ -193,7 +195,7 @@ def site_table(found: Sequence[Condition]) -> Iterator[dict]:
             shares = {bits: [accuracy[str(bits)] for accuracy in sited] for bits in SITED_BITS}
             mean = pd.Series({bits: np.mean(share) for bits, share in shares.items()})
             scores = residual.equal_latency(mean, condition.measured.threshold)
-            row = {"network": condition.network, "activations rounded": words}
+            row = {"network": table1.short(condition), "activations rounded": words}
             row |= {f"{bits} bits (%)": report.mean_std(shares[bits]) for bits in SITED_BITS[1:]}
             row |= {f"{sign} prefers": preferred(scores[quantity]) for quantity, sign in table1.SCORES}
             yield row | {"draws": len(sited)}
@@ -241,10 +243,12 @@ def staged(found: Sequence[Condition]) -> list[dict[str, object]]:
 
 
 def parted(found: Sequence[Condition]) -> Facts:
-    """At which of the places the two scores prefer different widths, as in the paper, and at which the same."""
+    """At which of the places the two scores of the first network prefer different widths, as in the paper, and at which
+    the same."""
     rows = site_table(found)
     if rows.empty:
         return Absent("activations rounded at other places", BESIDE)
+    rows = rows[rows.network == rows.network.iloc[0]]
     differ = (rows["I prefers"] == "4 bits") & (rows["I' prefers"] == "8 bits")
     where = [" or ".join(rows[part]["activations rounded"]) or "nowhere" for part in (differ, ~differ)]
     return {"network": rows.network.iloc[0], "different": where[0], "same": where[1]}

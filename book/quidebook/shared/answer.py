@@ -98,7 +98,7 @@ def knee(found: Sequence[Condition]) -> Answer:
 
 def sixteen_bits(found: Sequence[Condition]) -> Answer:
     """Whether 16 bits lose no accuracy, on every network that was measured."""
-    shown = [*present(found), *(each for each in residual.known() if each.published)]
+    shown = [*present(found), *present(residual.known())]
     if not shown:
         return UNDECIDED, Absent("SimpleCNN", simplecnn.RERUN)
     changes = [each.by_seed[16].mean() - each.by_seed[32].mean() for each in shown]
