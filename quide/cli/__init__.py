@@ -166,6 +166,7 @@ def sweep(
     """
     from quide.cli import files, plot, probe
     from quide.cli.output import check
+    from quide.experiments.parameters import check_device
 
     if output is not None:
         check("output", output, probe.FORMATS)
@@ -173,7 +174,7 @@ def sweep(
         plot.check(picture)
     widths = [_width("bits", each, bits, "widths with commas between them, such as 8,4") for each in bits.split(",")]
     kept = dict(_kept(entry) for entry in keep or ())
-    _check_device(device)
+    check_device(device)
     network, counted = probe.read_network(model, weights).to(device), files.read_score(score) if score else None
     found = probe.probe(
         network, probe.read_data(data, scored=bool(score)).to(device), widths,
@@ -207,10 +208,11 @@ def debug(
     import quide
     from quide.cli import debugging, probe
     from quide.cli.output import check
+    from quide.experiments.parameters import check_device
 
     if output is not None:
         check("output", output, debugging.ENDINGS)
-    _check_device(device)
+    check_device(device)
     network, held = probe.read_network(model, weights).to(device), probe.read_data(data).to(device)
     loaded = quide.load(network, quantized) if quantized is not None else None
     found = quide.diagnose(
@@ -294,7 +296,7 @@ def _known(names: list[str] | None) -> list[str]:
 
 def _checked(parameters: dict[str, Any]) -> dict[str, Any]:
     """What was asked for, read, or refused before a kernel is started."""
-    from quide.experiments.parameters import read
+    from quide.experiments.parameters import check_device, read
     from quide.experiments.profiles import profile
 
     parameters = dict(zip(parameters, read(**parameters), strict=True))
@@ -303,7 +305,7 @@ def _checked(parameters: dict[str, Any]) -> dict[str, Any]:
     if "profile" in parameters:
         profile(parameters["profile"])
     if "device" in parameters:
-        _check_device(parameters["device"])
+        check_device(parameters["device"])
     return parameters
 
 
@@ -321,15 +323,6 @@ def _kept(entry: str) -> tuple[str, Any]:
     if not name:
         raise ValueError(f"keep must be a layer and its width, such as fc=32, got {entry!r}")
     return name, _width("keep", bits, entry, "a layer and its width, such as fc=32")
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.zeros(1, device=device).item()  # not every device that makes tensors has numbers in them
-    except Exception as error:  # whichever the backend raises
-        raise ValueError(f"device {device!r} cannot be used on this machine; try cpu") from error
 
 
 def _is_expected(error: Exception) -> bool:

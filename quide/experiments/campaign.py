@@ -21,6 +21,7 @@ from quide.experiments import (
     ladder,
     mixed,
     paper,
+    parameters,
     profiles,
     recipes,
     records,
@@ -139,7 +140,8 @@ def sited(case: runs.Case, site: str) -> Run:
 
 def measure(wanted: Sequence[runs.Case], device: str = "cpu") -> list[str]:
     """Everything that EXP-1 and EXP-2 ask of cases, computed where there is no record; of embedded weights the sweep
-    and the timing. What cannot be had is left out: a line on each is returned."""
+    and the timing. What cannot be had is left out: a line on each is returned. ``ValueError``: no such device here."""
+    parameters.check_device(device)
     left_out: dict[str, str] = {}
     for case in tqdm(wanted, desc="runs", unit="run"):
         first = case == next(one for one in wanted if (one.model, one.dataset) == (case.model, case.dataset))
@@ -161,6 +163,7 @@ def measure(wanted: Sequence[runs.Case], device: str = "cpu") -> list[str]:
 
 def measure_mixed(wanted: Sequence[runs.Case], device: str = "cpu") -> None:
     """What EXP-3 asks: accuracy of every configuration of each case, latency of those of the first."""
+    parameters.check_device(device)
     for case in tqdm(wanted, desc="runs", unit="run"):
         mixed.accuracy(case, progress=False).result()
     mixed.timing(wanted[0], device, progress=False).result()

@@ -25,6 +25,18 @@ def read(**given: Any) -> tuple:
     return tuple(_read(name, value) for name, value in given.items())
 
 
+def check_device(device: str) -> None:
+    """``ValueError`` if nothing can be computed on a device of that name on this machine."""
+    if device == "cpu":
+        return
+    import torch  # which a page that only shows records does not need
+
+    try:
+        torch.zeros(1, device=device).item()  # not every device that makes tensors has numbers in them
+    except Exception as error:  # whichever the backend raises
+        raise ValueError(f"device {device!r} cannot be used on this machine; try cpu") from error
+
+
 def _read(name: str, value: Any) -> Any:
     if name not in _SEVERAL:
         value = None if value == "None" else value

@@ -2,7 +2,7 @@
 
 import pytest
 
-from quide.experiments import parameters
+from quide.experiments import campaign, parameters
 
 
 @pytest.mark.parametrize("given", [7, "7", "[7]", [7], ("7",), "7,", " ( 7 ) "])
@@ -47,3 +47,10 @@ def test_one_given_twice_is_refused():
 def test_other_numbers_begin_at_one():
     with pytest.raises(ValueError, match="limit must be whole numbers of at least 1, such as"):
         parameters.read(limit=0)
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:99", "meta", ""])
+def test_a_device_that_is_not_here_is_refused_before_anything_runs(device):
+    for ask in (parameters.check_device, lambda name: campaign.measure([], name)):
+        with pytest.raises(ValueError, match=f"^device '{device}' cannot be used on this machine; try cpu$"):
+            ask(device)
