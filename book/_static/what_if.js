@@ -264,6 +264,8 @@
         const head = element("th", { scope: "row", textContent: known.name });
         return element("tr", {}, head, ...cells.map((textContent) => element("td", { textContent })));
       });
+      const labels = [...find("thead").rows[0].cells].map((each) => each.textContent);
+      for (const line of lines) [...line.cells].forEach((each, place) => (each.dataset.label = labels[place]));
       find("tbody").replaceChildren(...lines);
       find(".what-if-source").textContent = result.network.latency_sources[choice.kernel];
     }

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from quide.experiments import staleness
 from quide.stats import Interval
-from quidebook.verdicts import CLASSES
+from quidebook.tables import table_markup
 
 # Okabe and Ito's colours, told apart in every form of colour blindness; markers and line styles repeat the distinction.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#595959"
@@ -45,11 +45,8 @@ NARROW = "application/x-quide-narrow"  # the kind of output that holds a figure'
 NARROW_INCHES, LABEL_CHARACTERS = 4.6, 22
 POINTS_AN_INCH, CHARACTER = 72, 0.55  # a character's mean width, as a share of its size
 UNKNOWN, NO_RECORD = "–", "no record"  # cells: of what is not known, of what was not measured
-UNBROKEN = re.compile(r"[^A-Za-z]{1,32}|.{1,14}")  # numbers with their spread, configurations, orders, short words
-SEQUENCE = re.compile(r"\d+(?:-\d+){2,}|\d+(?: &gt; \d+)+")  # 8-8-8-4, 4 > 8, a date
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _CODE_OR_TAG = re.compile(r"(?P<code>(?<![\\`])(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))|" + _TAG.pattern)
-LONG = 40  # characters from which a cell is a sentence, which a narrow column would break into single words
 
 
 def panels(
@@ -221,25 +218,6 @@ def rows(columns: Mapping[str, str], many: Iterable[Facts]) -> pd.DataFrame:
     return pd.DataFrame({name: fields.vformat(cell, (), facts) for name, cell in columns.items()} for facts in many)
 
 
-@dataclass(frozen=True)
-class Links:
-    """A cell of a table that links to pages of the book.
-
-    Attributes:
-        targets: the words of each link, and the address relative to the page, such as ``exp3.html#table-2``.
-    """
-
-    targets: tuple[tuple[str, str], ...]
-
-    @property
-    def markup(self) -> str:
-        """As HTML; the classes are those that Sphinx gives to its own links."""
-        return "; ".join(
-            f'<a class="reference internal" href="{html.escape(address)}">{html.escape(words)}</a>'
-            for words, address in self.targets
-        )
-
-
 def show_markup(text: str) -> None:
     """Display HTML as it is: strings of records in it have been escaped."""
     display(HTML(text))
@@ -248,62 +226,6 @@ def show_markup(text: str) -> None:
 def show_markdown(text: str) -> None:
     """Display Markdown as it is: strings of records in it have been through :func:`without_tags`."""
     display(Markdown(text))
-
-
-def table_markup(frame: pd.DataFrame, caption: str, classes: Mapping[str, str] | None = None) -> str:
-    """The HTML that :func:`table` displays; arguments as of :func:`folded`."""
-    classes = classes or CLASSES
-    frame = _verdict_second(frame, classes)
-    head = "".join(f'<th scope="col">{_text(column)}</th>' for column in frame.columns)
-    lines = zip(*(frame[column].tolist() for column in frame), strict=True)
-    rows = "".join(_row(list(values), classes) for values in lines)
-    text = html.escape(caption)
-    return (
-        f'<div class="quide-table" role="region" tabindex="0" aria-label="{text}"><table><caption>{text}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """A cell with a verdict and, under it, the reason."""
-
-    verdict: str
-    reason: str
-
-
-def _verdict_second(frame: pd.DataFrame, classes: Mapping[str, str]) -> pd.DataFrame:
-    """The verdict beside what heads a row, where a phone shows it, with the reason or the evidence below it."""
-    if "verdict" not in frame or not set(frame["verdict"]) & set(classes):
-        return frame
-    reasons = frame.get("reason", frame.get("evidence", pd.Series("", frame.index)))
-    judged = [_Judged(str(verdict), str(reason)) for verdict, reason in zip(frame["verdict"], reasons, strict=True)]
-    others = frame.drop(columns=["verdict", "reason", "evidence"], errors="ignore")
-    others.insert(2 if "bits" in others.columns[1:2] else 1, "verdict", judged)
-    return others
-
-
-def _row(values: Sequence[object], classes: Mapping[str, str]) -> str:
-    first, *others = values
-    cells = "".join(_cell(value, classes) for value in others)
-    return f'<tr><th scope="row">{_text(first)}</th>{cells}</tr>'
-
-
-def _cell(content: object, classes: Mapping[str, str]) -> str:
-    if isinstance(content, Links):
-        return f"<td>{content.markup}</td>"
-    if isinstance(content, _Judged):
-        reason = f'<span class="reason">{_text(content.reason)}</span>' if content.reason else ""
-        return f'<td class="{classes.get(content.verdict, "")}"><strong>{_text(content.verdict)}</strong>{reason}</td>'
-    value = str(content)
-    own = "short" if UNBROKEN.fullmatch(value) else "long" if len(value) >= LONG else ""
-    name = classes.get(value, own)
-    return f'<td class="{name}">{_text(value)}</td>' if name else f"<td>{_text(value)}</td>"
-
-
-def _text(content: object) -> str:
-    """A cell's text as HTML in which configurations, orders and dates are not broken over two lines."""
-    return SEQUENCE.sub(r'<span class="unbroken">\g<0></span>', html.escape(str(content)))
 
 
 def tabled(rows: Callable[..., Iterable[Mapping[str, object]]]) -> Callable[..., pd.DataFrame]:

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from quidebook import report
+from quidebook import report, tables
 from quidebook.verdicts import REPRODUCED
 
 from quide.experiments import records
@@ -73,8 +73,8 @@ def record(seed: int, seconds: float = 30.0, **changes) -> records.Record:
 
 
 def test_a_cell_of_links_is_linked_and_escaped():
-    links = report.Links((("EXP <1>", "exp1.html#table-1"), ("EXP-2", "exp2.html")))
-    text = report.table_markup(pd.DataFrame({"exhibit": ["<Table 1>"], "where": [links]}), "Where")
+    links = tables.Links((("EXP <1>", "exp1.html#table-1"), ("EXP-2", "exp2.html")))
+    text = tables.table_markup(pd.DataFrame({"exhibit": ["<Table 1>"], "where": [links]}), "Where")
     assert '<th scope="row">&lt;Table 1&gt;</th>' in text
     assert '<a class="reference internal" href="exp1.html#table-1">EXP &lt;1&gt;</a>; <a class=' in text
 
@@ -115,13 +115,13 @@ def test_a_duration_is_said_in_a_fitting_unit(seconds, words):
     ],
 )
 def test_numbers_and_orders_stay_on_one_line_and_sentences_keep_their_width(text, name):
-    cell = report.table_markup(pd.DataFrame({"what": ["a"], "found": [text]}), "Cells").split("</th>")[-1]
+    cell = tables.table_markup(pd.DataFrame({"what": ["a"], "found": [text]}), "Cells").split("</th>")[-1]
     assert cell.startswith(f'<td class="{name}">' if name else "<td>")
 
 
 def test_configurations_inside_a_sentence_are_not_broken():
     frame = pd.DataFrame({"place of 8-8-8-4": ["8-8-8-8"], "found": ["4 > 8 (of these), 1-2 <b>"]})
-    text = report.table_markup(frame, "Cells")
+    text = tables.table_markup(frame, "Cells")
     for part in ("8-8-8-4", "8-8-8-8", "4 &gt; 8"):
         assert f'<span class="unbroken">{part}</span>' in text
     assert "1-2 &lt;b&gt;</td>" in text
@@ -153,3 +153,11 @@ def test_a_phone_gets_one_panel_as_wide_as_it_shows():
     assert report._narrow(figure)
     assert tuple(figure.get_size_inches()) == (report.NARROW_INCHES, pytest.approx(3.2))
     assert not report._narrow(report.panels(width=4)[0])
+
+
+def test_only_a_table_that_a_phone_has_no_room_for_names_its_columns_in_every_cell():
+    narrow, wide = (pd.DataFrame({f"column {n}": ["some words"] for n in range(count)}) for count in (3, 6))
+    assert "data-label" not in tables.table_markup(narrow, "Few")
+    text = tables.table_markup(wide, "Many")
+    assert re.findall(r'data-label="([^"]*)"', text) == [f"column {n}" for n in range(1, 6)]
+    assert 'class="quide-table wide"' in text and ">some words</td>" in text

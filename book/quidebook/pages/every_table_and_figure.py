@@ -17,7 +17,7 @@ from quide.experiments.recipes import SEARCHED
 from quide.experiments.records import Record
 from quide.models import registry
 from quide.ptq.width import label
-from quidebook import report
+from quidebook import report, tables
 from quidebook.evidence import readings, sensitivity
 from quidebook.evidence.conditions import Condition, best_known, present
 from quidebook.evidence.scores import Measured
@@ -149,11 +149,11 @@ def table(found: Known, words: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def links(exhibit: str) -> report.Links:
+def links(exhibit: str) -> tables.Links:
     """Links to the sections on an exhibit; a page that this copy of the book lacks is left out."""
     folder = _paths.home() / "notebooks"
     shown = [place for place in PLACES[exhibit] if (folder / f"{place[0]}.ipynb").exists()]
-    return report.Links(tuple((words, f"{page}.html{'#' * bool(section)}{section}") for page, section, words in shown))
+    return tables.Links(tuple((words, f"{page}.html{'#' * bool(section)}{section}") for page, section, words in shown))
 
 
 def counted(verdicts: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from quide.experiments.mixed import FULL_PRECISION
 from quide.experiments.recipes import SEARCHED
 from quide.models import registry
 from quide.ptq.width import PAPER_BITS, label
-from quidebook import report
+from quidebook import report, tables
 from quidebook.evidence import conditions, scores
 from quidebook.report import UNKNOWN
 from quidebook.shared import landscape, simplecnn
@@ -280,7 +280,7 @@ def markup(known: Mapping[str, Offered]) -> str:
     return Template(PAGE.read_text()).substitute(
         data=_json(known, start.start()),
         step=STEP,
-        table=report.table_markup(table(start, start.start()), f"Scores of {start.label}"),
+        table=tables.table_markup(table(start, start.start()), f"Scores of {start.label}"),
         source=html.escape(_sources(start, start.kernel)),
     )
 

@@ -13,7 +13,7 @@ from quide.experiments import paper
 from quide.experiments.recipes import SEARCHED
 from quide.experiments.records import Record
 from quide.ptq.width import PAPER_BITS
-from quidebook import report
+from quidebook import report, tables
 from quidebook.evidence import readings
 from quidebook.evidence.conditions import NAMES, Condition, best_known, present
 from quidebook.evidence.scores import Measured
@@ -132,7 +132,7 @@ def table(
     for name, (verdict, facts) in (answered or answers()).items():
         claim, template, link = words[name]
         evidence = report.worded(template, facts).replace("`", "")
-        rows.append({"claim": claim, "verdict": verdict, "evidence": evidence, "more": report.Links((link,))})
+        rows.append({"claim": claim, "verdict": verdict, "evidence": evidence, "more": tables.Links((link,))})
     return pd.DataFrame(rows)
 
 
