@@ -11,7 +11,7 @@ import numpy as np
 from quide import metric, ptq
 from quide.experiments import paper, provenance, records, runs
 from quide.experiments.measured import measured
-from quide.experiments.runs import CONDITION, Case
+from quide.experiments.runs import BESIDE, CONDITION, Case
 from quide.search import Configuration
 from quide.stats import unpack_bits
 
@@ -172,7 +172,7 @@ def staged(case: Case, known: records.Record) -> Landscape:
 def _landscape(case: Case, known: records.Record, measured: np.ndarray) -> Landscape:
     values = known.values
     configurations = [tuple(map(int, name.split("-"))) for name in values["configurations"]]
-    facts = paper.conditions().loc[CONDITION[case.model, case.dataset]]
+    facts = paper.conditions().loc[(CONDITION | BESIDE)[case.model, case.dataset]]
     return Landscape(
         configurations,
         unpack_bits(values["correct"]).reshape(values["images"], len(configurations)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +12,13 @@ from quidebook.evidence.conditions import Condition
 from quidebook.pages import exp2_resnet18 as exp2
 from quidebook.report import Absent
 from quidebook.shared import claims, residual, table1
+from quidebook.shared.landscape import BY_SIZE, NOMINAL
 from quidebook.verdicts import NOISY, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 from quide import metric
-from quide.experiments import campaign, paper, records, runs
+from quide.experiments import campaign, mixed, paper, records, runs
+from quide.ptq.width import label
+from quide.stats import pack_bits
 
 pytestmark = pytest.mark.usefixtures("no_records")
 
@@ -212,6 +216,36 @@ def test_where_activations_are_rounded_decides_what_the_scores_prefer():
     assert rows["I prefers"].tolist() == ["8 bits", "4 bits", "4 bits"]  # at half of 92 % they score the same
     assert rows["I' prefers"].tolist() == ["8 bits", "4 bits", "4 bits"]
     assert exp2.site_table(residual.known()[:1]).empty
+
+
+def test_the_parts_widths_are_ranked_and_the_search_is_held_against_all_of_them(monkeypatch):
+    run = mixed.by_stages(runs.Case(exp2.PUBLISHED, exp2.DATASET, 0, "paper"), choices=(8, 4))
+    widths = list(itertools.product((8, 4), repeat=3))
+    right = {each: 910 - 100 * each.count(4) + 60 * (each[2] == 4) for each in widths}  # the last part loses least
+    hits = np.stack([np.arange(1000) < right[each] for each in widths], axis=1)
+    values = {
+        "configurations": [label(each) for each in widths],
+        "accuracy": [right[each] / 1000 for each in widths],
+        "correct": pack_bits(hits.ravel()),
+        "full_precision_accuracy": 0.92,
+        "full_precision_correct": pack_bits(np.arange(1000) < 920),
+        "images": 1000,
+        "groups": ["conv1", "layer1", "linear"],
+        "num_weights": [10, 100, 1000],
+    }
+    record = records.Record(run.spec, values, run.code, run.data, PROVENANCE, 1.0)
+    land = mixed.staged(runs.Case(exp2.PUBLISHED, exp2.DATASET, 0, "paper"), record)
+    monkeypatch.setattr(residual, "staged", lambda found: {"ResNet-20": (record, land)})
+    table = exp2.stages_table([]).set_index("C")
+    for counting, sizes in ((NOMINAL, None), (BY_SIZE, values["num_weights"])):
+        score = {each: metric.compression_ratio(each, sizes) * (right[each] / 1000 - land.threshold) for each in widths}
+        ranked = sorted(score, key=score.get, reverse=True)
+        assert table.at[counting, "highest I'"] == label(ranked[0])
+        places = [1 + ranked.index((bits,) * 3) for bits in (8, 4)]
+        assert table.at[counting, "uniform 8, 4: ranks"] == f"{places[0]}, {places[1]}"
+    assert set(table["search finds it"]) == {f"{exp2.SEARCHES} of {exp2.SEARCHES} seeds"}
+    (facts,) = exp2.staged([])
+    assert (facts["configurations"], facts["images"], facts["parts"]) == (8, 1000, "conv1, layer1, linear")
 
 
 def test_the_places_where_the_scores_part_are_told_from_the_others():

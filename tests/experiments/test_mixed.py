@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from quide import evaluate, metric, ptq, search
+from quide.data import datasets
 from quide.experiments import inputs, mixed, runs
 from quide.experiments.mixed import CHOICES, Landscape
 from quide.experiments.recipes import SEARCHED
+from quide.models import networks
 
 SIZES = (864, 18432, 524288, 1280)
 SMOKE = runs.Case("simplecnn", "cifar10", 0, "smoke")
@@ -104,3 +108,29 @@ def test_a_landscape_from_records_holds_what_each_network_says_alone(tmp_path, m
     assert known.num_weights == SIZES
     assert set(timed.values["latencies"]) == {"32", *map(evaluate.label, known.configurations)}
     assert search.exhaustive(known.fitness.__getitem__, 4).best == known.best
+
+
+# --- by parts --------------------------------------------------------------------------------------------------------
+
+
+def test_each_part_of_a_residual_network_has_each_width(monkeypatch):
+    torch.manual_seed(0)
+    network = networks.resnet20().eval()
+    pixels = torch.randint(256, (12, 32, 32, 3), dtype=torch.uint8)
+    test = datasets.image_set(pixels.numpy(), np.arange(12) % 10, datasets.info("cifar10"))
+    calibration = torch.randn(16, 3, 32, 32)
+    for name, value in (("network", network), ("test_images", test), ("calibration_images", calibration)):
+        monkeypatch.setattr(inputs, name, lambda case, value=value: value)
+    case = runs.Case("resnet20", "cifar10", 0, "paper")
+    values = mixed.by_stages(case, images=8, choices=(8, 2)).compute()
+    assert values["groups"] == ["conv1", "layer1", "layer2", "layer3", "linear"]
+    assert sum(values["num_weights"]) == sum(evaluate.num_weights(network)) and values["images"] == 8
+    land = mixed.staged(case, SimpleNamespace(values=values))
+    assert land.configurations == list(itertools.product((8, 2), repeat=5)) and set(land.latency_ms) == {1.0}
+    prepared, widths = ptq.prepare(network, calibration, ptq.PAPER), (2, 8, 2, 8, 8)
+    of_layer = {
+        layer: bits for layers, bits in zip(ptq.stages(network).values(), widths, strict=True) for layer in layers
+    }
+    whole = prepared.at([of_layer[layer] for layer in prepared.layers])
+    right = evaluate.correct(whole, test.subset(slice(0, 8))).numpy()
+    assert np.array_equal(land.correct[:, land.index_of(widths)], right)
