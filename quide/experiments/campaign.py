@@ -100,7 +100,10 @@ def planned() -> list[Planned]:
         for seed in SEEDS
     )  # fmt: skip
     found = [one for case in every for one in (*_named(case), *_timed(case))]
-    found += [Planned(kind, *network, SEEDS[0], "paper") for network in kernels.MODELS for kind in kernels.MEASURED]
+    found += [
+        Planned(kind, *network, SEEDS[0], runs.longest_profile(*network))
+        for network in kernels.MODELS for kind in kernels.MEASURED
+    ]  # fmt: skip
     found.append(Planned(tiny.KIND, tiny.MODEL, tiny.DATASET, SEEDS[0], "paper"))
     return found + [_of(run.spec, (run.spec.key,)) for run in (*ladder.wanted(), *aiq.runs())]
 

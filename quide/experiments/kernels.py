@@ -15,7 +15,7 @@ WIDTHS = {  # by backend, what quide.deploy makes; one that this machine lacks i
 }
 NAMES = tuple(f"{width}, {backend}" for backend, widths in WIDTHS.items() for width in widths)
 SIMULATED = "8 simulated"
-MODELS = (("simplecnn", "cifar10"), ("resnet20", "cifar10"))
+MODELS = (("simplecnn", "cifar10"), ("resnet20", "cifar10"), ("resnet18", "cifar10"))
 MEASURED = ("kernel_accuracy", "kernel_latency", "roofline")  # kinds of records
 BATCHES, THREADS = (1, 64), (1, 2)
 

@@ -21,7 +21,10 @@ EDGE_BITS = 8  # of the image, and of the first and last layer where a rung keep
 SIZES, DRAWS = (1, 8, 64, 512, 5000), 10  # calibration sets, and how often each size is drawn
 STRANGE, STRANGE_IMAGES = ("noise", "handwritten digits"), 512
 DRAWN_FOR = ("resnet20", "cifar10")
-MODELS = (("simplecnn", "mnist"), ("simplecnn", "cifar10"), ("resnet20", "cifar10"), ("mobilenetv2", "cifar10"))
+MODELS = (
+    ("simplecnn", "mnist"), ("simplecnn", "cifar10"), ("resnet20", "cifar10"), ("mobilenetv2", "cifar10"),
+    ("resnet18", "cifar10"),
+)  # fmt: skip
 _INPUTS = replace(PAPER, activation_site="input", quantize_logits=False)
 _SIGNED = replace(BEST, weight_levels="full")  # at 2 bits four levels instead of three
 _TENSOR = replace(BEST, weight_per_channel=False)
@@ -131,9 +134,9 @@ def calibration_draws(case: Case, rung: str = "image at 8 bits", bits: str = "w4
 
 def wanted(seeds: Sequence[int] = (0,), models: Sequence[tuple[str, str]] = MODELS) -> list[Run]:
     """All that the page shows, rung by rung; what needs a training set comes last."""
-    cases = [Case(*model, seed, "paper") for model in models for seed in seeds]
+    cases = [Case(*model, seed, runs.longest_profile(*model)) for model in models for seed in seeds]
     untrained = [rung for rung in RUNGS if not RUNGS[rung].epochs]
     found = [ladder(case, rung) for rung in untrained for case in cases]
-    found += [ladder(case, "LSQ") for case in cases]
+    found += [ladder(case, "LSQ") for case in cases if not case.row.slow]  # which trains for ten epochs
     found += [ladder(case, rung.name) for case in cases if (case.model, case.dataset) == DRAWN_FOR for rung in ABLATION]
     return [*found, *(calibration_draws(Case(*DRAWN_FOR, seed, "paper")) for seed in seeds)]

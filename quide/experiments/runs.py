@@ -117,6 +117,11 @@ class Case:
         return tuple(replace(self, epochs=epochs) for epochs in SCHEDULES if epochs != self.schedule)
 
 
+def longest_profile(model: str, dataset: str) -> str:
+    """The profile of all test images that a CPU runs a network at in hours."""
+    return "short" if registry.row(model, dataset).slow else "paper"
+
+
 def schedule_of(spec: records.RunSpec) -> int | None:
     """Epochs of the short training that a record stands on; None of the paper's."""
     if profile(spec.profile).epochs is None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from scipy.stats import kendalltau, spearmanr
 
 from quide import metric
-from quide.experiments import campaign, kernels, paper, select, tiny
+from quide.experiments import campaign, kernels, paper, runs, select, tiny
 from quide.experiments.kernels import SIMULATED
 from quide.experiments.records import Record
 from quide.experiments.runs import Case
@@ -26,7 +26,7 @@ SLIDER = Path(__file__).with_suffix(".html")
 COMMAND = "quide run real_kernels --profile paper"
 NO_RECORD = Absent("real kernels", f"pip install 'quide[deploy]' && {COMMAND}")
 OF_WIDTH = {"32": 32, "32 channels last": 32, "bfloat16": 16, "8": 8}
-CONDITIONS = {"simplecnn": "cifar10-simplecnn", "resnet20": "cifar10-resnet18"}
+CONDITIONS = {"simplecnn": "cifar10-simplecnn", "resnet20": "cifar10-resnet18", "resnet18": "cifar10-resnet18"}
 Setting = tuple[str, int, int]  # network, batch, threads
 DRAWN = "resnet20"  # shown first, and whose layers are looked at
 MARKERS = {1: ("o", report.BLUE), 64: ("s", report.ORANGE)}
@@ -52,15 +52,19 @@ def found() -> KernelRecords:
     """The records there are; of several the one with most passes, then the quiet one."""
     timed = {}
     for kind in ("kernel_latency", "roofline"):
-        there = sorted(select.known(kind), key=lambda one: (one.spec.details["passes"], not one.values["noisy"]))
+        there = sorted(_known(kind), key=lambda one: (one.spec.details["passes"], not one.values["noisy"]))
         timed[kind] = {(one.spec.model, one.spec.details["batch"], _threads(one)): one for one in there}
-    scored = {one.spec.model: one for one in select.known("kernel_accuracy")}
+    scored = {one.spec.model: one for one in _known("kernel_accuracy")}
     return KernelRecords(scored, timed["kernel_latency"], timed["roofline"], select.quietest(select.known(tiny.KIND)))
+
+
+def _known(kind: str) -> list[Record]:
+    return [one for profile in ("paper", "short") for one in select.known(kind, profile)]
 
 
 def run(seeds: Sequence[int], profile: str) -> None:
     """Every run of the page where there is no record, at profile ``paper``; what cannot be had is said to be absent."""
-    cases = [Case(*network, seeds[0], profile) for network in kernels.MODELS]
+    cases = [Case(*network, seeds[0], runs.longest_profile(*network)) for network in kernels.MODELS]
     wanted = [*kernels.wanted(cases), tiny.files(tiny.TinyCase())]
     for line in campaign.attempt(wanted if profile == "paper" else ()):
         report.say(line)
