@@ -66,7 +66,7 @@ def say(finding: Finding, paper: str, computed: str, sure: str, settles: str, ou
         "What would settle it": settles,
     }
     text = report.worded("\n".join(f"- **{name}.** {text}" for name, text in parts.items() if text), finding.facts)
-    frame.fold("", f"{finding.title}: where it comes from, and how sure it is", text)
+    frame.fold("", f"{finding.title}: details", text)
 
 
 def ours(found: Sequence[Measured]) -> list[dict[str, object]]:
