@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import re
 import sys
 
 import numpy as np
@@ -448,8 +450,34 @@ def test_guessing_is_one_class_in_k_or_the_most_frequent_one():
     )
 
 
+ATTENTION = ("maxvit", "swin", "vit")  # families that multiply outside of linear modules
+MOST_PARAMETERS = 30_000_000  # of a network that is run here; the larger ones of a family have the same parts
+
+
+def published(most: float = math.inf) -> list[str]:
+    """Torchvision's classification networks of at most so many parameters."""
+    from torchvision import models
+
+    sizes = {name: models.get_model_weights(name).DEFAULT.meta["num_params"] for name in models.list_models(models)}
+    return [name for name, size in sizes.items() if size <= most]
+
+
+def family(name: str) -> str:
+    """Such as ``"resnet"`` of ``"resnet18"``."""
+    return re.match("[a-z]+", name)[0]
+
+
+def test_no_family_of_published_architectures_is_left_out():
+    tried = {family(name) for name in published(MOST_PARAMETERS)} | set(ATTENTION) | {"alexnet", "vgg", "wide"}
+    assert {family(name) for name in published()} <= tried
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "densenet121", "googlenet", "shufflenet_v2_x0_5"])
+@pytest.mark.parametrize(
+    "name",
+    [each for each in published(MOST_PARAMETERS) if family(each) not in ATTENTION]
+    + ["alexnet", "vgg11_bn", "wide_resnet50_2"],
+)
 def test_published_architectures_are_quantized_as_hooks_quantize_them(name):
     """The reference rounds weights after torch's own folding, and outputs by hooks, without our graph."""
     from torch.fx.experimental.optimization import fuse
@@ -457,9 +485,9 @@ def test_published_architectures_are_quantized_as_hooks_quantize_them(name):
 
     from quide.ptq import rounding
 
-    options = {"init_weights": False} if name == "googlenet" else {}
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     model = seeded(lambda: models.get_model(name, weights=None, num_classes=10, **options))
-    images = normals(4, 3, 64, 64)
+    images = normals(4, 3, 96, 96)
     with torch.inference_mode():
         prepared = prepare(model, images)
         assert alike(prepared.at(32)(images), model(images), 1e-3)
@@ -472,7 +500,7 @@ def test_published_architectures_are_quantized_as_hooks_quantize_them(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vit_b_32", "swin_t"])
+@pytest.mark.parametrize("name", ["maxvit_t", "swin_t", "swin_v2_t", "vit_b_32"])
 def test_published_architectures_with_attention_are_refused_by_name(name):
     from torchvision import models
 
