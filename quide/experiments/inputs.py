@@ -78,7 +78,8 @@ def checkpoint_file(case: Case) -> Path:
 
 def published_checkpoint(case: Case) -> Path:
     """Where the checkout keeps the best epoch of a training seed, if it does."""
-    embedded_here = case.training_seed == EMBEDDED_SEED and not case.row.aside
+    small = not case.row.aside and not case.row.slow  # as a package may be that carries them
+    embedded_here = case.training_seed == EMBEDDED_SEED and small
     folder = _paths.embedded() if embedded_here else _paths.home() / "data" / "checkpoints"
     return folder / f"{case.weights_name}.safetensors"
 
