@@ -127,6 +127,7 @@ EXTRAS = {
     "quide.cli.plot": ["book"],
     "quide.data": ["data"],
     "quide.models": ["data"],
+    "quide.experiments.compute.tiny": ["deploy"],
     "quide.search": ["search"],
     "quide.deploy": ["deploy"],
     "quide.diagnosis": ["book"],

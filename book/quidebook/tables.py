@@ -13,7 +13,7 @@ from quidebook.verdicts import CLASSES
 
 UNBROKEN = re.compile(r"[^A-Za-z]{1,32}|.{1,14}")  # numbers with their spread, configurations, orders, short words
 SEQUENCE = re.compile(r"\d+(?:-\d+){2,}|\d+(?: &gt; \d+)+")  # 8-8-8-4, 4 > 8, a date
-ROW, CELL = 46, 28  # characters that a row has room for on a phone, and that a cell takes before its text breaks
+ROW, CELL = 42, 28  # characters that a row has room for on a phone, and that a cell takes before its text breaks
 LONG = 40  # characters from which a cell is a sentence, which a narrow column would break into single words
 
 

@@ -115,7 +115,7 @@ def test_a_short_training_as_accurate_as_the_paper_s_is_its_network_and_says_its
     table = residual.summary_table([residual.best_known()]).set_index("claim")
     assert set(table.verdict) == {REPRODUCED, UNDECIDED}  # the clock of a CPU decides nothing about 16 bits
     evidence = table.evidence["ResNet-18, 3 epochs: the knee is 8-bit"]
-    assert evidence.endswith("; trained for 3 epochs, the paper for 100")
+    assert evidence.endswith("; 3 of 100 epochs")
 
 
 def test_a_short_training_that_ended_some_points_below_supports_at_most():

@@ -23,6 +23,7 @@ from quide.experiments import (
     provenance,
     records,
     runs,
+    tiny,
 )
 
 
@@ -54,6 +55,8 @@ def remade(record: records.Record) -> list[measured.Run]:
         return aiq.runs(spec.seed)
     if spec.kind in ("ladder", "calibration_draws"):
         return ladder.wanted([spec.seed])
+    if spec.kind == tiny.KIND:
+        return [tiny.files(tiny.TinyCase(), details["batch"], details["environment"]["threads"])]
     case = runs.Case(spec.model, spec.dataset, spec.seed, spec.profile, runs.schedule_of(spec))
     if spec.kind in kernels.MEASURED:
         shapes = {"batch": details.get("batch"), "threads": details["environment"]["threads"]}

@@ -179,10 +179,11 @@ def width_table(known: KernelRecords) -> Iterable[dict]:
 
 
 @tabled
-def knee_table(known: KernelRecords) -> Iterable[dict]:
-    """I' of each width with T simulated, with the fastest kernel's T, and with T left out; the best of each."""
+def knee_table(known: KernelRecords, only: Setting | None = None) -> Iterable[dict]:
+    """I' of each width with T simulated, with the fastest kernel's T, and with T left out; the best of each. In every
+    setting, or one alone."""
     for (model, batch, threads), record in sorted(known.latency.items()):
-        if (score := known.accuracy.get(model)) is None:
+        if (score := known.accuracy.get(model)) is None or only not in (None, (model, batch, threads)):
             continue
         floor = paper.threshold(CONDITIONS[model], score.values["accuracy"]["32, PyTorch"])
         times = {
@@ -342,6 +343,12 @@ def roofline_facts(known: KernelRecords) -> list[dict[str, object]]:
             }
         )  # fmt: skip
     return facts
+
+
+def first(facts: Sequence[Mapping[str, object]]) -> Mapping[str, object] | Absent:
+    """Those of the network whose layers are looked at, with its largest batch on one thread."""
+    of = [one for one in facts if (one["network"], one["threads"]) == (DRAWN, 1)]
+    return max(of, key=lambda one: one["batch"], default=NO_RECORD)
 
 
 def figure_roofline(known: KernelRecords) -> tuple[Figure, str]:

@@ -102,7 +102,8 @@ def sixteen_bits(found: Sequence[Condition]) -> Answer:
     if not shown:
         return UNDECIDED, Absent("SimpleCNN", simplecnn.RERUN)
     changes = [each.by_seed[16].mean() - each.by_seed[32].mean() for each in shown]
-    facts = {"most": 100 * max(map(abs, changes)), "names": ", ".join(each.name for each in shown)}
+    names = dict.fromkeys(each.network for each in shown)
+    facts = {"most": 100 * max(map(abs, changes)), "names": ", ".join(names)}
     return judged(claims.lossless(each, 16, 0.0001)[0] for each in shown), facts
 
 

@@ -27,7 +27,7 @@ def judge(
     another = condition.published
     if trained and condition.shortened:
         (ours, full), missed = condition.shortened, condition.stated.accuracy[32] - condition.summary.accuracy[32]
-        reason = f"{reason}; trained for {ours} epochs, the paper for {full}"
+        reason = f"{reason}; {ours} of {full} epochs"
         if missed > NEAR:
             return UNDECIDED, reason
         another = missed > CLOSE
