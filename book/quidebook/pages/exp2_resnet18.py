@@ -195,7 +195,8 @@ def site_table(found: Sequence[Condition]) -> Iterator[dict]:
             shares = {bits: [accuracy[str(bits)] for accuracy in sited] for bits in SITED_BITS}
             mean = pd.Series({bits: np.mean(share) for bits, share in shares.items()})
             scores = residual.equal_latency(mean, condition.measured.threshold)
-            row = {"network": table1.short(condition), "activations rounded": words}
+            name = condition.network if condition.published else condition.name
+            row = {"network": name, "activations rounded": words}
             row |= {f"{bits} bits (%)": report.mean_std(shares[bits]) for bits in SITED_BITS[1:]}
             row |= {f"{sign} prefers": preferred(scores[quantity]) for quantity, sign in table1.SCORES}
             yield row | {"draws": len(sited)}

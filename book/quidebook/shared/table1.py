@@ -154,8 +154,8 @@ def figure_components(found: Sequence[Condition]) -> tuple[Figure, str]:
         ours = condition.summary
         if ours is not None:
             kept = ours.index[ours.accuracy >= ours.accuracy[32] - CLOSE].min()
-            left.set_title(f"{short(condition)}: P holds to {kept} bits")
-            right.set_title(f"{short(condition)}: T is least at {ours.latency_ms.idxmin()} bits")
+            left.set_title(f"{_short(condition)}: P holds to {kept} bits")
+            right.set_title(f"{_short(condition)}: T is least at {ours.latency_ms.idxmin()} bits")
         left.set(ylabel="test accuracy P (%)", ylim=(0, 103))
         right.set(ylabel="T, ms per batch of 64", yscale="log")
         right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -215,7 +215,7 @@ def figure_index(found: Sequence[Condition]) -> tuple[Figure, str]:
     for axis, (condition, (quantity, sign)) in zip(axes, ((c, score) for c in found for score in SCORES), strict=True):
         words.append(_lines(axis, condition, quantity, sign, 3))
         if condition.summary is not None:
-            axis.set_title(f"{short(condition)}: {sign} is highest at {condition.summary[quantity].idxmax()} bits")
+            axis.set_title(f"{_short(condition)}: {sign} is highest at {condition.summary[quantity].idxmax()} bits")
         top = axis.get_ylim()[1]
         axis.set(ylabel=sign, ylim=(-0.04 * top, 1.05 * top))  # so that markers at the edges are whole
     report.legend_below(figure, axes[0], ncols=2)
@@ -243,9 +243,9 @@ def knee_table(found: Sequence[Condition]) -> Iterator[dict]:
 # --- helpers ---------------------------------------------------------------------------------------------------------
 
 
-def short(condition: Condition) -> str:
-    """What a panel is about: the network where it is not the paper's, else the data set."""
-    return condition.network if condition.published else condition.name
+def _short(condition: Condition) -> str:
+    """What a panel is about: the network where it is not the paper's to the end, else the data set."""
+    return condition.network if condition.published or condition.shortened else condition.name
 
 
 def _lines(axis: plt.Axes, condition: Condition, quantity: str, title: str, digits: int, scale: float = 1) -> str:
