@@ -45,6 +45,11 @@ def known(
     return [_said(record) for record in records.collect(kind, profile, model, dataset) if where(record)]
 
 
+def known_in_full(kind: str) -> list[Record]:
+    """:func:`known` at the profiles of all test images: the paper's, then the short one of slow networks."""
+    return [*known(kind, "paper"), *known(kind, "short")]
+
+
 def unrest(values: Mapping[str, Any]) -> tuple[bool, float, float]:
     """What timings are compared by, the quietest first: whether they are noisy, how far the A/A ratio is from 1, and
     the widest spread (p90 over p10) of a configuration.

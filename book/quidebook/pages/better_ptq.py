@@ -26,7 +26,6 @@ WIDTHS = ("w8a8", "w4a8", "w4a4", "w3a3", "w2a2")
 UNIFORM = {"w8a8": 8, "w4a4": 4, "w3a3": 3, "w2a2": 2}  # those that the index can be asked of
 LESSER = 0.01  # of accuracy: what 8 bits may cost to count as nearly nothing
 Key = tuple[str, str]  # model and data set
-PROFILES = ("paper", "short")
 SUBJECT: Key = ("resnet20", "cifar10")
 
 
@@ -34,7 +33,7 @@ class LadderRecords:
     """The records there are: by network and rung, of one seed; and of calibration sets."""
 
     def __init__(self, seed: int = 0):
-        there = [one for profile in PROFILES for one in select.known("ladder", profile) if one.spec.seed == seed]
+        there = [one for one in select.known_in_full("ladder") if one.spec.seed == seed]
         self.rungs = {(_key(record), record.spec.details["rung"]): record for record in there}
         self.networks = [model for model in MODELS if any(key == model for key, _ in self.rungs)]
         self.draws = next(iter(select.known("calibration_draws")), None)

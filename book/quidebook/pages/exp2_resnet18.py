@@ -25,8 +25,8 @@ from quidebook.verdicts import NEAR, UNDECIDED, cells
 
 SHORT = "quide run exp2 --profile short"
 NO_RECORD = Absent("ResNet-18 on CIFAR-10", RERUN)
-# What moving the quantizers comes to in a network without max-pooling between its layers.
 SEARCHES = 100  # seeds of the genetic search by parts
+# What moving the quantizers comes to in a network without max-pooling between its layers.
 SHOWN = {runs.COMMUTED_8: "8 (merged with the ReLU)"}
 
 

@@ -52,14 +52,12 @@ def found() -> KernelRecords:
     """The records there are; of several the one with most passes, then the quiet one."""
     timed = {}
     for kind in ("kernel_latency", "roofline"):
-        there = sorted(_known(kind), key=lambda one: (one.spec.details["passes"], not one.values["noisy"]))
+        there = sorted(
+            select.known_in_full(kind), key=lambda one: (one.spec.details["passes"], not one.values["noisy"])
+        )
         timed[kind] = {(one.spec.model, one.spec.details["batch"], _threads(one)): one for one in there}
-    scored = {one.spec.model: one for one in _known("kernel_accuracy")}
+    scored = {one.spec.model: one for one in select.known_in_full("kernel_accuracy")}
     return KernelRecords(scored, timed["kernel_latency"], timed["roofline"], select.quietest(select.known(tiny.KIND)))
-
-
-def _known(kind: str) -> list[Record]:
-    return [one for profile in ("paper", "short") for one in select.known(kind, profile)]
 
 
 def run(seeds: Sequence[int], profile: str) -> None:
