@@ -43,7 +43,8 @@ class Artefact:
         """Images in its memory layout, so that none is timed converting it."""
         import torch
 
-        return images.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+        last = self.channels_last and images.ndim == 4
+        return images.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def backend(name: str) -> ModuleType:

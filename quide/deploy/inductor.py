@@ -6,6 +6,7 @@ import copy
 
 import torch
 from torch import nn
+from torch._inductor import config
 
 from quide.deploy import Artefact, saved_bytes
 from quide.deploy.eager import _without_gradients, in_bfloat16
@@ -22,25 +23,33 @@ def compiled(width: str, model: nn.Module, calibration: torch.Tensor, batch: tor
     """
     model = copy.deepcopy(model).eval()
     if width == "8":
-        model = _integers(model.to(memory_format=torch.contiguous_format), calibration, batch)
+        model = _integers(model.to(memory_format=torch.contiguous_format), calibration, len(batch))
     else:
         model = model.to(memory_format=torch.channels_last)
-    frozen = torch.compile(model, options={"freezing": True}, dynamic=False)
+    frozen = torch.compile(model, dynamic=False)
     run = in_bfloat16(frozen) if width == "bfloat16" else _without_gradients(frozen)
     artefact = Artefact(run, saved_bytes(model), channels_last=True)
-    run(artefact.laid_out(batch))  # it is compiled by its first batch
+    with config.patch(freezing=True):  # as an option of torch.compile it does not reach the passes that pack integers
+        run(artefact.laid_out(batch))  # it is compiled by its first batch
     return artefact
 
 
 @torch.no_grad()
-def _integers(model: nn.Module, calibration: torch.Tensor, batch: torch.Tensor) -> nn.Module:
+def _integers(model: nn.Module, calibration: torch.Tensor, rows: int) -> nn.Module:
     """With quantizers that inductor turns into 8-bit kernels: weights by channel, activations by their range."""
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
-    exported = torch.export.export(model, (batch.contiguous(),), dynamic_shapes=({0: torch.export.Dim("n")},)).module()
+    images, any_number = (calibration.contiguous(),), ({0: torch.export.Dim("n")},)
+    # Strict, so that the quantizer tells two calls of one ReLU apart.
+    exported = torch.export.export(model, images, dynamic_shapes=any_number, strict=True).module()
     quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
     prepared = prepare_pt2e(exported, quantizer)
-    for part in calibration.split(len(batch)):
+    for part in calibration.split(rows):
         prepared(part.contiguous())
-    return convert_pt2e(prepared)
+    converted = convert_pt2e(prepared)
+    read = {node.target for node in converted.graph.nodes if node.op == "get_attr"}
+    for name in converted.state_dict().keys() - read:  # weights in float32, which would count as bytes on disk
+        owner, _, last = name.rpartition(".")
+        delattr(converted.get_submodule(owner), last)
+    return converted

@@ -283,7 +283,7 @@ def command(what: RunSpec | Planned) -> str:
     if (experiment := _EXPERIMENTS.get(_family(what.kind) or what.kind)) is None:
         experiment = paper.experiment(registry.row(what.model, what.dataset).condition)
     chosen = {"exp1": f" --datasets {what.dataset}", "exp2": f" --models {what.model}"}.get(experiment, "")
-    profile = "paper" if experiment in _EXPERIMENTS.values() else what.profile  # pages of one size, whatever the network
+    profile = "paper" if experiment in _EXPERIMENTS.values() else what.profile  # the size of their pages
     return f"quide run {experiment}{chosen} --profile {profile}"
 
 
