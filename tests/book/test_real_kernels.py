@@ -66,7 +66,7 @@ def known() -> page.KernelRecords:
 
 
 def test_a_speed_up_names_both_its_references(known):
-    setting = page.shown(known)
+    setting = page.shown(known.latency)
     assert page.in_words(setting) == "ResNet-20, 64 images, 1 thread"
     table = page.kernel_table(known, setting).set_index("kernel")
     ort = table.loc["8, ONNX Runtime"]
@@ -108,7 +108,11 @@ def test_changes_are_paired(known):
 
 def test_without_records():
     nothing = page.KernelRecords({}, {}, {})
-    assert page.shown(nothing) is None and page.kernel_table(nothing, None).empty and page.speed_table(nothing).empty
+    assert (
+        page.shown(nothing.latency) is None
+        and page.kernel_table(nothing, None).empty
+        and page.speed_table(nothing).empty
+    )
     assert page.knee_table(nothing).empty and not page.best_facts(nothing)
     assert page.slider(nothing) == "" and not nothing.used
 

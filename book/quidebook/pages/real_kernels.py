@@ -9,6 +9,7 @@ from string import Template
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import kendalltau, spearmanr
 
@@ -28,7 +29,7 @@ NO_RECORD = Absent("real kernels", f"pip install 'quide[deploy]' && {COMMAND}")
 OF_WIDTH = {"32": 32, "32 channels last": 32, "bfloat16": 16, "8": 8}
 CONDITIONS = {"simplecnn": "cifar10-simplecnn", "resnet20": "cifar10-resnet18", "resnet18": "cifar10-resnet18"}
 Setting = tuple[str, int, int]  # network, batch, threads
-DRAWN = "resnet20"  # shown first, and whose layers are looked at
+SHOWN = ("resnet18", "resnet20", "simplecnn")  # the paper's first
 MARKERS = {1: ("o", report.BLUE), 64: ("s", report.ORANGE)}
 
 
@@ -90,16 +91,19 @@ def fastest(record: Record, bits: int) -> str | None:
     return min(names, key=lambda name: _median(record, name)) if names else None
 
 
-def shown(known: KernelRecords) -> Setting | None:
-    """The setting that the page shows first: the largest network and batch, on one thread."""
-    return max(known.latency, key=lambda setting: (setting[0] == DRAWN, -setting[2], setting[1]), default=None)
+def shown(settings: Iterable[Setting]) -> Setting | None:
+    """The setting that the page shows first: the paper's network where there is one, on one thread, most images."""
+    return max(settings, key=lambda setting: (-SHOWN.index(setting[0]), -setting[2], setting[1]), default=None)
 
 
 def in_words(setting: Setting) -> str:
     """Such as "ResNet-20, 64 images, 1 thread"."""
     model, batch, threads = setting
-    title = registry.row(model, "cifar10").title
-    return f"{title}, {batch} image{'s' * (batch > 1)}, {threads} thread{'s' * (threads > 1)}"
+    return f"{_title(model)}, {batch} image{'s' * (batch > 1)}, {threads} thread{'s' * (threads > 1)}"
+
+
+def _title(model: str) -> str:
+    return registry.row(model, "cifar10").title
 
 
 @tabled
@@ -125,7 +129,7 @@ def kernel_table(known: KernelRecords, setting: Setting | None) -> Iterable[dict
 
 def answer(known: KernelRecords) -> Mapping[str, object] | Absent:
     """:func:`best_facts` of the setting that is shown first."""
-    setting = shown(known)
+    setting = shown(known.latency)
     names = ("network", "batch", "threads")
     facts = next((one for one in best_facts(known) if tuple(one[name] for name in names) == setting), None)
     return NO_RECORD if facts is None else facts | {"setting": in_words(setting)}
@@ -151,7 +155,7 @@ def changed_table(known: KernelRecords) -> Iterable[dict]:
     for facts in changed_facts(known):
         yield {
             "8 bits by": facts["name"].rpartition(", ")[2],
-            "network": registry.row(facts["network"], "cifar10").title,
+            "network": _title(facts["network"]),
             "change of top-1 (pp)": report.with_interval(facts["change"]),
             "in another class than simulated": f"{facts['changed']:,} of {facts['images']:,}",
         }
@@ -344,41 +348,53 @@ def roofline_facts(known: KernelRecords) -> list[dict[str, object]]:
 
 
 def first(facts: Sequence[Mapping[str, object]]) -> Mapping[str, object] | Absent:
-    """Those of the network whose layers are looked at, with its largest batch on one thread."""
-    of = [one for one in facts if (one["network"], one["threads"]) == (DRAWN, 1)]
-    return max(of, key=lambda one: one["batch"], default=NO_RECORD)
+    """Those of the setting that is shown first."""
+    by = {(one["network"], one["batch"], one["threads"]): one for one in facts}
+    return by[shown(by)] if by else NO_RECORD
 
 
 def figure_roofline(known: KernelRecords) -> tuple[Figure, str]:
-    """A figure and what is seen: every layer's speed against its intensity, below the roof."""
-    figure, (axis,) = report.panels(width=6.6, height=3.8)
-    words, longer = [], []
-    for (name, batch, count), record in sorted(known.roofline.items()):
-        if (name, count) != (DRAWN, 1):
-            continue
-        marker, colour = MARKERS.get(batch, ("^", report.GREEN))
-        flops, moved, taken = _of_layers(record)
-        longer.append(np.median(taken / predicted(record)))
-        axis.plot(flops / moved, flops / taken / 1e6, marker, color=colour, fillstyle="none", label=f"batch {batch}")
-        peak, bandwidth = record.values["peak"]["float32"] / 1e9, record.values["bandwidth"] / 1e9
-        x = np.geomspace(min(flops / moved) / 2, max(flops / moved) * 2, 50)
-        axis.plot(x, np.minimum(peak, bandwidth * x), "-", color=report.GREY, linewidth=1)
-        words.append(f"batch {batch}: {len(flops)} layers under a roof of {peak:.0f} GFLOP/s and {bandwidth:.1f} GB/s")
-    axis.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s reached")
-    if longer:
-        axis.set_title(f"The median layer takes up to {max(longer):.1f} times what the roof allows")
-    axis.legend()
+    """A figure and what is seen: every layer's speed against its intensity, below the roof; a panel a ResNet."""
+    one_thread = {(name, batch): one for (name, batch, count), one in sorted(known.roofline.items()) if count == 1}
+    networks = [name for name in SHOWN if name.startswith("resnet") and any(name == each for each, _ in one_thread)]
+    figure, axes = report.panels(len(networks), height=3.4)
+    words = []
+    for axis, network in zip(axes, networks, strict=True):
+        longer = []
+        for (name, batch), record in one_thread.items():
+            if name == network:
+                longer.append(_draw_roof(axis, batch, record))
+                words.append(f"{_title(name)}, {_roof_in_words(batch, record)}")
+        axis.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s reached")
+        axis.set_title(f"{_title(network)}: the median layer takes\n{max(longer):.1f} times what the roof allows")
+        axis.legend()
     return figure, "; ".join(words) + "."
+
+
+def _draw_roof(axis: Axes, batch: int, record: Record) -> float:
+    """Layers of a measurement under its roof; how many times longer than that allows the median one takes."""
+    marker, colour = MARKERS.get(batch, ("^", report.GREEN))
+    flops, moved, taken = _of_layers(record)
+    axis.plot(flops / moved, flops / taken / 1e6, marker, color=colour, fillstyle="none", label=f"batch {batch}")
+    x = np.geomspace(min(flops / moved) / 2, max(flops / moved) * 2, 50)
+    axis.plot(x, np.minimum(record.values["peak"]["float32"], record.values["bandwidth"] * x) / 1e9, color=report.GREY)
+    return float(np.median(taken / predicted(record)))
+
+
+def _roof_in_words(batch: int, record: Record) -> str:
+    peak, bandwidth = record.values["peak"]["float32"] / 1e9, record.values["bandwidth"] / 1e9
+    layers = len(record.values["layers"])
+    return f"batch {batch}: {layers} layers under a roof of {peak:.0f} GFLOP/s and {bandwidth:.1f} GB/s"
 
 
 def slider(known: KernelRecords) -> str:
     """HTML: the share of layers that bytes limit, by batch, moved by a slider; it needs no server."""
-    if (record := known.roofline.get((DRAWN, 1, 1))) is None:
+    if (setting := shown(each for each in known.roofline if each[1] == 1)) is None:
         return ""
-    values = record.values
+    values = known.roofline[setting].values
     rows = [
         [layer["flops"], weight, layer["bytes"] - weight]
-        for layer, weight in zip(values["layers"], kernel_weights(known, DRAWN), strict=True)
+        for layer, weight in zip(values["layers"], kernel_weights(known, setting[0]), strict=True)
     ]
     return Template(SLIDER.read_text()).substitute(rows=rows, ridge=values["peak"]["float32"] / values["bandwidth"])
 
