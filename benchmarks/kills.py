@@ -21,7 +21,7 @@ from quide import _paths
 BAD = ("another result", "an error", "left behind")
 OUTCOMES = ("killed", "ended before", "the same", *BAD)
 ERROR, SHOWN = "an error:", 300  # characters of what a run ended with
-SLOWEST = 2.0  # seconds within which a process is killed, the time that it takes to start included
+SLOWEST = 3.0  # seconds within which a process is killed, the time that it takes to start included
 TRAINING = """
 import sys, torch
 from pathlib import Path
@@ -114,8 +114,26 @@ except SystemExit as end:
 import json
 print([(row["bits"], row["accuracy"]) for row in json.loads(Path("out.json").read_text())["rows"]])
 """
+BOOK = """
+import sys
+from pathlib import Path
+import nbformat
+from nbformat import v4
+from quidebook import build
+root = Path(sys.argv[1])
+page, made = root / "notebooks" / "page.ipynb", root / "_build" / "executed"
+page.parent.mkdir(exist_ok=True)
+if not page.exists():
+    cells = [v4.new_code_cell(f"import time; time.sleep(0.2); {turn} ** 2", id=str(turn)) for turn in range(5)]
+    nbformat.write(v4.new_notebook(cells=cells), page)
+print("ready", flush=True)
+build._execute_changed(root, [page], made, "smoke", progress=False)
+executed = nbformat.read(made / page.name, as_version=4)
+print([cell.outputs[0].data["text/plain"] for cell in executed.cells])
+"""
 WORK = {
     "training": TRAINING, "records": RECORDS, "search": SEARCH, "fetching": FETCHING, "saving": SAVING, "sweep": SWEEP,
+    "book": BOOK,
 }  # fmt: skip
 
 
@@ -165,7 +183,8 @@ def attack(
 
 
 def _is_left(file: Path) -> bool:
-    return (".partial" in file.name or file.name.startswith(".fetch-mnist-")) and file.suffix != ".lock"
+    mark = (".partial", ".fetch-mnist-", ".looked-at")
+    return any(each in file.name for each in mark) and file.suffix != ".lock"
 
 
 def summary(seed: int, turns: list[attacks.Turn]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -203,23 +202,24 @@ def _execute(root: Path, source: Path, parameters: Mapping[str, Any], target: Pa
 
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # rather than a kernel of the user's with the same name
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        notes = Path(folder, "looked-at")
-        os.environ[records.NOTES] = str(notes)
-        try:
-            papermill.execute_notebook(
-                source, target, dict(parameters), kernel_name=KERNEL, cwd=root, extra_arguments=KERNEL_ARGUMENTS,
-                progress_bar={"desc": source.stem} if progress else False, stderr_file=sys.stderr if progress else None,
-            )  # fmt: skip
-        except PapermillExecutionError as error:
-            reason = error.evalue.strip().splitlines()
-            raise BookError(
-                f"{source.name} failed in cell {error.cell_index + 1}: {error.ename}: {reason[0] if reason else ''}; "
-                f"executed as far as it went: {target}"
-            ) from error
-        finally:
-            del os.environ[records.NOTES]
+    notes = target.with_name(f".{target.stem}.looked-at")
+    notes.unlink(missing_ok=True)  # of a run that was killed
+    os.environ[records.NOTES] = str(notes)
+    try:
+        papermill.execute_notebook(
+            source, target, dict(parameters), kernel_name=KERNEL, cwd=root, extra_arguments=KERNEL_ARGUMENTS,
+            progress_bar={"desc": source.stem} if progress else False, stderr_file=sys.stderr if progress else None,
+        )  # fmt: skip
         return sorted(set(notes.read_text().splitlines())) if notes.exists() else []
+    except PapermillExecutionError as error:
+        reason = error.evalue.strip().splitlines()
+        raise BookError(
+            f"{source.name} failed in cell {error.cell_index + 1}: {error.ename}: {reason[0] if reason else ''}; "
+            f"executed as far as it went: {target}"
+        ) from error
+    finally:
+        del os.environ[records.NOTES]
+        notes.unlink(missing_ok=True)
 
 
 def _inputs(root: Path, notebook: Path, parameters: Mapping[str, Any]) -> dict[str, str]:
