@@ -63,6 +63,11 @@ def training_images(case: Case) -> ImageSet:
     return _as_taken(case, datasets.load(case.dataset, "train"))
 
 
+def published_case(model: str, dataset: str) -> Case:
+    """That of a network that others published, whose seed decides nothing here."""
+    return Case(model, dataset, EMBEDDED_SEED, "paper")
+
+
 def _as_taken(case: Case, images: ImageSet) -> ImageSet:
     """The images as the case's network takes them: a published one has a normalization of its own."""
     if not case.published:

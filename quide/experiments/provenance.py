@@ -137,7 +137,8 @@ class _Reader:
         if isinstance(node, ast.Raise):
             return ["Raise"]
         if isinstance(node, (ast.Name, ast.Attribute)) and (place := self._definition(node)):
-            self.named.append(place)
+            if isinstance(node.ctx, ast.Load):  # what a class calls its own attribute is no use of that name
+                self.named.append(place)
             return ["Name", place[1]]
         if isinstance(node, (ast.FunctionDef, ast.Lambda)):
             return self._function(node)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from quide import _paths
-from quide.experiments import imagenet_runs, llm_runs, records, staleness
+from quide.experiments import imagenet_runs, llm_runs, provenance, records, staleness
+from quide.experiments.measured import KINDS
 
 
 def committed() -> list[records.Record]:
@@ -29,6 +31,23 @@ def test_a_record_of_other_code_is_stale(kind, monkeypatch):
     record = next(record for record in committed() if record.spec.kind == kind)
     assert staleness.stale(replace(record, code="0" * 16))
     assert staleness.stale(replace(record, data="0" * 16)) == (kind != llm_runs.NEXT_TOKEN)
+
+
+def test_another_network_in_the_registry_makes_no_record_stale(tmp_path, monkeypatch, request):
+    held = {(record.spec.kind, record.spec.model) for record in committed()}
+    before = {each: KINDS[each[0]].digest(each[1]) for each in held}
+    package = tmp_path / "quide"
+    shutil.copytree(_paths.PACKAGE, package, ignore=lambda _, names: [n for n in names if n == "__pycache__"])
+    registry = package / "models" / "registry.py"
+    another = 'ROWS = (\n    Row("vgg", "cifar10", "VGG", "cifar10-resnet18", "simplecnn", aside=True),'
+    text = registry.read_text()
+    assert text.count("ROWS = (") == 1
+    registry.write_text(text.replace("ROWS = (", another))
+    monkeypatch.setattr(_paths, "PACKAGE", package)
+    for cache in (provenance._module, provenance.code_digest):
+        cache.cache_clear()
+        request.addfinalizer(cache.cache_clear)
+    assert before == {each: KINDS[each[0]].digest(each[1]) for each in held}
 
 
 def test_a_kind_that_nothing_makes_is_refused():

@@ -15,6 +15,7 @@ from quide import evaluate, intensity, ptq
 from quide import search as searches
 from quide.data import datasets
 from quide.data.datasets import BATCH, ImageSet
+from quide.experiments import inputs
 from quide.experiments.aiq import (
     CHOICES,
     GROUPS,
@@ -27,7 +28,7 @@ from quide.experiments.aiq import (
 )  # fmt: skip
 from quide.experiments.compute.images import scored
 from quide.models import aiq as published
-from quide.models import pretrained, registry
+from quide.models import registry
 from quide.ptq import rounding
 from quide.search import Configuration
 from quide.search import aiq as searching
@@ -107,17 +108,16 @@ def _units(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
 
 def network(case: AiqCase) -> nn.Module:
     """In full precision."""
-    return published.load() if case.model == THEIRS else pretrained.load(case.model)
+    return published.load() if case.model == THEIRS else inputs.network(inputs.published_case(case.model, "cifar10"))
 
 
 @cache
 def images(case: AiqCase, split: str) -> ImageSet:
     """All of a split, as the case's network takes them."""
-    mean, std = published.MEAN, published.STD
-    if case.model != THEIRS:
-        row = registry.row(case.model, "cifar10")
-        mean, std = row.mean, row.std
-    return replace(datasets.load("cifar10", split), mean=mean, std=std)
+    if case.model == THEIRS:
+        return replace(datasets.load("cifar10", split), mean=published.MEAN, std=published.STD)
+    ours = inputs.published_case(case.model, "cifar10")
+    return inputs.test_images(ours) if split == "test" else inputs.training_images(ours)
 
 
 def traffic(model: nn.Module) -> Traffic:
