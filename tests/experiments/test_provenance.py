@@ -125,9 +125,7 @@ def test_what_decides_nothing_and_local_names_are_not_followed(digest):
 
 
 def test_what_a_class_calls_its_own_attribute_is_not_followed(digest):
-    source = (
-        "class Traffic:\n    layers: list\n    moved = 0.0\ndef layers():\n    return 1\nf = Traffic"
-    )
+    source = "class Traffic:\n    layers: list\n    moved = 0.0\ndef layers():\n    return 1\nf = Traffic"
     first = digest({"a.py": source}, "a:f")
     assert digest({"a.py": source.replace("return 1", "return 2")}, "a:f") == first
     assert digest({"a.py": source.replace("0.0", "layers")}, "a:f") != first
