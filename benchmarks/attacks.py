@@ -38,20 +38,13 @@ def resumed(file: Path | None, number: int, attack: Callable[[int], Turn]) -> li
     return turns
 
 
-def counted(turns: list[Turn]) -> dict[str, Counter]:
-    """Outcomes by what was attacked."""
-    found: dict[str, Counter] = {}
-    for one in turns:
-        found.setdefault(one["what"], Counter()).update(one["outcomes"])
-    return found
-
-
 def result(name: str, seed: int, turns: list[Turn], outcomes: tuple[str, ...], bad: tuple[str, ...]) -> dict[str, Any]:
     """Counts by what was attacked, and a line for each turn with one of the ``bad`` outcomes."""
     made = harness.Result(name, str(len(turns)), {name: len(turns), "seed": seed})
-    found = counted(turns)
-    total = sum(found.values(), Counter())
-    rows = [*sorted(found.items()), ("all", total)]
+    found: dict[str, Counter] = {}
+    for one in turns:
+        found.setdefault(one["what"], Counter()).update(one["outcomes"])
+    rows = [*sorted(found.items()), ("all", sum(found.values(), Counter()))]
     made.tables["Outcomes"] = [{"what": what, **{one: counts[one] for one in outcomes}} for what, counts in rows]
     made.notes = [
         f"{one['what']}, turn {one['turn']}: {', '.join(set(one['outcomes']) & set(bad))} ({one['said']})"

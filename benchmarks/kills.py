@@ -7,6 +7,7 @@ with the next kill; 100 take some minutes.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from quide import _paths
 BAD = ("another result", "an error", "left behind")
 OUTCOMES = ("killed", "ended before", "the same", *BAD)
 ERROR, SHOWN = "an error:", 300  # characters of what a run ended with
+LEFT = re.compile(r"^\.fetch-mnist-|\.partial$")  # names of what is to be gone
 SLOWEST = 2.0  # seconds within which a process is killed, the time that it takes to start included
 TRAINING = """
 import sys, torch
@@ -157,15 +159,11 @@ def attack(
                 outcomes.append("an error")
             else:
                 outcomes.append("the same" if said == undisturbed[name] else "another result")
-            left = [str(file.relative_to(folder)) for file in folder.rglob("*") if _is_left(file)]
+            left = [str(file.relative_to(folder)) for file in folder.rglob("*") if LEFT.search(file.name)]
             outcomes += ["left behind"] if left else []
         return {"what": name, "outcomes": outcomes, "said": f"{said}; {' '.join(left)}"}
 
     return attacks.resumed(log, number, kill)
-
-
-def _is_left(file: Path) -> bool:
-    return (".partial" in file.name or file.name.startswith(".fetch-mnist-")) and file.suffix != ".lock"
 
 
 def summary(seed: int, turns: list[attacks.Turn]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def collect() -> dict:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "git_commit": git_commit(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
@@ -227,7 +227,8 @@ def _torch_facts() -> dict:
     return {"threads": torch.get_num_threads(), "accelerator": name}
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Of an installed package; None of one that is not."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
