@@ -24,7 +24,8 @@ OUTCOMES = ("killed", "ended before", "the same", *BAD)
 ERROR, SHOWN = "an error:", 300  # characters of what a run ended with
 LEFT = re.compile(r"^\.fetch-mnist-|\.partial$")  # names of what is to be gone
 SLOWEST = 2.0  # seconds within which a process is killed, the time that it takes to start included
-TRAINING = """
+WORK = {
+    "training": """
 import sys, torch
 from pathlib import Path
 from torch import nn
@@ -37,8 +38,8 @@ print("ready", flush=True)
 recipe = train.TrainingRecipe("adam", 1e-3, 0.0, epochs=40, batch_size=16)
 fitted = train.fit(net, images, images, recipe, 0, Path(sys.argv[1]) / "run.pt", every=1, progress=False)
 print(train.digest(fitted.last))
-"""
-RECORDS = """
+""",
+    "records": """
 import os, sys
 os.environ["QUIDE_RESULTS"] = sys.argv[1]
 from quide.experiments import records
@@ -47,15 +48,15 @@ for turn in range(60):
     spec = records.RunSpec("trial", "a", "b", turn, "smoke")
     records.load_or_run(spec, lambda: {"x": turn, "long": ["word"] * 2000}, "c", "d")
 print(sum(one.values["x"] for one in records.collect()))
-"""
-SEARCH = """
+""",
+    "search": """
 import sys
 from quide import search
 print("ready", flush=True)
 found = search.genetic(lambda bits: 1 / sum(bits), 6, seed=1)
 print(found.best, found.evaluations)
-"""
-FETCHING = """
+""",
+    "fetching": """
 import os, sys
 from pathlib import Path
 root = Path(sys.argv[1])
@@ -75,8 +76,8 @@ for _ in range(6):
         if _ < 5:
             file.unlink()
 print(digest)
-"""
-SAVING = """
+""",
+    "saving": """
 import sys
 from pathlib import Path
 import torch
@@ -92,8 +93,8 @@ if file.exists():  # whole, whichever it is
 for bits in (8, 7, 6, 5, 4, 3, 2) * 5:
     quide.save(quide.quantize(net, bits, images), file)
 print(train.digest(quide.load(net, file)(images)))
-"""
-SWEEP = """
+""",
+    "sweep": """
 import os, sys
 from pathlib import Path
 import numpy as np
@@ -115,10 +116,8 @@ except SystemExit as end:
     assert not end.code
 import json
 print([(row["bits"], row["accuracy"]) for row in json.loads(Path("out.json").read_text())["rows"]])
-"""
-WORK = {
-    "training": TRAINING, "records": RECORDS, "search": SEARCH, "fetching": FETCHING, "saving": SAVING, "sweep": SWEEP,
-}  # fmt: skip
+""",
+}
 
 
 def run(code: str, folder: Path, limit: float | None = None) -> str | None:

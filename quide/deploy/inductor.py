@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from quide.deploy import Artefact, saved_bytes
-from quide.deploy.eager import _without_gradients, in_bfloat16
+from quide.deploy.eager import in_bfloat16, without_gradients
 
 WIDTHS = ("32", "bfloat16", "8")
 LIBRARIES = ("torch", "torchao")
@@ -26,7 +26,7 @@ def compiled(width: str, model: nn.Module, calibration: torch.Tensor, batch: tor
     else:
         model = model.to(memory_format=torch.channels_last)
     frozen = torch.compile(model, options={"freezing": True}, dynamic=False)
-    run = in_bfloat16(frozen) if width == "bfloat16" else _without_gradients(frozen)
+    run = in_bfloat16(frozen) if width == "bfloat16" else without_gradients(frozen)
     artefact = Artefact(run, saved_bytes(model), channels_last=True)
     run(artefact.laid_out(batch))  # it is compiled by its first batch
     return artefact

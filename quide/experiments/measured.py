@@ -75,11 +75,6 @@ class Run:
                 return record
         return None
 
-    def stale(self) -> bool:
-        """Whether there is a record and other code or data than today's made it."""
-        record = records.load(self.spec)
-        return record is not None and records.is_stale(record, self.code, self.data)
-
 
 def measured(
     name: str,

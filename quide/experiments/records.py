@@ -70,7 +70,8 @@ class RunSpec:
     @cached_property
     def canonical(self) -> str:
         """The one JSON text of this spec: sorted keys, no spaces."""
-        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False, default=dict)
 
     @cached_property
     def key(self) -> str:
@@ -79,8 +80,7 @@ class RunSpec:
 
     def to_dict(self) -> dict:
         """Plain JSON values."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {**values, "details": _thawed(self.details)}
+        return json.loads(self.canonical)
 
     def __eq__(self, other: object) -> bool:
         return self.canonical == other.canonical if isinstance(other, RunSpec) else NotImplemented
@@ -89,7 +89,8 @@ class RunSpec:
         return hash(self.canonical)
 
     def __reduce__(self):  # a read-only mapping cannot be pickled or copied, its plain form can
-        return RunSpec, tuple(self.to_dict().values())
+        values = self.to_dict()
+        return RunSpec, tuple(values[one.name] for one in fields(self))
 
 
 @dataclass(frozen=True)
@@ -393,10 +394,3 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_frozen(inner) for inner in value)
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
-
-
-def _thawed(value: Any) -> Any:
-    """The plain JSON value that :func:`_frozen` froze."""
-    if isinstance(value, Mapping):
-        return {name: _thawed(inner) for name, inner in value.items()}
-    return [_thawed(inner) for inner in value] if isinstance(value, tuple) else value
