@@ -75,12 +75,11 @@ def _one_after_the_other(
         started = time.perf_counter()
         flat = [predict(prepared.at(bits), batches) for bits in tqdm(tree.configurations, disable=not progress)]
         flat_s = time.perf_counter() - started
+    same = torch.equal(torch.stack(flat), answers)
     return [
-        {"way": way, "seconds": seconds, "of_the_tree": seconds / tree_s, "same_predictions": same}
-        for way, seconds, same in (
-            (TREE, tree_s, None), (FLAT, flat_s, bool(torch.equal(torch.stack(flat), answers)))
-        )
-    ]  # fmt: skip
+        {"way": way, "seconds": seconds, "of_the_tree": seconds / tree_s, "same_predictions": equal}
+        for way, seconds, equal in ((TREE, tree_s, None), (FLAT, flat_s, same))
+    ]
 
 
 def _genetic(prepared: ptq.Prepared, images, size: Size) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from quide import ptq
 from quide.experiments import paper, records
-from quide.experiments.measured import KINDS, measured
+from quide.experiments.measured import measured
 from quide.experiments.mixed import CHOICES
 from quide.experiments.runs import CALIBRATION_SIZE
 from quide.models import registry
@@ -125,11 +125,6 @@ def _observed(model: str, seed: int, calibration_sha256: str, activation_range: 
     case = ImageNetCase(model, seed)
     scheme = replace(ptq.PAPER, activation_range=activation_range)
     return ptq.prepare(case.network, case.calibrated_on.normalized(), scheme)
-
-
-def code(kind: str) -> str:
-    """Digest of today's code that makes a kind of record."""
-    return KINDS[kind].digest(MODELS[0])
 
 
 def _deciding(model: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 from quide import _paths
 from quide.data import mmlu, stories
 from quide.experiments import provenance, records
-from quide.experiments.measured import KINDS, Run, measured
+from quide.experiments.measured import Run, measured
 from quide.experiments.runs import CROSS_SCHEMES, WIDTHS, weight_only  # noqa: F401 - the image network, the same way
 from quide.llm import mmlu_harness
 
@@ -58,11 +58,6 @@ class LanguageCase:
             return stories.SHA256
         _, shots, limit, _ = arguments
         return mmlu.digest(mmlu_harness.questions(shots), mmlu.draw(limit, self.seed))
-
-
-def code(kind: str) -> str:
-    """Digest of today's code that makes a kind of record on language models."""
-    return KINDS[kind].digest("any")
 
 
 def _deciding(model: str) -> tuple[str, ...]:

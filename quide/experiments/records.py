@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 
 from quide import _check, _files, _paths
-from quide.experiments import provenance, schema
+from quide.experiments import profiles, provenance, schema
 
 SCHEMA = 1
 LIMIT, ROOM = 1 << 26, 1 << 20  # bytes that a record has at most, and that must be free before one is computed
-PROFILES = ("smoke", "quick", "short", "paper")
 NOTES = "QUIDE_NOTES"  # variable that names a file to note in which folders were looked into
 
 _NAME = re.compile(r"[a-z0-9_-]+")
@@ -63,7 +62,7 @@ class RunSpec:
         _check_name("kind", self.kind, _NAME)
         _check_name("model", self.model, _FILE_NAME)
         _check_name("dataset", self.dataset, _FILE_NAME)
-        _check_profile(self.profile)
+        profiles.profile(self.profile)
         object.__setattr__(self, "seed", _check.whole("seed", self.seed, 0))
         object.__setattr__(self, "details", _frozen(_plain_mapping(self.details, "details")))
 
@@ -195,13 +194,10 @@ def save(record: Record) -> Path:
         OSError: the folder cannot be written to; the message names it and the remedy.
     """
     file = path_of(record.spec)
+    text = json.dumps(record.to_dict(), sort_keys=True, indent=1, allow_nan=False)
     with _writing(file.parent), _paths.atomic(file) as partial:
-        partial.write_text(_text(record), encoding="ascii", newline="\n")
+        partial.write_text(f"{text}\n", encoding="ascii", newline="\n")
     return file
-
-
-def _text(record: Record) -> str:
-    return json.dumps(record.to_dict(), sort_keys=True, indent=1, allow_nan=False) + "\n"
 
 
 def load_or_run(
@@ -263,7 +259,7 @@ def collect(
     if kind is not None:
         _check_name("kind", kind, _NAME)
     if profile is not None:
-        _check_profile(profile)
+        profiles.profile(profile)
     folders = f"{profile or '*'}/{kind or '*'}"
     _note(folders)
     asked = "-".join("*" if name is None else glob.escape(name) for name in (model, dataset))
@@ -354,11 +350,6 @@ def _refuse_constant(name: str) -> None:
 def _check_name(argument: str, value: Any, pattern: re.Pattern[str]) -> None:
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise ValueError(f"{argument} must be a name matching {pattern.pattern}, got {value!r}")
-
-
-def _check_profile(profile: Any) -> None:
-    if profile not in PROFILES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
 
 
 def _plain_mapping(value: Any, where: str) -> dict[str, Any]:

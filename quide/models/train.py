@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
 import math
@@ -94,7 +93,7 @@ def fit(
         if checkpoint.exists():
             _restore(checkpoint, model, optimizer, schedule, fitted, identity, same_code)
         if len(fitted.history) < recipe.epochs:
-            with _writing(checkpoint):
+            with _paths.writing(checkpoint.parent, "checkpoints", "QUIDE_CACHE"):
                 _paths.try_to_write(checkpoint.parent, SAVED * sum(each.nbytes for each in model.state_dict().values()))
     pixels = source(train.images, recipe.augment)
     bar = tqdm(total=recipe.epochs, initial=len(fitted.history), unit="epoch", disable=not progress, mininterval=5)
@@ -212,10 +211,6 @@ def _identity(model: nn.Module, recipe: TrainingRecipe, seed: int, sets: tuple[I
     return {"recipe": asdict(recipe), "seed": seed, "data": data, "network": digest(network), "code": code}
 
 
-def _writing(file: Path) -> contextlib.AbstractContextManager[None]:
-    return _paths.writing(file.parent, "checkpoints", "QUIDE_CACHE")
-
-
 def _save(file: Path, optimizer, schedule, fitted: Fit, identity: dict) -> None:
     state = {
         "identity": identity,
@@ -225,7 +220,7 @@ def _save(file: Path, optimizer, schedule, fitted: Fit, identity: dict) -> None:
     }
     packed = io.BytesIO()  # torch turns the system's errors into its own, which do not say that a disk is full
     torch.save({**state, "digest": digest(state)}, packed)
-    with _writing(file), _paths.atomic(file) as partial:
+    with _paths.writing(file.parent, "checkpoints", "QUIDE_CACHE"), _paths.atomic(file) as partial:
         partial.write_bytes(packed.getbuffer())
 
 
