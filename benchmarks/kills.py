@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -165,10 +164,5 @@ def attack(
     return attacks.resumed(log, number, kill)
 
 
-def summary(seed: int, turns: list[attacks.Turn]) -> dict[str, Any]:
-    """The counts."""
-    return attacks.result("kills", seed, turns, OUTCOMES, BAD)
-
-
 if __name__ == "__main__":
-    attacks.main("kills", 100, attack, summary)
+    attacks.main("kills", 100, attack, OUTCOMES, BAD)

@@ -53,7 +53,7 @@ class Target:
 def targets(folder: Path) -> list[Target]:
     """One of each kind, in a copy of what is committed and in made-up files; the variables must name the folder."""
     data, notebook = folder / "data", folder / "notebooks" / "exp1_simplecnn.ipynb"
-    known = next(iter(sorted((data / "results" / "paper" / "accuracy").glob("*.json"))))
+    known = min((data / "results" / "paper" / "accuracy").glob("*.json"))
     sealed = records.save(records.Record(records.RunSpec("trial", "a", "b", 0, "smoke"), {"x": 0.5}, "c", "d", {}, 1.0))
     case = runs.Case("simplecnn", "mnist", 0, "smoke")
     weights = inputs.published_checkpoint(case)
@@ -233,10 +233,5 @@ def workplace() -> Iterator[Path]:
             yield folder
 
 
-def summary(seed: int, turns: list[attacks.Turn]) -> dict[str, Any]:
-    """The counts."""
-    return attacks.result("mutations", seed, turns, OUTCOMES, BAD)
-
-
 if __name__ == "__main__":
-    attacks.main("mutations", 2500, attack, summary)
+    attacks.main("mutations", 2500, attack, OUTCOMES, BAD)

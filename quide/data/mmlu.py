@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from quide import _files, _paths
+from quide._check import one_of
 
 LETTERS = "ABCD"
 NOT_TEXT = [chr(code) for code in range(32) if chr(code) not in "\t\n\r"]
@@ -73,8 +74,7 @@ def load(split: str) -> dict[str, list[Question]]:
         ValueError: unknown split, or a file that is not as published: its number of questions, a line that has not six
             fields, an empty field, an answer that is not A to D. The message names file and line.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    one_of("split", split, SPLITS)
     root = folder()
     if root is None:
         raise FileNotFoundError(f"QUIDE_MMLU is not set; {REMEDY}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quide import ptq
+from quide._check import one_of
 from quide.experiments import paper, records
 from quide.experiments.measured import measured
 from quide.experiments.mixed import CHOICES
@@ -57,8 +58,7 @@ class ImageNetCase:
     images: int | None = None
 
     def __post_init__(self):
-        if self.model not in MODELS:
-            raise ValueError(f"model must be one of {', '.join(MODELS)}, got {self.model!r}")
+        one_of("model", self.model, MODELS)
         if self.images is not None and self.images < 1:
             raise ValueError(f"images must be at least 1, or None for all, got {self.images}")
 

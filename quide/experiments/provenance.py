@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import datetime
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from quide import _paths
@@ -208,13 +211,9 @@ def git_commit() -> str | None:
 @cache
 def cpu_name() -> str:
     """The processor's model name."""
-    try:
-        with open("/proc/cpuinfo") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^model name[^:]*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return found[1].strip()
     return platform.processor() or platform.machine()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from quide import ptq
-from quide._check import whole
+from quide._check import one_of, whole
 from quide.data import facts
 from quide.experiments import paper, provenance, records
 from quide.experiments.measured import Run, measured  # noqa: F401 - a run is known by this name too
@@ -187,8 +187,7 @@ def accuracy(
     Values: by configuration label (:func:`quide.evaluate.label`), ``accuracy`` (fraction) and ``correct`` (packed bit
     set over the test images, in their order); and ``images``, their number.
     """
-    if selection not in SELECTIONS:
-        raise ValueError(f"selection must be one of {', '.join(SELECTIONS)}, got {selection!r}")
+    one_of("selection", selection, SELECTIONS)
     return {
         "scheme": records.described(scheme),
         "bits": [width if isinstance(width, int) else list(width) for width in bits],
