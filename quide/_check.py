@@ -26,7 +26,7 @@ def wholes(argument: str, values: Iterable[Any], low: float = -math.inf, high: f
 
 def one_of(argument: str, value: Any, known: Collection[str]) -> Any:
     """``value``; ``ValueError`` names the argument and the known ones if it is none of them."""
-    if value not in known:
+    if value not in tuple(known):  # which asks no hash of it
         raise ValueError(f"{argument} must be one of {', '.join(known)}, got {value!r}")
     return value
 
