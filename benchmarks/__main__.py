@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks import harness, memory, precision, resnet18, search, sweep, training
+from benchmarks import harness
 
-
-class Benchmark(StrEnum):
-    """What can be asked for."""
-
-    sweep = "sweep"
-    resnet18 = "resnet18"
-    training = "training"
-    precision = "precision"
-    memory = "memory"
-    search = "search"
+Benchmark = StrEnum("Benchmark", harness.RATIOS)
 
 
 def main(
@@ -33,18 +25,11 @@ def main(
 ) -> None:
     """Measure QuIDE beside its peers: one bit-width of the sweep, training and its arithmetic, memory, the search."""
     size = harness.TINY if tiny else harness.FULL
-    runs = {
-        Benchmark.sweep: lambda: sweep.run(size, compiled, progress=True),
-        Benchmark.resnet18: lambda: resnet18.run(size, progress=True),
-        Benchmark.training: lambda: training.run(size, progress=True),
-        Benchmark.precision: lambda: precision.run(size, progress=True),
-        Benchmark.memory: lambda: memory.run(size, progress=True),
-        Benchmark.search: lambda: search.run(size, progress=True),
-    }
     try:
-        for name in [] if tables else names or runs:
+        for name in [] if tables else names or Benchmark:
             typer.echo(f"\n## {name}\n")
-            result = runs[name]().to_dict()
+            options = {"compiled": compiled} if name == "sweep" else {}
+            result = import_module(f"benchmarks.{name}").run(size, progress=True, **options).to_dict()
             typer.echo(harness.render(result))
             if not tiny:
                 typer.echo(f"\nWritten: {harness.save(result, results)}")

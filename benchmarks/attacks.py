@@ -38,20 +38,13 @@ def resumed(file: Path | None, number: int, attack: Callable[[int], Turn]) -> li
     return turns
 
 
-def counted(turns: list[Turn]) -> dict[str, Counter]:
-    """Outcomes by what was attacked."""
-    found: dict[str, Counter] = {}
-    for one in turns:
-        found.setdefault(one["what"], Counter()).update(one["outcomes"])
-    return found
-
-
 def result(name: str, seed: int, turns: list[Turn], outcomes: tuple[str, ...], bad: tuple[str, ...]) -> dict[str, Any]:
     """Counts by what was attacked, and a line for each turn with one of the ``bad`` outcomes."""
     made = harness.Result(name, str(len(turns)), {name: len(turns), "seed": seed})
-    found = counted(turns)
-    total = sum(found.values(), Counter())
-    rows = [*sorted(found.items()), ("all", total)]
+    found: dict[str, Counter] = {}
+    for one in turns:
+        found.setdefault(one["what"], Counter()).update(one["outcomes"])
+    rows = [*sorted(found.items()), ("all", sum(found.values(), Counter()))]
     made.tables["Outcomes"] = [{"what": what, **{one: counts[one] for one in outcomes}} for what, counts in rows]
     made.notes = [
         f"{one['what']}, turn {one['turn']}: {', '.join(set(one['outcomes']) & set(bad))} ({one['said']})"
@@ -61,7 +54,9 @@ def result(name: str, seed: int, turns: list[Turn], outcomes: tuple[str, ...], b
     return made.to_dict()
 
 
-def main(name: str, number: int, attack: Callable[..., list[Turn]], summary: Callable[[int, list[Turn]], dict]) -> None:
+def main(
+    name: str, number: int, attack: Callable[..., list[Turn]], outcomes: tuple[str, ...], bad: tuple[str, ...]
+) -> None:
     """The command of an attack: go on with the run of this seed and code, write its summary and the README."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument("number", type=int, nargs="?", default=number)
@@ -70,7 +65,7 @@ def main(name: str, number: int, attack: Callable[..., list[Turn]], summary: Cal
     parser.add_argument("--log", type=Path, help="file of the turns; one in _build/attacks by default")
     asked = parser.parse_args()
     log = asked.log or LOGS / f"{name}-{asked.seed}-{provenance.git_commit()}.jsonl"
-    found = summary(asked.seed, attack(asked.number, asked.seed, log=log))
+    found = result(name, asked.seed, attack(asked.number, asked.seed, log=log), outcomes, bad)
     print(harness.render(found))
     print(f"\nWritten: {harness.save(found, asked.results)}, from {log}")
     if asked.results == harness.RESULTS:

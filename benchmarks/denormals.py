@@ -46,9 +46,9 @@ def compare(size: Size, progress: bool = False) -> list[dict]:
 
 def measure(decay_steps: int) -> dict[str, float]:
     """Median seconds of a step, and how many weights are decayed and denormal when the steps begin."""
-    model, chosen = harness.network().train(), slice(0, RECIPE.batch_size)
+    model = harness.network().train()
     found, _ = harness.images("train", RECIPE.batch_size)
-    inputs, labels = found.normalized(chosen), found.labels[chosen]
+    inputs, labels = found.normalized(), found.labels
     optimizer = _adam(list(model.parameters()))
     decayed = [weights.detach().abs() < DECAYED for weights in model.parameters()]
     _step(model, optimizer, inputs, labels)  # gives the optimizer its state

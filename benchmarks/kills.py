@@ -7,11 +7,11 @@ with the next kill; 100 take some minutes.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,10 @@ from quide import _paths
 BAD = ("another result", "an error", "left behind")
 OUTCOMES = ("killed", "ended before", "the same", *BAD)
 ERROR, SHOWN = "an error:", 300  # characters of what a run ended with
+LEFT = re.compile(r"^\.fetch-mnist-|\.(partial|looked-at)$")  # names of what is to be gone
 SLOWEST = 3.0  # seconds within which a process is killed, the time that it takes to start included
-TRAINING = """
+WORK = {
+    "training": """
 import sys, torch
 from pathlib import Path
 from torch import nn
@@ -35,8 +37,8 @@ print("ready", flush=True)
 recipe = train.TrainingRecipe("adam", 1e-3, 0.0, epochs=40, batch_size=16)
 fitted = train.fit(net, images, images, recipe, 0, Path(sys.argv[1]) / "run.pt", every=1, progress=False)
 print(train.digest(fitted.last))
-"""
-RECORDS = """
+""",
+    "records": """
 import os, sys
 os.environ["QUIDE_RESULTS"] = sys.argv[1]
 from quide.experiments import records
@@ -45,15 +47,15 @@ for turn in range(60):
     spec = records.RunSpec("trial", "a", "b", turn, "smoke")
     records.load_or_run(spec, lambda: {"x": turn, "long": ["word"] * 2000}, "c", "d")
 print(sum(one.values["x"] for one in records.collect()))
-"""
-SEARCH = """
+""",
+    "search": """
 import sys
 from quide import search
 print("ready", flush=True)
 found = search.genetic(lambda bits: 1 / sum(bits), 6, seed=1)
 print(found.best, found.evaluations)
-"""
-FETCHING = """
+""",
+    "fetching": """
 import os, sys
 from pathlib import Path
 root = Path(sys.argv[1])
@@ -73,8 +75,8 @@ for _ in range(6):
         if _ < 5:
             file.unlink()
 print(digest)
-"""
-SAVING = """
+""",
+    "saving": """
 import sys
 from pathlib import Path
 import torch
@@ -90,8 +92,8 @@ if file.exists():  # whole, whichever it is
 for bits in (8, 7, 6, 5, 4, 3, 2) * 5:
     quide.save(quide.quantize(net, bits, images), file)
 print(train.digest(quide.load(net, file)(images)))
-"""
-SWEEP = """
+""",
+    "sweep": """
 import os, sys
 from pathlib import Path
 import numpy as np
@@ -113,8 +115,8 @@ except SystemExit as end:
     assert not end.code
 import json
 print([(row["bits"], row["accuracy"]) for row in json.loads(Path("out.json").read_text())["rows"]])
-"""
-BOOK = """
+""",
+    "book": """
 import sys
 from pathlib import Path
 import nbformat
@@ -130,11 +132,8 @@ print("ready", flush=True)
 build._execute_changed(root, [page], made, "smoke", progress=False)
 executed = nbformat.read(made / page.name, as_version=4)
 print([cell.outputs[0].data["text/plain"] for cell in executed.cells])
-"""
-WORK = {
-    "training": TRAINING, "records": RECORDS, "search": SEARCH, "fetching": FETCHING, "saving": SAVING, "sweep": SWEEP,
-    "book": BOOK,
-}  # fmt: skip
+""",
+}
 
 
 def run(code: str, folder: Path, limit: float | None = None) -> str | None:
@@ -175,22 +174,12 @@ def attack(
                 outcomes.append("an error")
             else:
                 outcomes.append("the same" if said == undisturbed[name] else "another result")
-            left = [str(file.relative_to(folder)) for file in folder.rglob("*") if _is_left(file)]
+            left = [str(file.relative_to(folder)) for file in folder.rglob("*") if LEFT.search(file.name)]
             outcomes += ["left behind"] if left else []
         return {"what": name, "outcomes": outcomes, "said": f"{said}; {' '.join(left)}"}
 
     return attacks.resumed(log, number, kill)
 
 
-def _is_left(file: Path) -> bool:
-    mark = (".partial", ".fetch-mnist-", ".looked-at")
-    return any(each in file.name for each in mark) and file.suffix != ".lock"
-
-
-def summary(seed: int, turns: list[attacks.Turn]) -> dict[str, Any]:
-    """The counts."""
-    return attacks.result("kills", seed, turns, OUTCOMES, BAD)
-
-
 if __name__ == "__main__":
-    attacks.main("kills", 100, attack, summary)
+    attacks.main("kills", 100, attack, OUTCOMES, BAD)

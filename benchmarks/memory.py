@@ -47,7 +47,7 @@ def measure(way: str, count: int) -> dict[str, float]:
     given = images.normalized() if way == "sweep" else None
     gc.collect()
     before = _status("VmRSS")
-    _forget_peak()
+    PEAK_RESET.write_text("5")  # the kernel's record of the highest memory begins anew
     started = time.perf_counter()
     if given is not None:
         # One pass of the timing protocol: its thousand take the same time for any number of images.
@@ -69,11 +69,6 @@ def _row(way: str, count: int, runs: list[dict]) -> dict:
         "peak_MiB": max(run["peak"] for run in runs) / MEBIBYTE,
         "added_MiB": max(run["peak"] - run["before"] for run in runs) / MEBIBYTE,
     }
-
-
-def _forget_peak() -> None:
-    """Let the kernel's record of the highest memory begin anew."""
-    PEAK_RESET.write_text("5")
 
 
 def _status(field: str) -> int:

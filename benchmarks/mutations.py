@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -36,41 +37,23 @@ SHOWN = 200  # characters of what was read instead
 BAD = ("accepted silently", "traceback", "hang", "left behind")
 # "not provable": read as something else of the right form, which nobody knows to be wrong.
 OUTCOMES = ("refused", "as it was", "not provable", *BAD)
-PROVEN = (
-    "record",
-    "sealed record",
-    "paper",
-    "picture",
-    "labels",
-    "weights",
-    "stories",
-    "data set",
-    "checkpoint",
-    "answers",
-    "saved network",
-    "learned rounding",
-    "contents",
-)
 
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of file: where a sound one is, and how it is read; ``proven`` ones may not be read as anything else."""
+    """A kind of file: where a sound one is, and how it is read; ``proven`` ones may not be read as anything else, since
+    a change can be told from what is known of the file."""
 
     name: str
     file: Path
     read: Callable[[], Any]
-
-    @property
-    def proven(self) -> bool:
-        """Whether a change can be told from what is known of the file."""
-        return self.name in PROVEN
+    proven: bool = True
 
 
 def targets(folder: Path) -> list[Target]:
     """One of each kind, in a copy of what is committed and in made-up files; the variables must name the folder."""
-    data = folder / "data"
-    known = next(iter(sorted((data / "results" / "paper" / "accuracy").glob("*.json"))))
+    data, notebook = folder / "data", folder / "notebooks" / "exp1_simplecnn.ipynb"
+    known = min((data / "results" / "paper" / "accuracy").glob("*.json"))
     sealed = records.save(records.Record(records.RunSpec("trial", "a", "b", 0, "smoke"), {"x": 0.5}, "c", "d", {}, 1.0))
     case = runs.Case("simplecnn", "mnist", 0, "smoke")
     weights = inputs.published_checkpoint(case)
@@ -92,16 +75,12 @@ def targets(folder: Path) -> list[Target]:
         _own(folder / "own.npz"),
         _own_weights(folder / "own.pt"),
         Target("contents", folder / "_toc.yml", lambda: build.pages(folder)),
-        Target("notebook", folder / "notebooks" / "exp1_simplecnn.ipynb", lambda: _parameters(folder)),
+        Target("notebook", notebook, lambda: build.parameter_names(notebook), proven=False),
     ]
 
 
 def _arrays(images: datasets.ImageSet) -> str:
     return train.digest([images.images, images.labels])
-
-
-def _parameters(folder: Path) -> list[str]:
-    return build.parameter_names(folder / "notebooks" / "exp1_simplecnn.ipynb")
 
 
 def _checkpoint(file: Path) -> Target:
@@ -126,19 +105,22 @@ def _answers(file: Path) -> Target:
 def _own(file: Path) -> Target:
     arrays = {"images": np.zeros((4, 3), "f4"), "labels": np.arange(4), "calibration": np.ones((4, 3), "f4")}
     np.savez(file, **arrays)
-    return Target("own data", file, lambda: train.digest(vars(files.read_data(file))))
+    return Target("own data", file, lambda: train.digest(vars(files.read_data(file))), proven=False)
+
+
+def _network() -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval(), torch.randn(16, 6)
 
 
 def _saved(file: Path) -> Target:
-    torch.manual_seed(0)
-    net, images = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval(), torch.randn(16, 6)
+    net, images = _network()
     quide.save(quide.quantize(net, 4, images), file)
     return Target("saved network", file, lambda: train.digest(quide.load(net, file)(images)))
 
 
 def _learned(file: Path) -> Target:
-    torch.manual_seed(0)
-    net, images = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval(), torch.randn(16, 6)
+    net, images = _network()
     how = quide.ptq.AdaRound(iterations=2, outputs=8, checkpoint=file)
 
     def read() -> str:
@@ -156,7 +138,7 @@ def _own_weights(file: Path) -> Target:
         files._fill(net, file)
         return train.digest(net.state_dict())
 
-    return Target("own weights", file, read)
+    return Target("own weights", file, read, proven=False)
 
 
 def mutated(content: bytes, random: np.random.Generator) -> bytes:
@@ -239,26 +221,17 @@ def attack(number: int, seed: int = 0, log: Path | None = None, folder: Path | N
 @contextlib.contextmanager
 def workplace() -> Iterator[Path]:
     """A copy of the committed data in a folder of its own, which the variables name meanwhile."""
-    home, before = _paths.home(), dict(os.environ)
+    home = _paths.home()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made).resolve()
         for name in ("data", "notebooks", "book"):
             shutil.copytree(home / name, folder / name)
         for name in ("_toc.yml", "_config.yml", "CONTRIBUTING.md"):
             shutil.copy(home / name, folder / name)
-        os.environ |= {"QUIDE_HOME": str(folder), "QUIDE_RESULTS": str(folder / "data" / "results")}
-        os.environ["QUIDE_CACHE"] = str(folder / "cache")
-        try:
+        places = {"HOME": folder, "RESULTS": folder / "data" / "results", "CACHE": folder / "cache"}
+        with mock.patch.dict(os.environ, {f"QUIDE_{name}": str(place) for name, place in places.items()}):
             yield folder
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-
-
-def summary(seed: int, turns: list[attacks.Turn]) -> dict[str, Any]:
-    """The counts."""
-    return attacks.result("mutations", seed, turns, OUTCOMES, BAD)
 
 
 if __name__ == "__main__":
-    attacks.main("mutations", 2500, attack, summary)
+    attacks.main("mutations", 2500, attack, OUTCOMES, BAD)

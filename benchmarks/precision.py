@@ -56,12 +56,8 @@ def run(size: Size, progress: bool = False) -> Result:
             "time, of float32": float(np.median(seconds[MIXED]) / np.median(seconds[FLOAT32])),
         }
     ]
+    ratio = abs(change.estimate) / apart if apart else math.inf
     result.goals.append(
-        Goal(
-            "mean change of accuracy, of the standard deviation between seeds",
-            abs(change.estimate) / apart if apart else math.inf,
-            "at most",
-            LIMIT,
-        )
+        Goal("mean change of accuracy, of the standard deviation between seeds", ratio, "at most", LIMIT)
     )
     return result

@@ -8,7 +8,6 @@ after the other" is what anyone would write: quantize, classify, next.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -19,7 +18,7 @@ from benchmarks import harness, sweep
 from benchmarks.harness import Goal, Result, Size
 from quide import latency, ptq, search
 from quide.data.datasets import BATCH
-from quide.evaluate import predict
+from quide.evaluate import label, predict
 from quide.evaluate.prefix_tree import PrefixTree
 from quide.search import Configuration, evolution
 from quide.search.scoring import Scorer
@@ -48,7 +47,7 @@ def run(size: Size, progress: bool = False) -> Result:
     rows = [{"way": way, **harness.quantiles(timings, way)} for way in (FP32, TREE)]
     for row in rows:
         row["of_FP32"] = row["median_s"] / rows[0]["median_s"]
-    few = found.subset(slice(0, _few(len(found))))
+    few = found.subset(slice(0, max(round(SHARE * len(found)), 1)))
     compared = _one_after_the_other(prepared, tree, images[: len(few)], progress)
     result.tables[f"All {len(tree.configurations)} configurations, {len(found)} images"] = rows
     result.tables[f"The same, {len(few)} images"] = compared
@@ -76,12 +75,11 @@ def _one_after_the_other(
         started = time.perf_counter()
         flat = [predict(prepared.at(bits), batches) for bits in tqdm(tree.configurations, disable=not progress)]
         flat_s = time.perf_counter() - started
+    same = torch.equal(torch.stack(flat), answers)
     return [
-        {"way": way, "seconds": seconds, "of_the_tree": seconds / tree_s, "same_predictions": same}
-        for way, seconds, same in (
-            (TREE, tree_s, None), (FLAT, flat_s, bool(torch.equal(torch.stack(flat), answers)))
-        )
-    ]  # fmt: skip
+        {"way": way, "seconds": seconds, "of_the_tree": seconds / tree_s, "same_predictions": equal}
+        for way, seconds, equal in ((TREE, tree_s, None), (FLAT, flat_s, same))
+    ]
 
 
 def _genetic(prepared: ptq.Prepared, images, size: Size) -> list[dict[str, Any]]:
@@ -92,20 +90,17 @@ def _genetic(prepared: ptq.Prepared, images, size: Size) -> list[dict[str, Any]]
         return (predict(prepared.at(bits), batches) == images.labels).double().mean().item()
 
     settings = {} if size.name == "full" else {"population": 4, "generations": 2, "elite": 1}
-    rows = [_timed("with its memory", lambda: search.genetic(fitness, len(prepared.layers), CHOICES, **settings))]
-    with mock.patch.object(evolution, "Scorer", _Forgetful):
-        rows.append(_timed("without", lambda: search.genetic(fitness, len(prepared.layers), CHOICES, **settings)))
+    rows = []
+    for name, scorer in (("with its memory", Scorer), ("without", _Forgetful)):
+        with mock.patch.object(evolution, "Scorer", scorer):
+            started = time.perf_counter()
+            result = search.genetic(fitness, len(prepared.layers), CHOICES, **settings)
+            seconds = time.perf_counter() - started
+        evaluations = result.calls if scorer is _Forgetful else result.evaluations
+        rows.append({"search": name, "evaluations": evaluations, "seconds": seconds, "best": label(result.best)})
     for row in rows:
         row["of_the_first"] = row["seconds"] / rows[0]["seconds"]
     return rows
-
-
-def _timed(name: str, find: Callable[[], search.SearchResult]) -> dict[str, Any]:
-    started = time.perf_counter()
-    result = find()
-    seconds = time.perf_counter() - started
-    evaluations = result.evaluations if name == "with its memory" else result.calls
-    return {"search": name, "evaluations": evaluations, "seconds": seconds, "best": "-".join(map(str, result.best))}
 
 
 class _Forgetful(Scorer):
@@ -116,7 +111,3 @@ class _Forgetful(Scorer):
         values = [self.check(each, self.fitness(each)) for each in configurations]
         self.values.update(zip(configurations, values, strict=True))
         return values
-
-
-def _few(count: int) -> int:
-    return max(round(SHARE * count), 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
@@ -54,21 +54,12 @@ class Task:
         return Task(self.networks, self.calibration, images, self.labels[:count])
 
 
-def _full_precision(network: nn.Module, calibration: torch.Tensor, bits: int) -> Callable[[], peers.Network]:
-    return lambda: network
-
-
 def _quide(commute: bool) -> Builder:
     def build(network: nn.Module, calibration: torch.Tensor, bits: int) -> Callable[[], peers.Network]:
         prepared = ptq.prepare(network, calibration)
         return lambda: prepared.at(bits, commute)
 
     return build
-
-
-def _quide_compiled(network: nn.Module, calibration: torch.Tensor, bits: int) -> Callable[[], peers.Network]:
-    compiled = torch.compile(ptq.quantize(network, bits, calibration))
-    return lambda: compiled
 
 
 def _ready(peer: Callable[[nn.Module, torch.Tensor, int], peers.Network]) -> Builder:
@@ -79,10 +70,15 @@ def _ready(peer: Callable[[nn.Module, torch.Tensor, int], peers.Network]) -> Bui
     return build
 
 
+def _quide_compiled(network: nn.Module, calibration: torch.Tensor, bits: int) -> peers.Network:
+    return torch.compile(ptq.quantize(network, bits, calibration))
+
+
+_full_precision = _ready(lambda network, calibration, bits: network)
 PEERS: dict[str, Builder] = {"FX": _ready(peers.fx), "PT2E": _ready(peers.pt2e), "brevitas": _ready(peers.brevitas)}
 EAGER: dict[str, Builder] = {FP32: _full_precision, QUIDE: _quide(True), IN_PLACE: _quide(False), **PEERS}
 COMPILED: dict[str, tuple[str, Builder]] = {  # the eager contestant whose setting it takes over
-    "QuIDE, compiled": (QUIDE, _quide_compiled),
+    "QuIDE, compiled": (QUIDE, _ready(_quide_compiled)),
     "PT2E, compiled": ("PT2E", _ready(peers.pt2e_compiled)),
 }
 
@@ -91,14 +87,8 @@ def run(size: Size, compiled: bool = False, progress: bool = False) -> Result:
     """Measure it; ``compiled`` adds what ``torch.compile`` makes of QuIDE's and PT2E's networks (minutes more)."""
     found, source = harness.images("test", size.images)
     result = Result("sweep", size.name, {"images": len(found), "source": source, "network": "SimpleCNN"})
-    return measure(
-        task(found, harness.network(), harness.calibration()),
-        EAGER,
-        size,
-        result,
-        progress,
-        COMPILED if compiled else {},
-    )
+    given = task(found, harness.network(), harness.calibration())
+    return measure(given, EAGER, size, result, progress, COMPILED if compiled else {})
 
 
 def measure(
@@ -159,16 +149,9 @@ def _tune(
 
 def fastest_plain_pass(found: Task, size: Size) -> Evaluation:
     """The FP32 pass over all images at the batch size and layout that suit it best."""
-    options = {f"{layout}, {batch}": Setting(layout, batch) for layout, batch in product(LAYOUTS, size.batch_sizes)}
-    trial = found.first(size.tuning_images)
-    passes = {name: _evaluation(_plain(trial, option), trial, option) for name, option in options.items()}
-    timings = latency.measure_interleaved(passes, warmup=1, passes=size.tuning_rounds, block=1)
-    best = options[min(options, key=lambda name: timings.latencies[name].median_ms)]
-    return _evaluation(_plain(found, best), found, best)
-
-
-def _plain(found: Task, option: Setting) -> Callable[[], peers.Network]:
-    return lambda: found.networks[option.layout]
+    apart = Result("tuning", size.name, {})
+    best = _tune(found.first(size.tuning_images), {FP32: _full_precision}, size, apart, progress=False)[FP32]
+    return _evaluation(lambda: found.networks[best.layout], found, best)
 
 
 def _build(entries: list[tuple[str, Builder, Setting]], task: Task) -> tuple[dict[str, dict], dict[str, Evaluation]]:
@@ -190,8 +173,8 @@ def _build(entries: list[tuple[str, Builder, Setting]], task: Task) -> tuple[dic
                 "bits": bits,
                 "layout": setting.layout,
                 "batch": setting.batch,
-                "accuracy": _share(predicted == task.labels),
-                "same_as_QuIDE": _share(predicted == reference[bits]) if bits in reference else None,
+                "accuracy": _share(predicted, task.labels),
+                "same_as_QuIDE": _share(predicted, reference[bits]) if bits in reference else None,
                 "set-up_s": set_up,
             }
     return rows, evaluations
@@ -218,14 +201,15 @@ def _start(builder: Builder, task: Task, layout: str, bits: int) -> Callable[[],
 
 
 def _evaluation(ready: Callable[[], peers.Network], task: Task, setting: Setting) -> Evaluation:
-    batches = task.images[setting.layout].split(setting.batch)
-    return lambda: _predict(ready(), batches)
-
-
-def _predict(network: peers.Network, batches: Iterable[torch.Tensor]) -> torch.Tensor:
     """As :func:`quide.evaluate.predict`, for networks that have no ``eval()`` as well."""
-    return torch.cat([network(images).argmax(1) for images in batches])
+    batches = task.images[setting.layout].split(setting.batch)
+
+    def predict() -> torch.Tensor:
+        network = ready()
+        return torch.cat([network(images).argmax(1) for images in batches])
+
+    return predict
 
 
-def _share(hits: torch.Tensor) -> float:
-    return hits.double().mean().item()
+def _share(predicted: torch.Tensor, wanted: torch.Tensor) -> float:
+    return (predicted == wanted).double().mean().item()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from numbers import Integral
 from typing import Any
 
@@ -22,6 +22,13 @@ def wholes(argument: str, values: Iterable[Any], low: float = -math.inf, high: f
         if not _is_whole(value, low, high):
             raise ValueError(f"{argument} must be whole numbers{_bounds(low, high)}, got {value!r}")
     return [int(value) for value in values]
+
+
+def one_of(argument: str, value: Any, known: Collection[str]) -> Any:
+    """``value``; ``ValueError`` names the argument and the known ones if it is none of them."""
+    if value not in tuple(known):  # which asks no hash of it
+        raise ValueError(f"{argument} must be one of {', '.join(known)}, got {value!r}")
+    return value
 
 
 def _is_whole(value: Any, low: float, high: float) -> bool:

@@ -41,7 +41,8 @@ def reading(file: object, remedy: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if type(error) in (ValueError, FileNotFoundError) and str(file) in str(error) and not _is_systems(error):
+        systems = getattr(error, "errno", None) is not None
+        if type(error) in (ValueError, FileNotFoundError) and str(file) in str(error) and not systems:
             raise  # it says so already
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError(f"{file} is missing; {remedy}") from error
@@ -51,10 +52,6 @@ def reading(file: object, remedy: str) -> Iterator[None]:
 def committed(file: Path) -> contextlib.AbstractContextManager[None]:
     """The same of a file that belongs to the checkout."""
     return reading(file, f"restore it with: git checkout -- {file}, or set QUIDE_HOME to the checkout that has it")
-
-
-def _is_systems(error: Exception) -> bool:
-    return getattr(error, "errno", None) is not None
 
 
 def brief(error: BaseException) -> str:

@@ -92,14 +92,9 @@ def quantized(model: torch.nn.Module, batch: torch.Tensor, commute: bool = True)
 
 def timed() -> dict:
     """The timing protocol by a clock that tells how often it was asked."""
-    ticks = count()
+    ticks, passes = count(), {"a": lambda: None, "b": lambda: None}
     found = latency.measure_interleaved(
-        {"a": lambda: None, "b": lambda: None},
-        3,
-        25,
-        block=4,
-        synchronize=lambda: None,
-        clock=lambda: next(ticks) ** 1.1,
+        passes, 3, 25, block=4, synchronize=lambda: None, clock=lambda: next(ticks) ** 1.1
     )
     return {"latencies": found.to_dict()["latencies"], "aa_ratio": found.aa_ratio}
 

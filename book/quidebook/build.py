@@ -25,7 +25,7 @@ import yaml
 
 from quide import _files, _paths
 from quide.experiments import records
-from quide.experiments.records import PROFILES
+from quide.experiments.profiles import PROFILES
 from quidebook import closure, report
 
 BOOK_PROFILES = tuple(name for name in PROFILES if name != "short")  # which only some pages can be run at

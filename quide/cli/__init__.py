@@ -168,8 +168,7 @@ def sweep(
     from quide.cli.output import check
     from quide.experiments.parameters import check_device
 
-    if output is not None:
-        check("output", output, probe.FORMATS)
+    check("output", output, probe.FORMATS)
     if picture is not None:
         plot.check(picture)
     widths = [_width("bits", each, bits, "widths with commas between them, such as 8,4") for each in bits.split(",")]
@@ -210,14 +209,11 @@ def debug(
     from quide.cli.output import check
     from quide.experiments.parameters import check_device
 
-    if output is not None:
-        check("output", output, debugging.ENDINGS)
+    check("output", output, debugging.ENDINGS)
     check_device(device)
     network, held = probe.read_network(model, weights).to(device), probe.read_data(data).to(device)
     loaded = quide.load(network, quantized) if quantized is not None else None
-    found = quide.diagnose(
-        network, held.images, held.labels, held.calibration, bits, quantized=loaded, progress=True
-    )  # fmt: skip
+    found = quide.diagnose(network, held.images, held.labels, held.calibration, bits, quantized=loaded, progress=True)
     print(debugging.as_text(found))
     if output is not None:
         debugging.save(found, output)

@@ -66,11 +66,9 @@ def read_network(name: str, weights: str | Path | None = None) -> nn.Module:
     build = partial(_ZOOS[package], wanted) if package in _ZOOS else _function("model", name, "without arguments")
     try:
         model = build()
-    except ModuleNotFoundError as error:
-        if package in _ZOOS and error.name == package:
-            raise ModuleNotFoundError(f"{package} is missing; install it with: pip install {package}") from error
-        raise ValueError(f"model {name} cannot be built ({brief(error)}); {naming}") from error
     except (Exception, SystemExit) as error:  # the user's own code, which can fail in any way
+        if package in _ZOOS and isinstance(error, ModuleNotFoundError) and error.name == package:
+            raise ModuleNotFoundError(f"{package} is missing; install it with: pip install {package}") from error
         raise ValueError(f"model {name} cannot be built ({brief(error)}); {naming}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"model {name} returned {type(model).__name__}, not a torch.nn.Module; {naming}")

@@ -18,13 +18,15 @@ th:first-child,td:first-child{{text-align:left}}pre,.wide{{overflow-x:auto}}svg{
 """
 
 
-def check(option: str, file: Path, endings: Sequence[str]) -> None:
-    """Refuse a file that could not be written.
+def check(option: str, file: Path | None, endings: Sequence[str]) -> None:
+    """Refuse a file that could not be written; None is no file.
 
     Raises:
         ValueError: another ending than those, or a folder of that name.
         FileNotFoundError: its folder does not exist.
     """
+    if file is None:
+        return
     if file.suffix not in endings or file.is_dir():
         raise ValueError(f"{option} must be a file that ends in {' or '.join(endings)}, got {file}")
     if not file.parent.is_dir():

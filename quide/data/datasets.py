@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from quide import _files, _paths
+from quide._check import one_of
 from quide.data.facts import INFO, DatasetInfo, info  # noqa: F401 - public names of this module
 
 BATCH = 128  # images classified at once: enough to keep two cores busy, few enough for activations to stay in cache
@@ -91,8 +92,7 @@ def load(name: str, split: str) -> ImageSet:
         ValueError: unknown name or split, or the file's contents are not the pinned ones.
     """
     facts = info(name)
-    if split not in facts.sizes:
-        raise ValueError(f"split must be one of {', '.join(facts.sizes)}, got {split!r}")
+    one_of("split", split, facts.sizes)
     file = split_file(name, split)
     if not file.exists():
         raise FileNotFoundError(f"{name} {split} images are not in {file.parent}; run: quide data fetch {name}")

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from quide import _files, _paths
+from quide._check import one_of
 from quide.data import datasets
 from quide.data.datasets import DatasetInfo, ImageSet
 from quide.data.facts import PARTS, Part
@@ -61,9 +62,7 @@ def select(name: str, part: str) -> ImageSet:
 def _part(name: str, part: str) -> Part:
     if datasets.info(name).name not in PARTS:
         raise ValueError(f"{name} has no embedded images, only {', '.join(PARTS)} have; run: quide data fetch {name}")
-    if part not in PARTS[name]:
-        raise ValueError(f"part must be one of {', '.join(PARTS[name])}, got {part!r}")
-    return PARTS[name][part]
+    return PARTS[name][one_of("part", part, PARTS[name])]
 
 
 def _read_picture(file: Path, spec: Part, facts: DatasetInfo) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quide._check import one_of
+
 
 @dataclass(frozen=True)
 class DatasetInfo:
@@ -73,6 +75,4 @@ PARTS = {
 
 def info(name: str) -> DatasetInfo:
     """Facts about a data set; ``ValueError`` names the known ones."""
-    if name not in INFO:
-        raise ValueError(f"dataset must be one of {', '.join(INFO)}, got {name!r}")
-    return INFO[name]
+    return INFO[one_of("dataset", name, INFO)]

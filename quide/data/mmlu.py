@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from quide import _files, _paths
+from quide._check import one_of
 
 LETTERS = "ABCD"
 NOT_TEXT = [chr(code) for code in range(32) if chr(code) not in "\t\n\r"]
@@ -73,19 +74,17 @@ def load(split: str) -> dict[str, list[Question]]:
         ValueError: unknown split, or a file that is not as published: its number of questions, a line that has not six
             fields, an empty field, an answer that is not A to D. The message names file and line.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    one_of("split", split, SPLITS)
     root = folder()
     if root is None:
         raise FileNotFoundError(f"QUIDE_MMLU is not set; {REMEDY}")
     questions = {}
     for subject in SUBJECTS:
-        questions[subject] = _read(root / split / f"{subject}_{split}.csv")
-        wanted = count(subject, split)
-        if len(questions[subject]) != wanted:
+        file, wanted = root / split / f"{subject}_{split}.csv", count(subject, split)
+        questions[subject] = found = _read(file)
+        if len(found) != wanted:
             raise ValueError(
-                f"{root / split / f'{subject}_{split}.csv'} holds {len(questions[subject])} questions where {wanted} "
-                "were published; put the original file there"
+                f"{file} holds {len(found)} questions where {wanted} were published; put the original file there"
             )
     return questions
 
@@ -95,19 +94,18 @@ def count(subject: str, split: str) -> int:
     return DEV if split == "dev" else SUBJECTS[subject][SPLITS.index(split) - 1]
 
 
-def draw(limit: int | None, seed: int, split: str = "test") -> dict[str, list[int]]:
-    """Which questions of each subject are asked: so many of each, drawn uniformly with the seed, in their order.
+def draw(limit: int | None, seed: int) -> dict[str, list[int]]:
+    """Which test questions of each subject are asked: so many of each, drawn uniformly with the seed, in their order.
 
     Args:
         limit: questions a subject; None for all. A subject with fewer gives all it has.
         seed: a non-negative integer; of no consequence where all are asked.
-        split: which split is drawn from.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 question a subject, or None for all, got {limit}")
     generator, drawn = np.random.default_rng(seed), {}
     for subject in SUBJECTS:
-        total = count(subject, split)
+        total = count(subject, "test")
         size = total if limit is None else min(limit, total)
         drawn[subject] = sorted(generator.choice(total, size, replace=False).tolist())
     return drawn

@@ -14,6 +14,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from quide._check import one_of
+
 if TYPE_CHECKING:
     import torch
 
@@ -49,9 +51,7 @@ class Artefact:
 
 def backend(name: str) -> ModuleType:
     """The module of a backend; ``ValueError`` names the known ones."""
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
-    return import_module(BACKENDS[name])
+    return import_module(BACKENDS[one_of("backend", name, BACKENDS)])
 
 
 def saved_bytes(model: torch.nn.Module) -> int:

@@ -18,15 +18,12 @@ def compiled(width: str, model: nn.Module, calibration: torch.Tensor, batch: tor
     last = width != "32"
     layout = torch.channels_last if last else torch.contiguous_format
     model = copy.deepcopy(model).eval().to(memory_format=layout)
-    return Artefact(in_bfloat16(model) if width == "bfloat16" else _without_gradients(model), saved_bytes(model), last)
+    return Artefact(in_bfloat16(model) if width == "bfloat16" else without_gradients(model), saved_bytes(model), last)
 
 
-def _without_gradients(model: nn.Module):
-    @torch.no_grad()
-    def run(images: torch.Tensor) -> torch.Tensor:
-        return model(images)
-
-    return run
+def without_gradients(model: nn.Module):
+    """The network as it stands."""
+    return torch.no_grad()(lambda images: model(images))
 
 
 def in_bfloat16(model: nn.Module):

@@ -9,7 +9,7 @@ from torch import nn
 from torch._inductor import config
 
 from quide.deploy import Artefact, saved_bytes
-from quide.deploy.eager import _without_gradients, in_bfloat16
+from quide.deploy.eager import in_bfloat16, without_gradients
 
 WIDTHS = ("32", "bfloat16", "8")
 LIBRARIES = ("torch", "torchao")
@@ -27,7 +27,7 @@ def compiled(width: str, model: nn.Module, calibration: torch.Tensor, batch: tor
     else:
         model = model.to(memory_format=torch.channels_last)
     frozen = torch.compile(model, dynamic=False)
-    run = in_bfloat16(frozen) if width == "bfloat16" else _without_gradients(frozen)
+    run = in_bfloat16(frozen) if width == "bfloat16" else without_gradients(frozen)
     artefact = Artefact(run, saved_bytes(model), channels_last=True)
     with config.patch(freezing=True):  # as an option of torch.compile it does not reach the passes that pack integers
         run(artefact.laid_out(batch))  # it is compiled by its first batch

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -86,11 +86,13 @@ def integers(exported: bytes, calibration: torch.Tensor) -> bytes:
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
+    batches = ({"images": part.contiguous().numpy()} for part in calibration.split(BATCH))
+    reader = SimpleNamespace(get_next=lambda: next(batches, None))  # all that it asks of a CalibrationDataReader
     model = onnx.load_from_string(exported)  # a copy: what is given to it loses its weights
     with tempfile.TemporaryDirectory() as folder, _quiet():
         file = Path(folder, "quantized.onnx")
         quantize_static(
-            model, file, _reader(calibration), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8,
+            model, file, reader, quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8, per_channel=False, calibrate_method=CalibrationMethod.MinMax,
             extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
         )  # fmt: skip
@@ -106,21 +108,6 @@ def require() -> None:
         raise ModuleNotFoundError(
             f"{error.name} is missing; install it with: pip install 'quide[deploy]'", name=error.name
         ) from error
-
-
-def _reader(calibration: torch.Tensor) -> Any:
-    """The calibration images in batches, as ONNX Runtime asks for them."""
-    from onnxruntime.quantization import CalibrationDataReader
-
-    class Reader(CalibrationDataReader):
-        def __init__(self):
-            self.batches: Iterator[torch.Tensor] = iter(calibration.split(BATCH))
-
-        def get_next(self) -> dict | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"images": batch.contiguous().numpy()}
-
-    return Reader()
 
 
 @contextmanager

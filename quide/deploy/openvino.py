@@ -9,7 +9,6 @@ from quide.deploy import Artefact, onnx
 
 WIDTHS = ("32", "bfloat16", "8")
 LIBRARIES = ("openvino", "onnx", "onnxruntime")
-_PRECISION = {"32": "f32", "bfloat16": "bf16", "8": "f32"}  # of what is not in integers
 
 
 def compiled(width: str, model: nn.Module, calibration: torch.Tensor, batch: torch.Tensor) -> Artefact:
@@ -34,7 +33,7 @@ def compiled(width: str, model: nn.Module, calibration: torch.Tensor, batch: tor
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": _PRECISION[width],
+        "INFERENCE_PRECISION_HINT": "bf16" if width == "bfloat16" else "f32",  # of what is not in integers
     }
     network = core.compile_model(core.read_model(exported), "CPU", settings)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from quide._check import whole
+from quide._check import one_of, whole
 from quide.data import facts
 from quide.experiments.measured import Run, measured
 from quide.experiments.parameters import SEED_LIMIT
@@ -100,10 +100,8 @@ def search(
     of ``evaluated``); ``images``, how many, and ``tested_on``, which of the test images (packed); and what
     :func:`traffic` needs.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    one_of("method", method, METHODS)
+    one_of("objective", objective, OBJECTIVES)
     if split not in facts.info("cifar10").sizes:
         raise ValueError(f"split must be train or test, got {split!r}")
     whole("images", images, 1)

@@ -6,7 +6,7 @@ models is named by files that are seldom here: what there is counts, and a kind 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -41,6 +41,7 @@ SITES, SITED_BITS = ("relu", "input"), (32, 8, 4)  # where else a published netw
 SEARCHED = ("simplecnn", "cifar10")  # the network of mixed precision
 TIMINGS = {"latency": runs.timing, deployed.KIND: deployed.run, "mixed_latency": mixed.timing}  # by kind
 COUNTS = ("fresh", "stale", "absent")
+NAMES = ("kind", "profile", "model", "dataset")  # what runs are counted by
 _EXPERIMENTS = {  # by kind or family; other kinds are of the experiment that the network belongs to
     "mixed_accuracy": "exp3", "mixed_latency": "exp3", "weight_only": "llama3_mmlu", "imagenet": "exp2_imagenet",
     "llm": "llama3_mmlu", "aiq_networks": "aiq", "aiq_layers": "aiq", "aiq_search": "aiq",
@@ -63,11 +64,8 @@ class Planned:
 
     def stands(self, record: Record) -> bool:
         """Whether a record is of this run."""
-        spec = record.spec
-        same = (spec.kind, spec.model, spec.dataset, spec.seed, spec.profile)
-        if same != (self.kind, self.model, self.dataset, self.seed, self.profile):
-            return False
-        return self.keys is None or record.key in self.keys
+        same = all(getattr(record.spec, name) == getattr(self, name) for name in (*NAMES, "seed"))
+        return same and (self.keys is None or record.key in self.keys)
 
 
 def status() -> pd.DataFrame:
@@ -87,7 +85,7 @@ def status() -> pd.DataFrame:
         for kind in KINDS
         if _family(kind) and kind not in there
     ]
-    table = pd.DataFrame(rows).groupby(["kind", "profile", "model", "dataset", "command"], sort=False, as_index=False)
+    table = pd.DataFrame(rows).groupby([*NAMES, "command"], sort=False, as_index=False)
     return table[list(COUNTS)].sum()
 
 
@@ -99,13 +97,16 @@ def planned() -> list[Planned]:
         for profile in ("paper", "short") if profile == "paper" or row.slow
         for seed in SEEDS
     )  # fmt: skip
-    found = [one for case in every for one in (*_named(case), *_timed(case))]
+    found = []
+    for case in every:
+        found += [_of(one.spec, *one.others) for one in everything(case)]
+        found += [Planned(kind, case.model, case.dataset, case.seed, case.profile) for kind in timed_kinds(case)]
     found += [
         Planned(kind, *network, SEEDS[0], runs.longest_profile(*network))
         for network in kernels.MODELS for kind in kernels.MEASURED
     ]  # fmt: skip
     found.append(Planned(tiny.KIND, tiny.MODEL, tiny.DATASET, SEEDS[0], "paper"))
-    return found + [_of(run.spec, (run.spec.key,)) for run in (*ladder.wanted(), *aiq.runs())]
+    return found + [_of(run.spec) for run in (*ladder.wanted(), *aiq.runs())]
 
 
 def cases(models: Sequence[str], dataset: str, seeds: Sequence[int], profile: str) -> list[runs.Case]:
@@ -223,18 +224,9 @@ def everything(case: runs.Case) -> list[Run]:
     return of(case) + more
 
 
-def _named(case: runs.Case) -> Iterator[Planned]:
-    for one in everything(case):
-        keys = tuple(spec.key for spec in (one.spec, *one.others))
-        yield _of(one.spec, keys)
-
-
-def _of(spec: RunSpec, keys: tuple[str, ...]) -> Planned:
+def _of(spec: RunSpec, *others: RunSpec) -> Planned:
+    keys = tuple(one.key for one in (spec, *others))
     return Planned(spec.kind, spec.model, spec.dataset, spec.seed, spec.profile, keys)
-
-
-def _timed(case: runs.Case) -> Iterator[Planned]:
-    return (Planned(kind, case.model, case.dataset, case.seed, case.profile) for kind in timed_kinds(case))
 
 
 def timed_kinds(case: runs.Case) -> list[str]:
@@ -273,9 +265,8 @@ def _state(record: Record) -> str:
 
 
 def _row(what: RunSpec | Planned, state: str) -> dict:
-    counts = {each: int(each == state) for each in COUNTS}
-    named = {"kind": what.kind, "profile": what.profile, "model": what.model, "dataset": what.dataset}
-    return named | counts | {"command": command(what)}
+    named = {name: getattr(what, name) for name in NAMES}
+    return named | {each: int(each == state) for each in COUNTS} | {"command": command(what)}
 
 
 def command(what: RunSpec | Planned) -> str:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quide import ptq
+from quide._check import one_of
 from quide.experiments import paper, records
-from quide.experiments.measured import KINDS, measured
+from quide.experiments.measured import measured
 from quide.experiments.mixed import CHOICES
 from quide.experiments.runs import CALIBRATION_SIZE
 from quide.models import registry
@@ -57,8 +58,7 @@ class ImageNetCase:
     images: int | None = None
 
     def __post_init__(self):
-        if self.model not in MODELS:
-            raise ValueError(f"model must be one of {', '.join(MODELS)}, got {self.model!r}")
+        one_of("model", self.model, MODELS)
         if self.images is not None and self.images < 1:
             raise ValueError(f"images must be at least 1, or None for all, got {self.images}")
 
@@ -125,11 +125,6 @@ def _observed(model: str, seed: int, calibration_sha256: str, activation_range: 
     case = ImageNetCase(model, seed)
     scheme = replace(ptq.PAPER, activation_range=activation_range)
     return ptq.prepare(case.network, case.calibrated_on.normalized(), scheme)
-
-
-def code(kind: str) -> str:
-    """Digest of today's code that makes a kind of record."""
-    return KINDS[kind].digest(MODELS[0])
 
 
 def _deciding(model: str) -> tuple[str, ...]:

@@ -25,9 +25,7 @@ def network(case: Case, selection: str = "best") -> nn.Module:
     if case.published:
         if selection != "best":
             raise ValueError(f"selection must be 'best' of a published network, got {selection!r}")
-        from quide.models import (
-            pretrained,
-        )  # here, because torchvision's networks take longer to import than all of quide
+        from quide.models import pretrained  # here: torchvision's networks take longer to import than all of quide
 
         return pretrained.load(case.model)
     file = published_checkpoint(case)
@@ -42,11 +40,8 @@ def network(case: Case, selection: str = "best") -> nn.Module:
 @cache
 def test_images(case: Case) -> ImageSet:
     """The images accuracy is measured on."""
-    if case.size.embedded:
-        images = embedded.load(case.dataset, "test")
-    else:
-        images = datasets.load(case.dataset, "test")
-    return _as_taken(case, images).subset(slice(0, case.size.test_images))
+    source = embedded if case.size.embedded else datasets
+    return _as_taken(case, source.load(case.dataset, "test")).subset(slice(0, case.size.test_images))
 
 
 def calibration_images(case: Case, size: int = CALIBRATION_SIZE) -> torch.Tensor:
@@ -91,13 +86,9 @@ def published_checkpoint(case: Case) -> Path:
 
 def fit(case: Case, device: str, progress: bool) -> train.Fit:
     """The case's network trained by its recipe, on from the checkpoint of an interrupted run."""
-    facts = datasets.info(case.dataset)
-    model = networks.build(case.model, facts.num_classes, facts.channels, facts.image_size, case.training_seed).to(
-        device
-    )
     sets = (datasets.load(case.dataset, split).to(device) for split in ("train", "test"))
     return train.fit(
-        model, *sets, case.recipe, case.training_seed, checkpoint_file(case),
+        _drawn(case).to(device), *sets, case.recipe, case.training_seed, checkpoint_file(case),
         every=1,  # writing takes a second at most, an epoch of a large network on a CPU half an hour
         progress=progress,
         made_by=provenance.collect(),
@@ -109,17 +100,20 @@ def fit(case: Case, device: str, progress: bool) -> train.Fit:
 
 def _in_bfloat16(case: Case, device: str) -> bool:
     """Whether passes are trained in bfloat16: on a GPU; on a CPU the slow networks alone, where it is made for that."""
-    if torch.device(device).type == "cuda":
-        return True
-    return case.row.slow and bool(profiles.bfloat16_unit())
+    return torch.device(device).type == "cuda" or (case.row.slow and bool(profiles.bfloat16_unit()))
 
 
 def with_weights(case: Case, weights: dict[str, torch.Tensor]) -> nn.Module:
     """The case's network with given weights, in evaluation mode."""
-    facts = datasets.info(case.dataset)
-    model = networks.build(case.model, facts.num_classes, facts.channels, facts.image_size, case.training_seed)
+    model = _drawn(case)
     model.load_state_dict(weights)
     return model.eval()
+
+
+def _drawn(case: Case) -> nn.Module:
+    """The case's network before it is trained."""
+    facts = datasets.info(case.dataset)
+    return networks.build(case.model, facts.num_classes, facts.channels, facts.image_size, case.training_seed)
 
 
 def _read_weights(case: Case, file: Path) -> dict[str, torch.Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from quide._check import whole
 from quide.experiments import provenance, runs
 from quide.experiments.measured import Run, measured
@@ -74,9 +76,5 @@ def roofline(case: Case, batch: int = 1, threads: int = 1) -> dict:
 
 def wanted(cases: list[Case]) -> list[Run]:
     """All that the page shows, of some cases."""
-    found = [accuracy(case) for case in cases]
-    for case in cases:
-        for batch in BATCHES:
-            for threads in THREADS:
-                found += [timing(case, batch, threads), roofline(case, batch, threads)]
-    return found
+    timed = product(cases, BATCHES, THREADS, (timing, roofline))
+    return [*map(accuracy, cases), *(run(case, batch, threads) for case, batch, threads, run in timed)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from quide._check import one_of
 from quide.experiments import records, runs
 from quide.experiments.measured import Run, measured
 from quide.experiments.runs import Case
@@ -95,9 +96,7 @@ def ladder(case: Case, rung: str) -> dict:
     that decided, and ``nearest`` and ``hard``, mean squared errors summed over them, of rounding to nearest and of what
     is used; ``accuracy`` and ``correct`` in full precision too, by ``"32"``; ``images``.
     """
-    if rung not in RUNGS:
-        raise ValueError(f"rung must be one of {', '.join(RUNGS)}, got {rung!r}")
-    chosen = RUNGS[rung]
+    chosen = RUNGS[one_of("rung", rung, RUNGS)]
     return {
         "rung": rung,
         "scheme": records.described(chosen.scheme),

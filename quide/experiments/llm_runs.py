@@ -17,13 +17,13 @@ import numpy as np
 from quide import _paths
 from quide.data import mmlu, stories
 from quide.experiments import provenance, records
-from quide.experiments.measured import KINDS, Run, measured
+from quide.experiments.measured import Run, measured
 from quide.experiments.runs import CROSS_SCHEMES, WIDTHS, weight_only  # noqa: F401 - the image network, the same way
 from quide.llm import mmlu_harness
 
 if TYPE_CHECKING:
     from quide.llm.checkpoints import Checkpoint
-    from quide.llm.methods import LlmRecipe, Loaded
+    from quide.llm.methods import LlmRecipe
 
 PROFILE = "paper"  # no language model is embedded, so that there is no smaller profile
 ACCURACY, NEXT_TOKEN, LATENCY, MEMORY, CROSS = (
@@ -47,12 +47,6 @@ class LanguageCase:
     seed: int = 0
     device: str = "cpu"
 
-    def loaded(self, recipe: LlmRecipe) -> Loaded:
-        """The model, quantized; kept until another is asked for."""
-        from quide.experiments.compute import language
-
-        return language.loaded(self, recipe)
-
     def spec(self, kind: str, details: dict) -> records.RunSpec:
         """The spec of a run, whose key names the model's weights."""
         dataset, details = MMLU if kind == ACCURACY else STORIES, details | {"weights": self.checkpoint.digest}
@@ -64,15 +58,6 @@ class LanguageCase:
             return stories.SHA256
         _, shots, limit, _ = arguments
         return mmlu.digest(mmlu_harness.questions(shots), mmlu.draw(limit, self.seed))
-
-    def answers_file(self, recipe: LlmRecipe, shots: int, limit: int | None) -> Path:
-        """Where an accuracy run keeps the answers that it has, until its record is written."""
-        return answers_file(accuracy(self, recipe, shots, limit))
-
-
-def code(kind: str) -> str:
-    """Digest of today's code that makes a kind of record on language models."""
-    return KINDS[kind].digest("any")
 
 
 def _deciding(model: str) -> tuple[str, ...]:
@@ -174,11 +159,7 @@ def memory(case: LanguageCase, recipe: LlmRecipe) -> dict:
     Values: ``stored_bytes`` of the weights, and ``peak_bytes``: the most that a GPU held during a prefill of
     :data:`PROMPT` tokens, weights included; None on a CPU, where torch does not count.
     """
-    return {
-        "recipe": records.described(recipe),
-        "prompt": PROMPT,
-        "environment": provenance.environment(case.device),
-    }
+    return {"recipe": records.described(recipe), "prompt": PROMPT, "environment": provenance.environment(case.device)}
 
 
 def title(recipe: LlmRecipe) -> str:

@@ -22,13 +22,11 @@ class Kind:
     """A kind of record.
 
     Attributes:
-        name: of its records.
         computed_by: what returns their values, ``"module:function"``.
         code: further functions that decide the values for a model: what makes it and its input, reached by a name.
         data: checksum of what goes in; None where that is seldom on the machine that asks.
     """
 
-    name: str
     computed_by: str
     code: Callable[[str], Sequence[str]]
     data: Callable[[RunSpec], str] | None
@@ -75,11 +73,6 @@ class Run:
                 return record
         return None
 
-    def stale(self) -> bool:
-        """Whether there is a record and other code or data than today's made it."""
-        record = records.load(self.spec)
-        return record is not None and records.is_stale(record, self.code, self.data)
-
 
 def measured(
     name: str,
@@ -92,7 +85,7 @@ def measured(
     Its first argument is a case, which has ``spec(kind, details)``; a case with ``others()`` has stand-ins for what is
     only shown, and one with ``checksum(*arguments)`` checks what goes in, where ``data`` cannot say it from the spec.
     """
-    KINDS[name] = Kind(name, computed_by, code, data)
+    KINDS[name] = Kind(computed_by, code, data)
 
     def decorate(describe: Callable[..., dict]) -> Callable[..., Run]:
         signature = inspect.signature(describe)

@@ -7,7 +7,6 @@ from typing import Any
 
 SEED_LIMIT = 2**31
 _BETWEEN = re.compile(r"[\s,\[\]()'\"]+")
-_LOW, _HIGH = {"seeds": 0}, {"seeds": SEED_LIMIT - 1}
 _WHOLE = ("seeds", "bits", "shots", "limit", "images", "few", "fewer", "fewest")
 _SEVERAL = ("seeds", "datasets", "models", "methods", "bits")
 
@@ -57,7 +56,7 @@ def _words(value: Any) -> list:
 
 
 def _whole(name: str, value: Any) -> int:
-    low, high = _LOW.get(name, 1), _HIGH.get(name)
+    low, high = (0, SEED_LIMIT - 1) if name == "seeds" else (1, None)
     try:
         number = int(value) if not isinstance(value, bool) and float(value) == int(value) else None
     except (TypeError, ValueError):

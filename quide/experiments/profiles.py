@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quide import latency
+from quide._check import one_of
 
 # Of a network whose full schedule needs a GPU, by what multiplies bfloat16: two to six hours on two cores.
 SHORT_EPOCHS = {"amx_bf16": 30, "avx512_bf16": 20, "": 12}
@@ -65,6 +66,4 @@ PROFILES = {
 
 def profile(name: str) -> Profile:
     """The profile of that name; ``ValueError`` names the known ones."""
-    if name not in PROFILES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {name!r}")
-    return PROFILES[name]
+    return PROFILES[one_of("profile", name, PROFILES)]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import datetime
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from quide import _paths
@@ -30,7 +33,7 @@ def collect() -> dict:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "git_commit": git_commit(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
@@ -209,13 +212,9 @@ def git_commit() -> str | None:
 @cache
 def cpu_name() -> str:
     """The processor's model name."""
-    try:
-        with open("/proc/cpuinfo") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^model name[^:]*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return found[1].strip()
     return platform.processor() or platform.machine()
 
 
@@ -228,7 +227,8 @@ def _torch_facts() -> dict:
     return {"threads": torch.get_num_threads(), "accelerator": name}
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Of an installed package; None of one that is not."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

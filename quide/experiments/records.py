@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 
 from quide import _check, _files, _paths
-from quide.experiments import provenance, schema
+from quide.experiments import profiles, provenance, schema
 
 SCHEMA = 1
 LIMIT, ROOM = 1 << 26, 1 << 20  # bytes that a record has at most, and that must be free before one is computed
-PROFILES = ("smoke", "quick", "short", "paper")
 NOTES = "QUIDE_NOTES"  # variable that names a file to note in which folders were looked into
 
 _NAME = re.compile(r"[a-z0-9_-]+")
@@ -63,14 +62,15 @@ class RunSpec:
         _check_name("kind", self.kind, _NAME)
         _check_name("model", self.model, _FILE_NAME)
         _check_name("dataset", self.dataset, _FILE_NAME)
-        _check_profile(self.profile)
+        profiles.profile(self.profile)
         object.__setattr__(self, "seed", _check.whole("seed", self.seed, 0))
         object.__setattr__(self, "details", _frozen(_plain_mapping(self.details, "details")))
 
     @cached_property
     def canonical(self) -> str:
         """The one JSON text of this spec: sorted keys, no spaces."""
-        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False, default=dict)
 
     @cached_property
     def key(self) -> str:
@@ -79,8 +79,7 @@ class RunSpec:
 
     def to_dict(self) -> dict:
         """Plain JSON values."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {**values, "details": _thawed(self.details)}
+        return json.loads(self.canonical)
 
     def __eq__(self, other: object) -> bool:
         return self.canonical == other.canonical if isinstance(other, RunSpec) else NotImplemented
@@ -89,7 +88,8 @@ class RunSpec:
         return hash(self.canonical)
 
     def __reduce__(self):  # a read-only mapping cannot be pickled or copied, its plain form can
-        return RunSpec, tuple(self.to_dict().values())
+        values = self.to_dict()
+        return RunSpec, tuple(values[one.name] for one in fields(self))
 
 
 @dataclass(frozen=True)
@@ -194,13 +194,10 @@ def save(record: Record) -> Path:
         OSError: the folder cannot be written to; the message names it and the remedy.
     """
     file = path_of(record.spec)
+    text = json.dumps(record.to_dict(), sort_keys=True, indent=1, allow_nan=False)
     with _writing(file.parent), _paths.atomic(file) as partial:
-        partial.write_text(_text(record), encoding="ascii", newline="\n")
+        partial.write_text(f"{text}\n", encoding="ascii", newline="\n")
     return file
-
-
-def _text(record: Record) -> str:
-    return json.dumps(record.to_dict(), sort_keys=True, indent=1, allow_nan=False) + "\n"
 
 
 def load_or_run(
@@ -262,7 +259,7 @@ def collect(
     if kind is not None:
         _check_name("kind", kind, _NAME)
     if profile is not None:
-        _check_profile(profile)
+        profiles.profile(profile)
     folders = f"{profile or '*'}/{kind or '*'}"
     _note(folders)
     asked = "-".join("*" if name is None else glob.escape(name) for name in (model, dataset))
@@ -355,11 +352,6 @@ def _check_name(argument: str, value: Any, pattern: re.Pattern[str]) -> None:
         raise ValueError(f"{argument} must be a name matching {pattern.pattern}, got {value!r}")
 
 
-def _check_profile(profile: Any) -> None:
-    if profile not in PROFILES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
-
-
 def _plain_mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} must be a mapping of names to JSON values, got {type(value).__name__}")
@@ -393,10 +385,3 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_frozen(inner) for inner in value)
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
-
-
-def _thawed(value: Any) -> Any:
-    """The plain JSON value that :func:`_frozen` froze."""
-    if isinstance(value, Mapping):
-        return {name: _thawed(inner) for name, inner in value.items()}
-    return [_thawed(inner) for inner in value] if isinstance(value, tuple) else value

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from quide import ptq
-from quide._check import whole
+from quide._check import one_of, whole
 from quide.data import facts
 from quide.experiments import paper, provenance, records
 from quide.experiments.measured import Run, measured  # noqa: F401 - a run is known by this name too
@@ -24,9 +24,8 @@ SELECTIONS = ("best", "last")
 _HERE = [row for row in registry.ROWS if row.builder and not row.aside]  # nor those of ImageNet
 CONDITION = {(row.model, row.dataset): row.condition for row in _HERE if row.papers}
 BESIDE = {(row.model, row.dataset): row.condition for row in _HERE if not row.papers}
-PUBLISHED = tuple(
-    (row.model, row.dataset) for row in _HERE if row.published
-)  # trained by others: the seed draws the calibration images and nothing else
+# Trained by others: the seed draws the calibration images and nothing else.
+PUBLISHED = tuple((row.model, row.dataset) for row in _HERE if row.published)
 # Timed beside the paper's widths: 16 bits in two more ways, and 8 bits with the quantizers moved past pooling. Records
 # from before bfloat16 was timed lack it.
 INTEGER_16, BFLOAT_16, COMMUTED_8 = "16 (integer grid)", "16 (bfloat16)", "8 (after pooling)"
@@ -142,10 +141,8 @@ def training_code(model: str) -> tuple[str, ...]:
 
 def test_checksum(spec: records.RunSpec) -> str:
     """SHA-256 of the images accuracy is measured on; and of the weights, where they are not made here."""
-    if profile(spec.profile).embedded:
-        images = facts.PARTS[spec.dataset]["test"].sha256
-    else:
-        images = _pinned(spec, "test")
+    embedded = profile(spec.profile).embedded
+    images = facts.PARTS[spec.dataset]["test"].sha256 if embedded else _pinned(spec, "test")
     return f"{images} {registry.row(spec.model, spec.dataset).sha256}".rstrip()
 
 
@@ -190,8 +187,7 @@ def accuracy(
     Values: by configuration label (:func:`quide.evaluate.label`), ``accuracy`` (fraction) and ``correct`` (packed bit
     set over the test images, in their order); and ``images``, their number.
     """
-    if selection not in SELECTIONS:
-        raise ValueError(f"selection must be one of {', '.join(SELECTIONS)}, got {selection!r}")
+    one_of("selection", selection, SELECTIONS)
     return {
         "scheme": records.described(scheme),
         "bits": [width if isinstance(width, int) else list(width) for width in bits],
@@ -213,13 +209,14 @@ def timing(case: Case, device: str = "cpu", progress: bool = True) -> dict:
 
     Values: :meth:`quide.latency.Timings.to_dict`. The machine is in the spec: another one makes a record beside this.
     """
-    details = {
+    return {
         "backend": "simulated",
         "scheme": records.described(ptq.PAPER),
         "warmup": case.size.warmup,
         "passes": case.size.passes,
+        "environment": provenance.environment(device),
+        "training_seed": case.training_seed,
     }
-    return details | {"environment": provenance.environment(device), "training_seed": case.training_seed}
 
 
 @measured("weight_only", "quide.experiments.compute.images:weight_only", ptq_code, test_checksum)

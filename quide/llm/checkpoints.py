@@ -28,15 +28,9 @@ MOST = {"num_hidden_layers": 1 << 10, "hidden_size": 1 << 17, "intermediate_size
 WEIGHTS = ("*.safetensors", "*.gguf", "*.bin")
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What a model on the hub asks for: whether its owner lets in only who is logged in, and memory in GB."""
-
-    token: bool
-    gpu_gb: int
-
-
-NEEDS = {PAPERS: Needs(token=True, gpu_gb=24)}  # its 16-bit weights take 16 GB; 24 is the paper's card (§3.3)
+# Models whose owner lets in only who is logged in, and the GB of memory that a GPU needs for them: the 16-bit weights
+# of the paper's take 16; 24 is its card (§3.3).
+NEEDS_GB = {PAPERS: 24}
 
 
 @dataclass(frozen=True)
@@ -193,23 +187,22 @@ def missing_autoawq() -> Iterator[str]:
 
 
 def _missing_access(model: str, device: str) -> Iterator[str]:
-    """What keeps :data:`NEEDS` from being met: the owner's leave, a GPU, its memory."""
-    if model not in NEEDS:
+    """What keeps :data:`NEEDS_GB` from being met: the owner's leave, a GPU, its memory."""
+    if model not in NEEDS_GB:
         return
     import torch
 
-    needs = NEEDS[model]
-    if needs.token and not _token():
+    if not _token():
         yield (
             f"there is no access token (accept the licence on huggingface.co/{model}, then run `hf auth login` "
             "or set HF_TOKEN)"
         )
-    lacking = f"it needs a GPU with {needs.gpu_gb} GB, and"
+    lacking = f"it needs a GPU with {NEEDS_GB[model]} GB, and"
     if torch.device(device).type != "cuda":
         yield f"{lacking} device is {device!r} (use device 'cuda')"
     elif not torch.cuda.is_available():
         yield f"{lacking} torch sees none (run it on a machine that has one)"
-    elif (there := torch.cuda.get_device_properties(device).total_memory / 1e9) < needs.gpu_gb:
+    elif (there := torch.cuda.get_device_properties(device).total_memory / 1e9) < NEEDS_GB[model]:
         yield f"{lacking} this one has {there:.1f} GB (use a larger one)"
 
 

@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from math import isfinite
 from pathlib import Path
@@ -117,16 +117,16 @@ def _known(file: Path) -> dict[str, list[float]]:
     if not file.exists():
         return {}
     with _files.reading(file, "delete it to have its questions asked again"):
-        whole = list(_whole_lines(_files.content(file)))
-    size = sum(map(len, whole))
-    if size != file.stat().st_size:
-        os.truncate(file, size)
+        *whole, cut = _files.content(file).split(b"\n")
+    if cut:
+        os.truncate(file, file.stat().st_size - len(cut))
     found = {}
     for number, line in enumerate(whole, 1):
         with _files.reading(f"{file}, line {number},", "delete that line to have the question asked again"):
             entry = json.loads(line)
             name, values = entry["question"], [float(value) for value in entry["log_likelihoods"]]
-            if line.decode() != _line(name, values) or len(values) != len(LETTERS) or not all(map(isfinite, values)):
+            same = f"{line.decode()}\n" == _line(name, values)
+            if not same or len(values) != len(LETTERS) or not all(map(isfinite, values)):
                 raise ValueError("it is not as it was written")
             found[name] = values
     return found
@@ -137,10 +137,3 @@ def _line(name: str, values: Sequence[float]) -> str:
     held = {"question": name, "log_likelihoods": list(values)}
     digest = hashlib.sha256(json.dumps(held).encode()).hexdigest()[:16]
     return json.dumps(held | {"digest": digest}) + "\n"
-
-
-def _whole_lines(content: bytes) -> Iterator[bytes]:
-    for line in content.splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            return
-        yield line

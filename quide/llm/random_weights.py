@@ -67,19 +67,15 @@ def _save(shape: LlamaShape, target: Path) -> None:
 
 
 def _model(shape: LlamaShape) -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, LlamaConfig
 
     sizes = asdict(shape)
     rope = {"rope_type": "default", "rope_theta": sizes.pop("rope_theta")}
     config = LlamaConfig(**sizes, rope_parameters=rope, dtype=torch.bfloat16)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)  # 8 billion weights in 32 bits would take twice the memory meanwhile
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            return LlamaForCausalLM(config)
-    finally:
-        torch.set_default_dtype(before)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        # Drawn in 16 bits: 8 billion weights in 32 would take twice the memory meanwhile.
+        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
 
 
 def _tokenizer() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quide._check import one_of
 from quide.ptq.scheme import PER_TENSOR, Granularity
 
 NONE, BITSANDBYTES, AWQ, ROUNDING = "none", "bitsandbytes", "awq", "rounding"
@@ -29,8 +30,7 @@ class LlmRecipe:
     outputs: bool = False
 
     def __post_init__(self):
-        if self.method not in WIDTHS:
-            raise ValueError(f"method must be one of {', '.join(WIDTHS)}, got {self.method!r}")
+        one_of("method", self.method, WIDTHS)
         if self.bits not in WIDTHS[self.method]:
             widths = ", ".join(map(str, WIDTHS[self.method]))
             raise ValueError(f"bits must be one of {widths} for {self.method}, got {self.bits!r}")

@@ -38,9 +38,5 @@ def load(name: str = "cifar10_best") -> nn.Module:
     if digest({name: values.numpy() for name, values in state.items()}) != AIQ_SHA256[name]:
         raise ValueError(f"{file} does not hold the published weights; convert the .pth from {AIQ_ADDRESS} again")
     model = resnet20(projections=True)
-    model.load_state_dict(_renamed(state))
+    model.load_state_dict({name.replace(".shortcut.", ".downsample."): values for name, values in state.items()})
     return model.eval().to(memory_format=torch.channels_last)
-
-
-def _renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.replace(".shortcut.", ".downsample."): values for name, values in state.items()}

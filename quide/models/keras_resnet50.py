@@ -139,7 +139,8 @@ def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
         module = _module_name(name)
         if f"{name}/gamma" in arrays:
             values = {"weight": arrays[f"{name}/gamma"], "bias": arrays[f"{name}/beta"]}
-            mean = arrays[f"{name}/moving_mean"] - arrays[f"{_convolution_of(name)}/bias"]
+            convolution = "conv1" if name == "bn_conv1" else name.replace("bn", "res", 1)
+            mean = arrays[f"{name}/moving_mean"] - arrays[f"{convolution}/bias"]
             values |= {"running_mean": mean, "running_var": arrays[f"{name}/moving_variance"]}
         elif arrays[f"{name}/kernel"].ndim == 2:
             values = {"weight": arrays[f"{name}/kernel"].T, "bias": arrays[f"{name}/bias"]}
@@ -178,7 +179,3 @@ def _module_name(layer: str) -> str:
         if branch != "1" and block < BLOCKS[stage - 1]:
             return f"layer{stage}.{block}.{'conv' if kind == 'res' else 'bn'}{'abc'.index(branch[1]) + 1}"
     raise ValueError(f"layer {layer} is not one of ResNet-50's")
-
-
-def _convolution_of(batch_norm: str) -> str:
-    return "conv1" if batch_norm == "bn_conv1" else batch_norm.replace("bn", "res", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from quide._check import one_of
 from quide.models import registry
 
 
@@ -130,8 +131,7 @@ def mobilenetv2(num_classes: int = 10, in_channels: int = 3, image_size: int = 3
 
 def build(name: str, num_classes: int, in_channels: int, image_size: int, seed: int) -> nn.Module:
     """A freshly initialised network in channels-last layout; ``seed`` alone decides its weights."""
-    if name not in BUILDERS:
-        raise ValueError(f"model must be one of {', '.join(sorted(BUILDERS))}, got {name!r}")
+    one_of("model", name, sorted(BUILDERS))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = BUILDERS[name](num_classes, in_channels, image_size)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from quide import _paths
+from quide._check import one_of
 from quide.data import sources
 from quide.data.imagenet import CLASSES
 from quide.data.published import Unavailable
@@ -32,9 +33,7 @@ def load(name: str, progress: bool = True) -> nn.Module:
         ValueError: unknown name, or what is in the cache is not what was published.
         FileNotFoundError: no source has the weights; the message gives the reason and the remedy.
     """
-    if name not in NETWORKS:
-        raise ValueError(f"model must be one of {', '.join(NETWORKS)}, got {name!r}")
-    facts = NETWORKS[name]
+    facts = NETWORKS[one_of("model", name, NETWORKS)]
     model = EMPTY[name]()
     model.load_state_dict(WEIGHTS[name](facts, progress))
     return model.eval().to(memory_format=torch.channels_last)

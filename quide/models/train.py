@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
 import math
 import operator
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -94,14 +93,14 @@ def fit(
         if checkpoint.exists():
             _restore(checkpoint, model, optimizer, schedule, fitted, identity, same_code)
         if len(fitted.history) < recipe.epochs:
-            with _writing(checkpoint):
-                _paths.try_to_write(checkpoint.parent, SAVED * sum(map(_size, model.state_dict().values())))
-    source = _padded(train.images) if recipe.augment else _channels_last_view(train.images)
+            with _paths.writing(checkpoint.parent, "checkpoints", "QUIDE_CACHE"):
+                _paths.try_to_write(checkpoint.parent, SAVED * sum(each.nbytes for each in model.state_dict().values()))
+    pixels = source(train.images, recipe.augment)
     bar = tqdm(total=recipe.epochs, initial=len(fitted.history), unit="epoch", disable=not progress, mininterval=5)
     with bar:
         for epoch in range(len(fitted.history) + 1, recipe.epochs + 1):
             started = time.perf_counter()
-            loss = _epoch(model, source, train, optimizer, recipe, fitted.mixed_precision, seed, epoch)
+            loss = _epoch(model, pixels, train, optimizer, recipe, fitted.mixed_precision, seed, epoch)
             schedule.step()
             try:
                 accuracy = correct(model, test).float().mean().item()
@@ -122,7 +121,7 @@ def fit(
 
 def _epoch(
     model: nn.Module,
-    source: torch.Tensor,
+    pixels: torch.Tensor,
     train: ImageSet,
     optimizer: torch.optim.Optimizer,
     recipe: TrainingRecipe,
@@ -132,36 +131,40 @@ def _epoch(
 ) -> float:
     """One pass over the training set; returns the mean loss."""
     model.train()
-    generator = torch.Generator().manual_seed((seed << 16) + epoch)
-    total = torch.zeros((), device=source.device)
-    for chosen in torch.randperm(len(train), generator=generator).split(recipe.batch_size):
-        shifts = _draw_augmentation(len(chosen), generator) if recipe.augment else None
-        chosen = chosen.to(source.device)
-        pixels = source[chosen] if shifts is None else _crop_and_flip(source, chosen, *shifts)
-        inputs = normalize(pixels.permute(0, 3, 1, 2), train.mean, train.std)
-        with torch.autocast(source.device.type, torch.bfloat16, enabled=mixed_precision):
-            loss = F.cross_entropy(model(inputs), train.labels[chosen])
+    total = torch.zeros((), device=pixels.device)
+    for inputs, labels in batches(pixels, train, recipe.batch_size, recipe.augment, seed, epoch):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=mixed_precision):
+            loss = F.cross_entropy(model(inputs), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        total += loss.detach() * len(chosen)
+        total += loss.detach() * len(labels)
     mean = total.item() / len(train)
     if not math.isfinite(mean):
         raise _diverged(epoch, f"loss {mean}", recipe)
     return mean
 
 
+def source(images: torch.Tensor, augment: bool) -> torch.Tensor:
+    """What :func:`batches` takes pixels from: uint8 ``(n, h, w, c)``, padded with zeros where they are augmented."""
+    edge = PADDING if augment else 0
+    return F.pad(images.permute(0, 2, 3, 1), (0, 0, edge, edge, edge, edge)).contiguous()
+
+
+def batches(
+    source: torch.Tensor, images: ImageSet, size: int, augment: bool, seed: int, epoch: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Network input and labels of an epoch, in the order and with the augmentation that seed and epoch draw."""
+    generator = torch.Generator().manual_seed((seed << 16) + epoch)
+    for chosen in torch.randperm(len(images), generator=generator).split(size):
+        shifts = _draw_augmentation(len(chosen), generator) if augment else None
+        chosen = chosen.to(source.device)
+        pixels = source[chosen] if shifts is None else _crop_and_flip(source, chosen, *shifts)
+        yield normalize(pixels.permute(0, 3, 1, 2), images.mean, images.std), images.labels[chosen]
+
+
 def _diverged(epoch: int, reason: object, recipe: TrainingRecipe) -> ValueError:
     return ValueError(f"training diverged in epoch {epoch} ({reason}); lower learning_rate={recipe.learning_rate}")
-
-
-def _channels_last_view(images: torch.Tensor) -> torch.Tensor:
-    return images.permute(0, 2, 3, 1).contiguous()
-
-
-def _padded(images: torch.Tensor) -> torch.Tensor:
-    """``(n, c, h, w)`` uint8 to zero-padded ``(n, h + 2p, w + 2p, c)``."""
-    return F.pad(_channels_last_view(images), (0, 0, PADDING, PADDING, PADDING, PADDING))
 
 
 def _draw_augmentation(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -173,7 +176,7 @@ def _draw_augmentation(count: int, generator: torch.Generator) -> tuple[torch.Te
 def _crop_and_flip(
     padded: torch.Tensor, chosen: torch.Tensor, top: torch.Tensor, left: torch.Tensor, flip: torch.Tensor
 ) -> torch.Tensor:
-    """Random crop and horizontal flip of a whole batch in one gather: ``(b, h, w, c)`` from :func:`_padded` images."""
+    """Random crop and horizontal flip of a whole batch in one gather from :func:`source`: ``(b, h, w, c)``."""
     side = padded.shape[1] - 2 * PADDING
     steps = torch.arange(side)
     rows = (top[:, None] + steps).to(padded.device)
@@ -208,14 +211,6 @@ def _identity(model: nn.Module, recipe: TrainingRecipe, seed: int, sets: tuple[I
     return {"recipe": asdict(recipe), "seed": seed, "data": data, "network": digest(network), "code": code}
 
 
-def _size(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-def _writing(file: Path) -> contextlib.AbstractContextManager[None]:
-    return _paths.writing(file.parent, "checkpoints", "QUIDE_CACHE")
-
-
 def _save(file: Path, optimizer, schedule, fitted: Fit, identity: dict) -> None:
     state = {
         "identity": identity,
@@ -225,7 +220,7 @@ def _save(file: Path, optimizer, schedule, fitted: Fit, identity: dict) -> None:
     }
     packed = io.BytesIO()  # torch turns the system's errors into its own, which do not say that a disk is full
     torch.save({**state, "digest": digest(state)}, packed)
-    with _writing(file), _paths.atomic(file) as partial:
+    with _paths.writing(file.parent, "checkpoints", "QUIDE_CACHE"), _paths.atomic(file) as partial:
         partial.write_bytes(packed.getbuffer())
 
 

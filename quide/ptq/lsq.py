@@ -165,14 +165,21 @@ def _let_learn(network: fx.GraphModule, prepared: Prepared, bits: Bits | Sequenc
 
 @torch.no_grad()
 def _start(network: fx.GraphModule, calibration: torch.Tensor) -> None:
-    """First steps, those of activations in the order they run, each behind what is rounded already."""
+    """First steps, those of activations in the order they run, each behind what is rounded already.
+
+    Batch norms take the statistics of the batch, as they will in training: those of full precision do not fit what
+    few bits leave of the weights, and steps that start far off hardly recover.
+    """
     hooks = []
+    network.eval()
     for part in list(network.modules()):
+        if isinstance(part, _BatchNorm):
+            part.train()
         if parametrize.is_parametrized(part, "weight"):
             part.parametrizations.weight[0].start(part.parametrizations.weight.original)
         elif isinstance(part, LearnedQuantizer) and not part.of_weights and part.zero_point == 0:
             hooks.append(part.register_forward_pre_hook(lambda quantizer, given: quantizer.start(given[0])))
-    network.eval()(calibration)
+    network(calibration)
     for hook in hooks:
         hook.remove()
 

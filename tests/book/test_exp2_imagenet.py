@@ -16,6 +16,7 @@ from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UN
 from quide import metric, stats
 from quide.experiments import campaign, imagenet_runs, records, staleness
 from quide.experiments.imagenet_runs import SCHEMES, SEARCHED
+from quide.experiments.measured import KINDS
 from quide.ptq.width import label
 from quide.stats import pack_bits
 
@@ -34,7 +35,7 @@ def record(kind: str, values: dict, count: int, model: str = "resnet50", seed: i
     spec = records.RunSpec(kind, model, "imagenet", seed, "paper", details | {"images": count})
     made = {"date": "2026-01-01T00:00:00+00:00", "packages": {"torch": "2"}, "accelerator": None, "cpu": "an abacus"}
     values = values | {"images": count, "groups": ["a", "b", "c", "d", "e", "f"], "num_weights": SIZES}
-    return records.Record(spec, values, imagenet_runs.code(kind), "0" * 64, made | {"git_commit": None}, 1.0)
+    return records.Record(spec, values, KINDS[kind].digest("resnet18"), "0" * 64, made | {"git_commit": None}, 1.0)
 
 
 def scored(shares: dict[str, float], count: int) -> dict:

@@ -17,6 +17,7 @@ from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from quide import stats
 from quide.experiments import llm_runs, paper, records, runs
 from quide.experiments.llm_runs import CROSS_SCHEMES, WIDTHS
+from quide.experiments.measured import KINDS
 from quide.llm import checkpoints
 from quide.llm.methods import LlmRecipe
 from quide.stats import pack_bits
@@ -45,7 +46,7 @@ def hits(share: float, count: int) -> np.ndarray:
 
 def record(kind: str, model: str, dataset: str, values: dict, **details) -> records.Record:
     spec = records.RunSpec(kind, model, dataset, 0, "paper", details)
-    return records.Record(spec, values, llm_runs.code(kind), "0" * 64, MADE, 1.0)
+    return records.Record(spec, values, KINDS[kind].digest("any"), "0" * 64, MADE, 1.0)
 
 
 def scored(share: float, count: int, bits: int) -> dict:

@@ -17,6 +17,7 @@ from quide.evaluate import label
 from quide.experiments import imagenet_runs, records
 from quide.experiments.compute import imagenet as computed
 from quide.experiments.imagenet_runs import SCHEMES, SEARCHED, ImageNetCase
+from quide.experiments.measured import KINDS
 from quide.models import pretrained
 from quide.stats import unpack_bits
 
@@ -189,5 +190,5 @@ def test_the_cost_of_the_tree_is_counted_in_forward_passes(model):
 
 
 def test_a_record_of_other_code_is_stale():
-    codes = {kind: imagenet_runs.code(kind) for kind in (imagenet_runs.ACCURACY, imagenet_runs.MIXED)}
+    codes = {kind: KINDS[kind].digest("resnet18") for kind in (imagenet_runs.ACCURACY, imagenet_runs.MIXED)}
     assert codes[imagenet_runs.ACCURACY] != codes[imagenet_runs.MIXED]

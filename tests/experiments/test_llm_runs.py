@@ -74,7 +74,7 @@ def test_all_of_mmlu_fits_a_small_record():
 def test_an_accuracy_record_holds_what_the_harness_said(case, tmp_path):
     record = llm_runs.answered(llm_runs.accuracy(case, PLAIN, shots=1, limit=2, progress=False))
     drawn = mmlu.draw(2, 0)
-    loaded = case.loaded(PLAIN)
+    loaded = language.loaded(case, PLAIN)
     said = mmlu_harness.log_likelihoods(loaded.model, loaded.tokenizer, drawn, 1, tmp_path / "again", progress=False)
     assert np.abs(unpack_log_likelihoods(record.values["log_likelihoods"]) - said).max() <= 0.0005 + 1e-6
     right = [mmlu.load("test")[subject][place].answer for subject, places in drawn.items() for place in places]
@@ -112,7 +112,7 @@ def test_everything_that_decides_the_answers_is_in_the_key(case, other):
 
 def test_next_tokens_are_counted_over_the_scored_stories(case):
     record = llm_runs.next_token(case, PLAIN).result()
-    loaded, hits, nats = case.loaded(PLAIN), [], []
+    loaded, hits, nats = language.loaded(case, PLAIN), [], []
     for text in stories.load().scored:
         tokens = loaded.encode(text)
         with torch.inference_mode():
@@ -132,7 +132,7 @@ def test_latency_is_timed_for_both_stages_at_the_same_length_of_cache(case, monk
     values = llm_runs.timing(case, recipes, progress=False).result().values
     assert set(values["prefill"]["latencies"]) == set(values["decode"]["latencies"]) == {"none, 16", "none, 32"}
     assert values["decode"]["latencies"]["none, 32"]["passes"] == 3
-    step = language._decode(case.loaded(PLAIN))
+    step = language._decode(language.loaded(case, PLAIN))
     with torch.inference_mode():
         first = step().logits
         assert torch.equal(step().logits, first)  # the cache is cut back, so that every step is the same
@@ -140,7 +140,7 @@ def test_latency_is_timed_for_both_stages_at_the_same_length_of_cache(case, monk
 
 def test_memory_is_that_of_the_weights_where_torch_does_not_count(case):
     values = llm_runs.memory(case, PLAIN).result().values
-    assert values["stored_bytes"] == case.loaded(PLAIN).stored_bytes and values["peak_bytes"] is None
+    assert values["stored_bytes"] == language.loaded(case, PLAIN).stored_bytes and values["peak_bytes"] is None
 
 
 def test_a_method_that_computes_from_widened_weights_is_not_timed(case):

@@ -152,7 +152,7 @@ def test_collected_facts_are_plain_json():
 
 
 def test_a_package_that_is_not_installed_has_no_version():
-    assert provenance._version("no-such-package-anywhere") is None
+    assert provenance.version("no-such-package-anywhere") is None
 
 
 def test_collecting_does_not_import_torch():

@@ -77,7 +77,7 @@ def test_augmentation_equals_one_image_at_a_time():
     chosen = torch.tensor([4, 4, 0, 29, 7, 11, 11, 11])
     generator = torch.Generator().manual_seed(3)
     top, left, flip = train._draw_augmentation(len(chosen), generator)
-    batch = train._crop_and_flip(train._padded(images), chosen, top, left, flip)
+    batch = train._crop_and_flip(train.source(images, True), chosen, top, left, flip)
     assert batch.dtype == torch.uint8 and batch.shape == (8, 8, 8, 2)
     assert 0 < flip.sum() < len(flip)
     for row, index in enumerate(chosen):

@@ -138,7 +138,7 @@ def test_a_case_is_quantized_on_the_questions_that_awq_is_calibrated_on(source, 
     made = llm_runs.by_autoawq(llm_runs.LanguageCase(source, seed=5))
     assert seen == [(source, TEXTS, "cpu")]
     assert (made.seed, made.checkpoint.name, made.checkpoint.form) == (5, "tiny-awq", "autoawq")
-    assert made.loaded(LlmRecipe("awq", 4)).group == GROUP
+    assert language.loaded(made, LlmRecipe("awq", 4)).group == GROUP
     details = llm_runs.next_token(made, LlmRecipe("awq", 4)).spec.details
     assert "calibration_questions" not in details  # they are in the digest of the weights
     language.loaded.cache_clear()

@@ -316,7 +316,7 @@ def like_for_like(shares: pd.DataFrame) -> report.Facts:
 def missing(known: LanguageRecords) -> Iterator[dict[str, object]]:
     """What has not been run, what it takes, and the command."""
     if not any(record.spec.model == PAPERS for record in known.accuracy):
-        gpu = checkpoints.NEEDS[checkpoints.PAPERS].gpu_gb
+        gpu = checkpoints.NEEDS_GB[checkpoints.PAPERS]
         takes = f"access to {checkpoints.PAPERS}, a GPU with {gpu} GB"
         yield {"what": "Llama-3-8B-Instruct on MMLU", "takes": takes, "command": RERUN}
     if not any(record.spec.model in FULL_SIZE for record in known.latency):

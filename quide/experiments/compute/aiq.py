@@ -16,16 +16,7 @@ from quide import search as searches
 from quide.data import datasets
 from quide.data.datasets import BATCH, ImageSet
 from quide.experiments import inputs
-from quide.experiments.aiq import (
-    CHOICES,
-    GROUPS,
-    OBJECTIVES,
-    PUBLISHED,
-    RANDOM,
-    THEIRS,
-    AiqCase,
-    Traffic,
-)  # fmt: skip
+from quide.experiments.aiq import CHOICES, GROUPS, OBJECTIVES, PUBLISHED, RANDOM, THEIRS, AiqCase, Traffic
 from quide.experiments.compute.images import scored
 from quide.models import aiq as published
 from quide.models import registry
@@ -78,12 +69,8 @@ class SharedStarts:
 
     def _keep(self, start: Configuration, state: tuple[torch.Tensor, ...]) -> None:
         self.kept[start] = state
-        while sum(map(_bytes, self.kept.values())) > KEPT_BYTES:
+        while sum(batch.nbytes for state in self.kept.values() for batch in state) > KEPT_BYTES:
             self.kept.popitem(last=False)
-
-
-def _bytes(state: tuple[torch.Tensor, ...]) -> int:
-    return sum(batch.numel() * batch.element_size() for batch in state)
 
 
 def _stages(model: nn.Module, layers: Sequence[str]) -> tuple[list[nn.Sequential], list[int]]:
@@ -226,14 +213,13 @@ def search(case: AiqCase, method: str, objective: str, selected_on: int, split: 
 
 
 def _searched(method: str, fitness, counted: Traffic, bound) -> searches.SearchResult:
-    size, narrow = len(counted.layers), CHOICES[1:]
+    size = len(counted.layers)
     if method == "coordinate descent":
         return searching.coordinate_descent(fitness, size, CHOICES, bound=bound)
     if method == "exhaustive":
         found = searches.exhaustive(lambda widths: fitness(spread(widths, counted.layers)), len(GROUPS), CHOICES)
-        best = spread(found.best, counted.layers)
-        return replace(found, best=best)
-    return searching.narrowing(fitness, size, narrow, revisit=method == "revisiting", bound=bound)
+        return replace(found, best=spread(found.best, counted.layers))
+    return searching.narrowing(fitness, size, CHOICES[1:], revisit=method == "revisiting", bound=bound)
 
 
 def spread(widths: Configuration, layers: Sequence[str]) -> Configuration:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from quide import evaluate, metric, ptq, search
+from quide import evaluate, intensity, metric, ptq, search
 from quide.data import imagenet
 from quide.evaluate import label, prefix_tree
 from quide.experiments import paper
 from quide.experiments.compute.images import scored
+from quide.experiments.compute.mixed import configured, every, sizes
 from quide.experiments.imagenet_runs import BATCH, CONDITION, SCHEMES, UNTIMED, ImageNetCase
 from quide.experiments.mixed import CHOICES
 from quide.search import Configuration
@@ -24,7 +25,7 @@ def accuracy(case: ImageNetCase, bits: Sequence[int | Configuration]) -> dict:
     prepared, seen = case.prepared(), set(case.calibrated_on.files)
     hits = {label(width): _correct(prepared, width, case) for width in tqdm(bits, desc=case.model, unit="width")}
     shown = np.array([file in seen for file in case.tested.files])
-    return scored(hits) | _sizes(case) | {"images": len(case.tested), "calibrated_on": pack_bits(shown)}
+    return scored(hits) | sizes(case.network) | {"images": len(case.tested), "calibrated_on": pack_bits(shown)}
 
 
 def quantizers(case: ImageNetCase, bits: Sequence[int]) -> dict:
@@ -39,18 +40,13 @@ def mixed(case: ImageNetCase, method: str, population: int, generations: int, ch
     prepared, layers = case.prepared(), ptq.stages(case.network)
     reference = _correct(prepared, ptq.FULL_PRECISION, case)
     if method == "exhaustive":
-        hits = _tree(prepared, list(layers.values()), choices, case)
+        tree = prefix_tree.PrefixTree(prepared, choices, list(layers.values()))
+        configurations, hits = tree.configurations, every(tree, case.tested, BATCH, desc=case.model)
     else:
-        hits = _genetic(prepared, choices, population, generations, case, float(reference.mean()))
-    return _sizes(case) | {
-        "configurations": [label(widths) for widths in hits],
-        "accuracy": [int(hit.sum()) / len(hit) for hit in hits.values()],
-        "correct": pack_bits(np.stack(list(hits.values()), axis=1).ravel()),
-        "full_precision_accuracy": int(reference.sum()) / len(reference),
-        "full_precision_correct": pack_bits(reference),
-        "images": len(case.tested),
-        "tree_passes": round(tree_passes(case.network), 1),
-    }
+        found = _genetic(prepared, choices, population, generations, case, float(reference.double().mean()))
+        configurations, hits = list(found), torch.stack(list(found.values()))
+    passes = {"tree_passes": round(tree_passes(case.network), 1)}
+    return configured(configurations, hits, reference) | sizes(case.network) | passes
 
 
 def tree_passes(model: nn.Module, choices: Sequence[int] = CHOICES) -> float:
@@ -58,35 +54,9 @@ def tree_passes(model: nn.Module, choices: Sequence[int] = CHOICES) -> float:
 
     The part of the network that belongs to the k-th group is computed ``len(choices)**k`` times.
     """
-    work: dict[str, int] = {}
-    layers = ptq.stages(model)
-    hooks = []
-    for name, members in layers.items():
-        for layer in map(model.get_submodule, members):
-            hooks.append(layer.register_forward_hook(_counter(work, name)))
-    with torch.inference_mode():
-        model(torch.zeros(1, 3, imagenet.CROP, imagenet.CROP))
-    for hook in hooks:
-        hook.remove()
-    counts = [work[name] for name in layers]
-    return sum(len(choices) ** (k + 1) * count for k, count in enumerate(counts)) / sum(counts)
-
-
-def _counter(work: dict[str, int], name: str) -> Callable:
-    def count(layer: nn.Module, _, output: torch.Tensor) -> None:  # multiplications: each weight once a pixel
-        work[name] = work.get(name, 0) + layer.weight.numel() * output.numel() // output.shape[1]
-
-    return count
-
-
-def _tree(
-    prepared: ptq.Prepared, layers: list[list[str]], choices: Sequence[int], case: ImageNetCase
-) -> dict[Configuration, np.ndarray]:
-    tree, images = prefix_tree.PrefixTree(prepared, choices, layers), case.tested
-    batches = zip(images.batches(BATCH), images.labels.split(BATCH), strict=True)
-    total = -(-len(images) // BATCH)
-    hits = torch.cat([tree.correct(*batch) for batch in tqdm(batches, total=total, desc=case.model)], dim=1)
-    return dict(zip(tree.configurations, hits.numpy(), strict=True))
+    flops = intensity.arithmetic_intensity(model, torch.zeros(1, 3, imagenet.CROP, imagenet.CROP)).layers["flops"]
+    counts = [flops[names].sum() for names in ptq.stages(model).values()]
+    return float(sum(len(choices) ** (k + 1) * count for k, count in enumerate(counts)) / sum(counts))
 
 
 def _genetic(
@@ -96,7 +66,7 @@ def _genetic(
     generations: int,
     case: ImageNetCase,
     reference: float,
-) -> dict[Configuration, np.ndarray]:
+) -> dict[Configuration, torch.Tensor]:
     """What the genetic search evaluates, and the uniform widths; fitness is I' at equal latency."""
     threshold = paper.threshold(CONDITION, reference)
     length = len(ptq.stages(case.network))
@@ -105,23 +75,18 @@ def _genetic(
     def fitness(widths: Configuration) -> float:
         if widths not in hits:
             hits[widths] = _correct(prepared, widths, case)
-        return metric.gated_index(metric.compression_ratio(widths), float(hits[widths].mean()), UNTIMED, threshold)
+        accuracy = float(hits[widths].double().mean())
+        return metric.gated_index(metric.compression_ratio(widths), accuracy, UNTIMED, threshold)
 
     elite = population // 4
     search.genetic(fitness, length, choices, population, generations, elite=elite, seed=case.seed, progress=True)
     return hits
 
 
-def _correct(prepared: ptq.Prepared, bits: int | Configuration, case: ImageNetCase) -> np.ndarray:
+def _correct(prepared: ptq.Prepared, bits: int | Configuration, case: ImageNetCase) -> torch.Tensor:
     """Which images are right, bool ``(n,)``; a tuple of widths is one a group."""
     if not isinstance(bits, int):
         layers = ptq.stages(case.network)
         width_of = {layer: width for names, width in zip(layers.values(), bits, strict=True) for layer in names}
         bits = [width_of[layer] for layer in prepared.layers]
-    return evaluate.correct(prepared.at(bits), case.tested, BATCH).numpy()
-
-
-def _sizes(case: ImageNetCase) -> dict:
-    layers = ptq.stages(case.network)
-    weights = [sum(case.network.get_submodule(name).weight.numel() for name in names) for names in layers.values()]
-    return {"groups": list(layers), "num_weights": weights}
+    return evaluate.correct(prepared.at(bits), case.tested, BATCH)

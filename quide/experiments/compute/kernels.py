@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib import metadata
 
 import torch
 from torch import nn
 
 from quide import deploy, evaluate, intensity, latency, ptq
 from quide.data.datasets import BATCH
-from quide.experiments import inputs
+from quide.experiments import inputs, provenance
 from quide.experiments.compute.images import scored
 from quide.experiments.kernels import SIMULATED, WIDTHS
 from quide.experiments.runs import Case
@@ -22,10 +21,9 @@ SIDE, NARROW_SIDE = 1024, 512  # of the matrices; a CPU without kernels for narr
 
 
 def accuracy(case: Case) -> dict:
-    prepared, calibration = _prepared(case)
     test = inputs.test_images(case)
-    batch = test.subset(slice(0, min(BATCH, len(test)))).normalized()
-    artefacts, absent = _artefacts(prepared, calibration, batch)
+    batch = test.subset(slice(0, BATCH)).normalized()
+    artefacts, absent = _artefacts(case, batch)
     predicted = {
         name: torch.cat([_padded(one, images, len(batch)) for images in test.batches(len(batch))])
         for name, one in artefacts.items()
@@ -50,9 +48,8 @@ def _padded(artefact: deploy.Artefact, images: torch.Tensor, size: int) -> torch
 def timing(case: Case, batch: int, threads: int) -> dict:
     size = case.size
     with _threads(threads):
-        prepared, calibration = _prepared(case)
         images = inputs.test_images(case).subset(slice(0, batch)).normalized()
-        artefacts, absent = _artefacts(prepared, calibration, images)
+        artefacts, absent = _artefacts(case, images)
         passes = {name: partial(one.run, one.laid_out(images)) for name, one in artefacts.items()}
         timings = latency.measure_interleaved(passes, size.warmup, size.passes, progress=True, wait_s=size.wait_s)
     return timings.to_dict() | {"absent": absent, "libraries": libraries()}
@@ -85,30 +82,15 @@ def roofline(case: Case, batch: int, threads: int) -> dict:
 def libraries() -> dict[str, str]:
     """Versions of what is installed of all that decides how fast the artefacts are."""
     names = {name for backend in WIDTHS for name in deploy.backend(backend).LIBRARIES}
-    return {name: metadata.version(name) for name in sorted(names) if _installed(name)}
+    return {name: version for name in sorted(names) if (version := provenance.version(name))}
 
 
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _prepared(case: Case) -> tuple[ptq.Prepared, torch.Tensor]:
-    calibration = inputs.calibration_images(case)
-    return ptq.prepare(inputs.network(case), calibration, ptq.PAPER), calibration
-
-
-def _artefacts(
-    prepared: ptq.Prepared, calibration: torch.Tensor, batch: torch.Tensor
-) -> tuple[dict[str, deploy.Artefact], dict[str, str]]:
+def _artefacts(case: Case, batch: torch.Tensor) -> tuple[dict[str, deploy.Artefact], dict[str, str]]:
     """By name; and why others cannot be had here, whose library or kernel is missing, or fails on the network."""
-    full = prepared.at(ptq.FULL_PRECISION)
-    simulated = deploy.backend("PyTorch").compiled(
-        "32 channels last", prepared.at(8, commute=False), calibration, batch
-    )
+    calibration = inputs.calibration_images(case)
+    prepared = ptq.prepare(inputs.network(case), calibration, ptq.PAPER)
+    full, rounded = prepared.at(ptq.FULL_PRECISION), prepared.at(8, commute=False)
+    simulated = deploy.backend("PyTorch").compiled("32 channels last", rounded, calibration, batch)
     made, absent = {SIMULATED: simulated}, {}
     for backend, widths in WIDTHS.items():
         for width in widths:

@@ -15,16 +15,7 @@ from quide.data import datasets
 from quide.data.datasets import ImageSet, normalize
 from quide.experiments import inputs
 from quide.experiments.compute.images import scored
-from quide.experiments.ladder import (
-    CALIBRATION_SIZE,
-    DRAWS,
-    EDGE_BITS,
-    RUNGS,
-    SIZES,
-    STRANGE,
-    STRANGE_IMAGES,
-    Rung,
-)
+from quide.experiments.ladder import CALIBRATION_SIZE, DRAWS, EDGE_BITS, RUNGS, SIZES, STRANGE, STRANGE_IMAGES, Rung
 from quide.experiments.runs import Case
 from quide.models import train
 from quide.ptq import lsq
@@ -106,7 +97,7 @@ class Augmented:
     def __init__(self, images: ImageSet, case: Case):
         self.images, self.seed, self.epoch = images, case.seed, 0
         self.crops = case.dataset != "mnist"
-        self.source = train._padded(images.images) if self.crops else train._channels_last_view(images.images)
+        self.source = train.source(images.images, self.crops)
 
     def __len__(self) -> int:
         return -(-len(self.images) // BATCH_SIZE)
@@ -116,21 +107,13 @@ class Augmented:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        generator = torch.Generator().manual_seed((self.seed << 16) + self.epoch)
-        for chosen in torch.randperm(len(self.images), generator=generator).split(BATCH_SIZE):
-            pixels = self.source[chosen]
-            if self.crops:
-                shifts = train._draw_augmentation(len(chosen), generator)
-                pixels = train._crop_and_flip(self.source, chosen, *shifts)
-            yield normalize(pixels.permute(0, 3, 1, 2), self.images.mean, self.images.std), self.images.labels[chosen]
+        return train.batches(self.source, self.images, BATCH_SIZE, self.crops, self.seed, self.epoch)
 
 
 def _checks(rounded: fx.GraphModule) -> dict:
     """How what learned to round went; nothing of other rungs."""
     report = next((rounded.meta[name] for name in LEARNED if name in rounded.meta), {})
-    if not report:
-        return {}
-    return {
+    return report and {
         "closed": min(one.closed for one in report.values()),
         "nearest": sum(one.nearest for one in report.values()),
         "hard": sum(one.hard for one in report.values()),

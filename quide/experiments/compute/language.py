@@ -22,9 +22,9 @@ from quide.stats import pack_bits
 
 def accuracy(case: LanguageCase, recipe: LlmRecipe, shots: int, limit: int | None, progress: bool) -> dict:
     drawn, asked = mmlu.draw(limit, case.seed), mmlu_harness.questions(shots)
-    kept = case.answers_file(recipe, shots, limit)
-    loaded = case.loaded(recipe)
-    found = mmlu_harness.log_likelihoods(loaded.model, loaded.tokenizer, drawn, shots, kept, progress)
+    kept = llm_runs.answers_file(llm_runs.accuracy(case, recipe, shots, limit))
+    model = loaded(case, recipe)
+    found = mmlu_harness.log_likelihoods(model.model, model.tokenizer, drawn, shots, kept, progress)
     right = np.array([asked[subject][place].answer for subject, places in drawn.items() for place in places])
     hits = found.argmax(1) == right
     return {
@@ -33,15 +33,15 @@ def accuracy(case: LanguageCase, recipe: LlmRecipe, shots: int, limit: int | Non
         "answers": "".join(mmlu.LETTERS[answer] for answer in right),
         "log_likelihoods": pack_log_likelihoods(found),
         "questions": len(hits),
-    } | facts(loaded)
+    } | facts(model)
 
 
 def next_token(case: LanguageCase, recipe: LlmRecipe) -> dict:
-    loaded, hits, nats = case.loaded(recipe), [], 0.0
+    model, hits, nats = loaded(case, recipe), [], 0.0
     for text in stories.load().scored:
-        tokens = loaded.encode(text)
+        tokens = model.encode(text)
         with torch.inference_mode():
-            logits = loaded.model(tokens).logits[0, :-1].float()
+            logits = model.model(tokens).logits[0, :-1].float()
         wanted = tokens[0, 1:]
         hits.append((numbers(logits).argmax(1) == wanted).cpu())
         nats += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
@@ -51,14 +51,14 @@ def next_token(case: LanguageCase, recipe: LlmRecipe) -> dict:
         "correct": pack_bits(hit.numpy()),
         "tokens": len(hit),
         "nats_per_token": nats / len(hit),
-    } | facts(loaded)
+    } | facts(model)
 
 
 def timing(case: LanguageCase, recipes: Sequence[LlmRecipe], progress: bool) -> dict:
-    loaded = {title(recipe): methods.load(case.checkpoint, recipe, list, case.device) for recipe in recipes}
+    models = {title(recipe): methods.load(case.checkpoint, recipe, list, case.device) for recipe in recipes}
     timings = {}
     for stage, make in (("prefill", _prefill), ("decode", _decode)):
-        passes = {name: make(each) for name, each in loaded.items()}
+        passes = {name: make(each) for name, each in models.items()}
         with torch.inference_mode():
             timings[stage] = latency.measure_interleaved(
                 passes, llm_runs.WARMUP, llm_runs.PASSES[stage], progress=progress, wait_s=llm_runs.WAIT_S
@@ -68,13 +68,13 @@ def timing(case: LanguageCase, recipes: Sequence[LlmRecipe], progress: bool) -> 
 
 
 def memory(case: LanguageCase, recipe: LlmRecipe) -> dict:
-    loaded, peak = case.loaded(recipe), None
+    model, peak = loaded(case, recipe), None
     if torch.device(case.device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(case.device)
         with torch.inference_mode():
-            _prefill(loaded)()
+            _prefill(model)()
         peak = torch.cuda.max_memory_allocated(case.device)
-    return {"stored_bytes": loaded.stored_bytes, "peak_bytes": peak, "libraries": methods.versions()}
+    return {"stored_bytes": model.stored_bytes, "peak_bytes": peak, "libraries": methods.versions()}
 
 
 def facts(loaded: Loaded) -> dict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from importlib import metadata
 
 import numpy as np
@@ -27,7 +26,7 @@ def files(case: TinyCase, batch: int, threads: int) -> dict:
     for bits, content in contents.items():
         network = _Network(content, batch, threads)
         network.give(pixels[:batch])
-        passes[bits] = partial(network.interpreter.invoke)
+        passes[bits] = network.interpreter.invoke
     timings = latency.measure_interleaved(passes, latency.WARMUP, latency.PASSES, progress=True, wait_s=WAIT_S)
     return scored(hits) | timings.to_dict() | {
         "images": len(test),
