@@ -228,14 +228,19 @@ def show_markdown(text: str) -> None:
     display(Markdown(text))
 
 
-def tabled(rows: Callable[..., Iterable[Mapping[str, object]]]) -> Callable[..., pd.DataFrame]:
-    """Makes of a function that yields the rows of a table one that returns the table."""
+def _collected(kind: Callable) -> Callable[[Callable[..., Iterable]], Callable]:
+    def decorator(rows: Callable[..., Iterable]) -> Callable:
+        @functools.wraps(rows)
+        def collected(*arguments, **options):
+            return kind(rows(*arguments, **options))
 
-    @functools.wraps(rows)
-    def table_of(*arguments, **options) -> pd.DataFrame:
-        return pd.DataFrame(rows(*arguments, **options))
+        return collected
 
-    return table_of
+    return decorator
+
+
+tabled = _collected(pd.DataFrame)  # makes of a function that yields the rows of a table one that returns the table
+gathered = _collected(list)  # likewise of one that yields facts: it returns the list of them
 
 
 def points(values: pd.Series, digits: int) -> str:

@@ -5,7 +5,7 @@ Everything but the count of MobileNetV2 is read from records and from ``data/pap
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from quide.experiments.records import Record
 from quide.search.aiq import AiqObjective
 from quide.stats import Interval
 from quidebook import report
-from quidebook.report import Absent, tabled
+from quidebook.report import Absent, gathered, tabled
 from quidebook.shared.aiq import (
     COMMAND,
     TITLES,
@@ -152,7 +152,8 @@ def search_table(known: AiqRecords) -> Iterable[dict]:
         }
 
 
-def random_facts(known: AiqRecords) -> list[dict[str, object]]:
+@gathered
+def random_facts(known: AiqRecords) -> Iterator[dict[str, object]]:
     """Where random widths of as many bytes were tested: what, of which network; how many, how many do better than the
     search, the best and the worst change against it (pp, paired)."""
     named = [(record, "greedy", f"{TITLES[THEIRS]}, at their widths") for record in known.networks.values()]
@@ -160,15 +161,13 @@ def random_facts(known: AiqRecords) -> list[dict[str, object]]:
         (record, "found", f"{TITLES[record.spec.model]}, selected on {record.spec.details['selection_split']} images")
         for record in known.searches
     ]
-    facts = []
     for record, of, what in named:
         drawn = [name for name in record.values["accuracy"] if name.startswith("random")]
         if not drawn:
             continue
         changes = sorted((change(record.values, name, of) for name in drawn), key=lambda one: one.estimate)
         better = sum(change.estimate > 0 for change in changes)
-        facts.append({"what": what, "count": len(drawn), "better": better, "worst": changes[0], "best": changes[-1]})
-    return facts
+        yield {"what": what, "count": len(drawn), "better": better, "worst": changes[0], "best": changes[-1]}
 
 
 def search_facts(known: AiqRecords) -> Mapping[str, object] | Absent:
@@ -289,26 +288,23 @@ def figure_layers(known: AiqRecords) -> tuple[Figure, str]:
     return figure, "One dot a layer at 4 bits, with its 95 % interval. " + "; ".join(words) + "."
 
 
-def layer_facts(known: AiqRecords) -> list[dict[str, object]]:
+@gathered
+def layer_facts(known: AiqRecords) -> Iterator[dict[str, object]]:
     """By network: layers, apart (how many intervals leave out zero), widest (half an interval, pp), and the rank
     correlation of the gain with the change, with its p value."""
-    facts = []
     for model, record in known.layers.items():
         changes = [change(record.values, name) for name in traffic(record).layers]
         test = spearmanr(_alone(record), [one.estimate for one in changes])
-        facts.append(
-            {
-                "title": TITLES[model],
-                "layers": len(changes),
-                "apart": sum(one.high < 0 or one.low > 0 for one in changes),
-                "half": float(np.median([(one.high - one.low) / 2 for one in changes])),
-                "largest": max(abs(one.estimate) for one in changes),
-                "rho": float(test.statistic),
-                "p": float(test.pvalue),
-                "images": record.values["images"],
-            }
-        )
-    return facts
+        yield {
+            "title": TITLES[model],
+            "layers": len(changes),
+            "apart": sum(one.high < 0 or one.low > 0 for one in changes),
+            "half": float(np.median([(one.high - one.low) / 2 for one in changes])),
+            "largest": max(abs(one.estimate) for one in changes),
+            "rho": float(test.statistic),
+            "p": float(test.pvalue),
+            "images": record.values["images"],
+        }
 
 
 def _alone(record: Record) -> list[float]:

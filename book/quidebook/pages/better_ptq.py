@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -17,7 +17,7 @@ from quide.models import registry
 from quide.stats import Hits, Interval
 from quidebook import report
 from quidebook.evidence import conditions
-from quidebook.report import UNKNOWN, Absent, tabled
+from quidebook.report import UNKNOWN, Absent, gathered, tabled
 from quidebook.verdicts import NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 COMMAND = "quide run better_ptq --profile paper"
@@ -240,14 +240,13 @@ def learned_table(known: LadderRecords, width: str = "w4a4") -> Iterable[dict]:
                 }
 
 
-def side_facts(known: LadderRecords, width: str = "w4a8") -> list[dict[str, object]]:
+@gathered
+def side_facts(known: LadderRecords, width: str = "w4a8") -> Iterator[dict[str, object]]:
     """Of each network with one scale a tensor: what equalization and absorbed biases add, in points, paired."""
-    facts = []
     for model in known.networks:
         changes = [gained(known, model, rung, width) for rung in BESIDE[1:]]
         if None not in changes:
-            facts.append({"title": title(model), "equalized": changes[0], "absorbed": changes[1]})
-    return facts
+            yield {"title": title(model), "equalized": changes[0], "absorbed": changes[1]}
 
 
 @tabled

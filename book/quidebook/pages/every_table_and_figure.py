@@ -131,22 +131,21 @@ def known() -> Known:
 # --- every table and figure ------------------------------------------------------------------------------------------
 
 
-def table(found: Known, words: Mapping[str, str]) -> pd.DataFrame:
+@tabled
+def table(found: Known, words: Mapping[str, str]) -> Iterator[dict]:
     """One row an exhibit: exhibit, verdict, evidence, in this book (links), shows.
 
     Args:
         words: by exhibit, a template of the facts that :data:`JUDGES` gives of it.
     """
     missing = f" Not measured: {', '.join(found.absent)}." if found.absent else ""
-    rows = []
     for exhibit, facts in paper.exhibits().iterrows():
         verdict, evidence = JUDGES[exhibit](found)
         if isinstance(evidence, dict):
             evidence |= {"missing": missing}
         text = report.worded(words[exhibit], evidence).replace("`", "")
         row = {"exhibit": exhibit, "verdict": verdict, "evidence": text, "in this book": links(exhibit)}
-        rows.append(row | {"shows": f"§{facts['section']}: {facts['shows']} (known: {facts['known']})"})
-    return pd.DataFrame(rows)
+        yield row | {"shows": f"§{facts['section']}: {facts['shows']} (known: {facts['known']})"}
 
 
 def links(exhibit: str) -> tables.Links:

@@ -16,7 +16,7 @@ from quide.experiments.runs import CONDITION
 from quide.ptq.width import label
 from quidebook import report, verdicts
 from quidebook.evidence.conditions import NAMES, Condition, present, trainings
-from quidebook.report import Absent, Facts, mean_std, number, percent, tabled
+from quidebook.report import Absent, Facts, gathered, mean_std, number, percent, tabled
 from quidebook.shared import simplecnn, sites, table1
 from quidebook.shared.simplecnn import MODEL, RERUN, stated
 from quidebook.shared.sites import SITE_MARKERS, SITES
@@ -89,14 +89,14 @@ def stated_slowdown() -> Facts:
 # --- the knee --------------------------------------------------------------------------------------------------------
 
 
-def between(found: Sequence[Condition]) -> list[dict[str, object]]:
+@gathered
+def between(found: Sequence[Condition]) -> Iterator[dict[str, object]]:
     """The paper's narrow widths and those it skips, widest first, of each condition with records of all of them.
 
     Latency is that of 8 bits throughout, since simulated rounding costs the same at any width. Keys: condition, bits,
     share (accuracy over seeds, in words), score (I'), stated ("yes" of the paper's widths), best (whether its score is
     the highest), mark (that in words), paper (the best of the paper's widths), gain (the score over that width's).
     """
-    facts = []
     for condition in present(found):
         measured = condition.measured
         cases = [runs.Case(MODEL, condition.dataset, seed, condition.profile) for seed in measured.seeds]
@@ -113,8 +113,7 @@ def between(found: Sequence[Condition]) -> list[dict[str, object]]:
         for bits in sorted(shares, reverse=True):
             row = {"condition": condition.name, "bits": bits, "share": mean_std(shares[bits]), "score": score[bits]}
             row |= {"stated": "no" if bits in BETWEEN else "yes", "best": bool(bits == score.idxmax()), "paper": theirs}
-            facts.append(row | {"mark": " (highest)" * row["best"], "gain": score[bits] / score[theirs]})
-    return facts
+            yield row | {"mark": " (highest)" * row["best"], "gain": score[bits] / score[theirs]}
 
 
 # --- the recipe question ---------------------------------------------------------------------------------------------
@@ -156,13 +155,13 @@ def figure_sites(grid: pd.DataFrame, moved_knees: Sequence[Mapping[str, object]]
     return figure, f"Dot plot, 4-bit accuracy by site. {'; '.join(words)}. The paper states {theirs:.2f} %."
 
 
-def moved(grid: pd.DataFrame) -> list[dict[str, object]]:
+@gathered
+def moved(grid: pd.DataFrame) -> Iterator[dict[str, object]]:
     """How far moving the quantizer off the layer's output moves the 4-bit accuracy, paired by seed.
 
     Keys: condition, site (in words), gain, low and high (pp), seeds; ``share``: the gain over what 4 bits lose against
     8 at the layer's output.
     """
-    facts = []
     for dataset in dict.fromkeys(grid.dataset):
         four, eight = (
             sites.at_sites(grid[grid.dataset == dataset], bits).pivot(index="seed", columns="site", values="accuracy")
@@ -172,8 +171,7 @@ def moved(grid: pd.DataFrame) -> list[dict[str, object]]:
             gain = stats.mean_interval((100 * (four[site] - four["output"])).to_numpy())
             lost = 100 * (eight["output"] - four["output"]).mean()
             row = {"condition": NAMES[dataset], "site": SITES[site], "seeds": len(four), "share": gain.estimate / lost}
-            facts.append(row | {"gain": gain.estimate, "low": gain.low, "high": gain.high})
-    return facts
+            yield row | {"gain": gain.estimate, "low": gain.low, "high": gain.high}
 
 
 def figure_recipes(grid: pd.DataFrame) -> tuple[Figure, str]:

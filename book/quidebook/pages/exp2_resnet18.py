@@ -205,10 +205,10 @@ def site_table(found: Sequence[Condition]) -> Iterator[dict]:
 # --- mixed precision by parts ----------------------------------------------------------------------------------------
 
 
-def stages_table(found: Sequence[Condition]) -> pd.DataFrame:
+@tabled
+def stages_table(found: Sequence[Condition]) -> Iterator[dict]:
     """The configuration of a network's parts with the highest I' at equal latency, where uniform widths stand, and how
     often the paper's search finds it; one row a network and way to count compression."""
-    rows = []
     for network, (record, land) in residual.staged(found).items():
         for counting, counted in countings(land):
             space = counted.fitness.__getitem__, len(land.num_weights), record.spec.details["choices"]
@@ -216,18 +216,15 @@ def stages_table(found: Sequence[Condition]) -> pd.DataFrame:
             hits = sum(one.best_fitness == counted.fitness[counted.best] for one in explored)
             place = {bits: counted.place((bits,) * len(land.num_weights)) for bits in (8, 4)}
             right = Hits(land.correct[:, land.index_of(counted.best)]).interval()
-            rows.append(
-                {
-                    "network": network,
-                    "C": counting,
-                    "highest I'": label(counted.best),
-                    "right (%)": report.with_interval(right, 100),
-                    "uniform 8, 4: ranks": f"{place[8]:,}, {place[4]:,}",
-                    "search finds it": f"{hits} of {SEARCHES} seeds",
-                    "evaluations": f"{np.median([one.evaluations for one in explored]):.0f}",
-                }
-            )
-    return pd.DataFrame(rows)
+            yield {
+                "network": network,
+                "C": counting,
+                "highest I'": label(counted.best),
+                "right (%)": report.with_interval(right, 100),
+                "uniform 8, 4: ranks": f"{place[8]:,}, {place[4]:,}",
+                "search finds it": f"{hits} of {SEARCHES} seeds",
+                "evaluations": f"{np.median([one.evaluations for one in explored]):.0f}",
+            }
 
 
 def staged(found: Sequence[Condition]) -> list[dict[str, object]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from quide.experiments.mixed import CHOICES, Landscape
 from quide.experiments.recipes import SEARCHED
 from quide.ptq.width import label
 from quidebook import report, verdicts
-from quidebook.report import percent
+from quidebook.report import gathered, percent, tabled
 from quidebook.shared import landscape, table2
 from quidebook.shared.landscape import Landscapes, accuracy, countings, frontier, named, rank, uniform
 
@@ -122,14 +122,14 @@ def figure_scores(truth: Landscapes) -> tuple[Figure, str]:
 # --- is the search any good? -----------------------------------------------------------------------------------------
 
 
-def searches(truth: Landscapes, seeds: int) -> pd.DataFrame:
+@tabled
+def searches(truth: Landscapes, seeds: int) -> Iterator[dict]:
     """Genetic search and its rivals over many seeds on all configurations, one row a (counting, method, seed).
 
     Random search draws as many distinct configurations as the genetic search of the same seed evaluated.
     Columns: counting, method, seed, best, hit (found the optimum), regret (share of the optimum's I' missed),
     evaluations, to_best.
     """
-    rows = []
     for name, land in countings(truth.main):
         space = land.fitness.__getitem__, len(land.num_weights), CHOICES
         optimum, found = land.fitness[land.best], []
@@ -138,7 +138,7 @@ def searches(truth: Landscapes, seeds: int) -> pd.DataFrame:
             found.append((SEARCHER, seed, explored))
             found.append((DRAWN, seed, search.random_search(*space, budget=explored.evaluations, seed=seed)))
         found += [("greedy", 0, search.greedy(*space)), ("exhaustive", 0, search.exhaustive(*space))]
-        rows += [
+        yield from [
             {
                 "counting": name,
                 "method": method,
@@ -151,7 +151,6 @@ def searches(truth: Landscapes, seeds: int) -> pd.DataFrame:
             }
             for method, seed, result in found
         ]
-    return pd.DataFrame(rows)
 
 
 def marks(outcomes: pd.DataFrame) -> list[dict[str, object]]:
@@ -169,29 +168,26 @@ def marks(outcomes: pd.DataFrame) -> list[dict[str, object]]:
     return rows
 
 
-def frontiers(truth: Landscapes, seeds: int = 5) -> list[dict[str, object]]:
+@gathered
+def frontiers(truth: Landscapes, seeds: int = 5) -> Iterator[dict[str, object]]:
     """How much of the frontier NSGA-II finds, by way to count C: ``recall`` is the mean share of its points.
 
     Configurations that tie in accuracy and compression are one of ``points``, and several of ``members``.
     """
-    rows = []
     for name, land in countings(truth.main):
         pairs = zip(land.accuracy.tolist(), land.compression.tolist(), strict=True)
         table = dict(zip(land.configurations, pairs, strict=True))
         explored = [search.nsga2(table.__getitem__, len(land.num_weights), CHOICES, seed=seed) for seed in range(seeds)]
         points = _points(land)
-        rows.append(
-            {
-                "counting": name,
-                "recall": np.mean([len(points & set(each.front.values())) / len(points) for each in explored]),
-                "points": len(points),
-                "members": int(frontier(land).sum()),
-                "seeds": seeds,
-                "evaluations": np.median([each.evaluations for each in explored]),
-                "configurations": len(table),
-            }
-        )
-    return rows
+        yield {
+            "counting": name,
+            "recall": np.mean([len(points & set(each.front.values())) / len(points) for each in explored]),
+            "points": len(points),
+            "members": int(frontier(land).sum()),
+            "seeds": seeds,
+            "evaluations": np.median([each.evaluations for each in explored]),
+            "configurations": len(table),
+        }
 
 
 # --- compression and latency -----------------------------------------------------------------------------------------
@@ -213,25 +209,22 @@ def size(truth: Landscapes) -> dict[str, float]:
     }
 
 
-def top(truth: Landscapes, most: int = 5) -> list[dict[str, object]]:
+@gathered
+def top(truth: Landscapes, most: int = 5) -> Iterator[dict[str, object]]:
     """The best configurations by I' under each way to count C, and the paper's and uniform 8 wherever they stand."""
-    rows = []
     for name, land in countings(truth.main):
         best = np.argsort(-land.gated_index, kind="stable")[:most].tolist()
         for index in dict.fromkeys([*best, land.index_of(SEARCHED), land.index_of(uniform(8))]):
             widths, score = land.configurations[index], land.gated_index[index]
-            rows.append(
-                {
-                    "counting": name,
-                    "widths": label(widths),
-                    "rank": rank(land, widths),
-                    "compression": land.compression[index],
-                    "accuracy": land.accuracy[index],
-                    "score": score,
-                    "share": score / land.gated_index.max(),
-                }
-            )
-    return rows
+            yield {
+                "counting": name,
+                "widths": label(widths),
+                "rank": rank(land, widths),
+                "compression": land.compression[index],
+                "accuracy": land.accuracy[index],
+                "score": score,
+                "share": score / land.gated_index.max(),
+            }
 
 
 def latency(truth: Landscapes) -> dict[str, object]:
@@ -255,10 +248,10 @@ def latency(truth: Landscapes) -> dict[str, object]:
     }
 
 
-def checkpoints(truth: Landscapes) -> list[dict[str, object]]:
+@gathered
+def checkpoints(truth: Landscapes) -> Iterator[dict[str, object]]:
     """:func:`standings` on each checkpoint, by three ways to fix the latencies; ``stays`` is the share of resampled
     test sets on which the optimum is the same."""
-    rows = []
     for seed, land in truth.landscapes.items():
         drawn = landscape.redrawn(land)
         for latencies, variant in (
@@ -268,8 +261,7 @@ def checkpoints(truth: Landscapes) -> list[dict[str, object]]:
         ):
             for row, (_, counted) in zip(standings(variant), countings(variant), strict=True):
                 shares = landscape.optimum_shares(counted, *drawn)
-                rows.append(row | {"seed": seed, "latencies": latencies, "stays": shares.get(counted.best, 0.0)})
-    return rows
+                yield row | {"seed": seed, "latencies": latencies, "stays": shares.get(counted.best, 0.0)}
 
 
 def agreement(rows: Sequence[Mapping[str, object]]) -> dict[str, int]:
@@ -299,45 +291,41 @@ def standings(land: Landscape) -> list[dict[str, object]]:
 # --- selection on test -----------------------------------------------------------------------------------------------
 
 
-def halves(truth: Landscapes, splits: int = SPLITS) -> pd.DataFrame:
+@tabled
+def halves(truth: Landscapes, splits: int = SPLITS) -> Iterator[dict]:
     """Search on one random half of the test images, report on the other; one row a (counting, split).
 
     Columns: counting, best, chosen_accuracy and other_accuracy (of the choice, on the half it was chosen on and on the
     other), chosen_index and other_index likewise, regret (share of the other half's best I' that the choice misses).
     """
-    rows = []
     for name, land in countings(truth.main):
         generator = np.random.default_rng(0)
         for _ in range(splits):
             order = generator.permutation(len(land.reference))
             one, other = (land.on(part) for part in np.array_split(order, 2))
             place = one.index_of(one.best)
-            rows.append(
-                {
-                    "counting": name,
-                    "best": label(one.best),
-                    "chosen_accuracy": one.accuracy[place],
-                    "other_accuracy": other.accuracy[place],
-                    "chosen_index": one.gated_index[place],
-                    "other_index": other.gated_index[place],
-                    "regret": 1 - other.gated_index[place] / other.gated_index.max(),
-                }
-            )
-    return pd.DataFrame(rows)
+            yield {
+                "counting": name,
+                "best": label(one.best),
+                "chosen_accuracy": one.accuracy[place],
+                "other_accuracy": other.accuracy[place],
+                "chosen_index": one.gated_index[place],
+                "other_index": other.gated_index[place],
+                "regret": 1 - other.gated_index[place] / other.gated_index.max(),
+            }
 
 
-def flattery(splits: pd.DataFrame) -> list[dict[str, object]]:
+@gathered
+def flattery(splits: pd.DataFrame) -> Iterator[dict[str, object]]:
     """How much searching on the images one reports on flatters, by way to count C; ``low`` and ``high`` bound 95 % of
     the splits, all three in percentage points."""
-    rows = []
     for counting, part in splits.groupby("counting", sort=False):
         points = 100 * (part.chosen_accuracy - part.other_accuracy)
         low, high = points.quantile([0.025, 0.975])
         chosen = part.best.value_counts(normalize=True).head(3)
         row = {"counting": counting, "mean": points.mean(), "low": low, "high": high}
         row |= part[["chosen_accuracy", "other_accuracy", "regret"]].mean()
-        rows.append(row | {"chosen": ", ".join(f"{name} ({share:.0%})" for name, share in chosen.items())})
-    return rows
+        yield row | {"chosen": ", ".join(f"{name} ({share:.0%})" for name, share in chosen.items())}
 
 
 # --- the end of the page ---------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,7 +17,7 @@ from quidebook import report
 from quidebook.evidence import readings, sensitivity
 from quidebook.evidence.readings import Reading
 from quidebook.evidence.scores import Measured
-from quidebook.report import NO_RECORD, UNKNOWN, number, percent
+from quidebook.report import NO_RECORD, UNKNOWN, number, percent, tabled
 from quidebook.shared import components
 from quidebook.shared.components import FORMS, SCORES, Components
 from quidebook.shared.simplecnn import RERUN
@@ -47,21 +47,18 @@ def agreement(rankings: pd.DataFrame) -> report.Facts:
     }
 
 
-def claims_table(found: Sequence[Measured]) -> pd.DataFrame:
+@tabled
+def claims_table(found: Sequence[Measured]) -> Iterator[dict]:
     """What the caption of Table 4 says of the scores, for the paper's numbers and for ours."""
-    rows = []
     for each in _all_readings(found):
         scores = components.scores_of(each)
         first = {sign: metric.rank(scores.index, scores[score])[0] for score, sign in SCORES.items()}
-        rows.append(
-            {
-                "condition": each.label,
-                "I and ACP agree (Kendall's tau)": _tau(scores["index"], scores["accuracy_compression_product"]),
-                **{f"first by {sign}": f"{bits} bits" for sign, bits in first.items()},
-                "assumes": each.assumes or UNKNOWN,
-            }
-        )
-    return pd.DataFrame(rows)
+        yield {
+            "condition": each.label,
+            "I and ACP agree (Kendall's tau)": _tau(scores["index"], scores["accuracy_compression_product"]),
+            **{f"first by {sign}": f"{bits} bits" for sign, bits in first.items()},
+            "assumes": each.assumes or UNKNOWN,
+        }
 
 
 # --- Figure 5 --------------------------------------------------------------------------------------------------------
@@ -213,12 +210,12 @@ def correlations(tried: Mapping[str, Components]) -> list[dict[str, object]]:
 # --- how sure, and the unit-free variant -----------------------------------------------------------------------------
 
 
-def certainty_table(found: Sequence[Measured]) -> pd.DataFrame:
+@tabled
+def certainty_table(found: Sequence[Measured]) -> Iterator[dict]:
     """I' and its unit-free variant by width, with 95 % bootstrap intervals, and how often each width is the knee.
 
     The interval of a probability is that of its simulation (Wilson), not of the experiment.
     """
-    rows = []
     for each in found:
         knees = {"": each.knee(), ", relative T": components.in_relative_units(each).knee()}
         for bits in paper.BITS:
@@ -228,8 +225,7 @@ def certainty_table(found: Sequence[Measured]) -> pd.DataFrame:
                 share = stats.wilson_interval(round(knee.probability[bits] * repeats), repeats)
                 row[f"I'{suffix} [95 %]"] = report.with_interval(knee.interval(bits), digits=3)
                 row[f"Pr(knee){suffix} [95 %]"] = report.with_interval(share, digits=3)
-            rows.append(row)
-    return pd.DataFrame(rows)
+            yield row
 
 
 def certainty(found: Sequence[Measured]) -> report.Facts:
@@ -243,9 +239,9 @@ def certainty(found: Sequence[Measured]) -> report.Facts:
     return {"knees": "; ".join(parts), "seeds": " or ".join(sorted({str(len(each.seeds)) for each in found}))}
 
 
-def relative_table(found: Sequence[Measured]) -> pd.DataFrame:
+@tabled
+def relative_table(found: Sequence[Measured]) -> Iterator[dict]:
     """The knee by I' in several units and by the unit-free variant, for every reading with a latency at 32 bits."""
-    rows = []
     for each in [*readings.cifar10(), *resnet18_ends(), *map(readings.of_measured, found)]:
         variant = components.relative_index(each)
         scores = {
@@ -254,12 +250,11 @@ def relative_table(found: Sequence[Measured]) -> pd.DataFrame:
             "s a batch": each.gated_index(None, 1000),
             "relative T (ours)": variant,
         }
-        rows.append(
+        yield (
             {"condition": each.label}
             | {unit: f"{metric.knee(score.index, score)} bits" for unit, score in scores.items()}
             | {"tau with I'": _tau(variant, each.gated_index()), "assumes": each.assumes or UNKNOWN}
         )
-    return pd.DataFrame(rows)
 
 
 def relative_to_ours(found: Sequence[Measured]) -> report.Facts:

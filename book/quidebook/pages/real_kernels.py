@@ -20,7 +20,7 @@ from quide.experiments.runs import Case
 from quide.models import registry
 from quide.stats import Hits
 from quidebook import report
-from quidebook.report import UNKNOWN, Absent, tabled
+from quidebook.report import UNKNOWN, Absent, gathered, tabled
 
 SLIDER = Path(__file__).with_suffix(".html")
 COMMAND = "quide run real_kernels --profile paper"
@@ -205,10 +205,10 @@ def knee_table(known: KernelRecords, only: Setting | None = None) -> Iterable[di
             }
 
 
-def best_facts(known: KernelRecords) -> list[dict[str, object]]:
+@gathered
+def best_facts(known: KernelRecords) -> Iterator[dict[str, object]]:
     """For each timing: how many times as fast as the fastest FP32 the fastest 8-bit kernel is, and bfloat16, and the
     slowest 8-bit kernel; noise."""
-    facts = []
     for (model, batch, threads), record in sorted(known.latency.items()):
         base = _median(record, fastest(record, 32))
         eight = [name for name in _timed(record) if _width(name) == 8]
@@ -216,35 +216,29 @@ def best_facts(known: KernelRecords) -> list[dict[str, object]]:
             continue
         speed = {name: base / _median(record, name) for name in eight}
         half = fastest(record, 16)
-        facts.append(
-            {
+        yield {
                 "network": model, "batch": batch, "threads": threads,
                 "best": max(speed, key=speed.get), "times": max(speed.values()),
                 "worst": min(speed, key=speed.get), "least": min(speed.values()),
                 "half": base / _median(record, half) if half else np.nan,
                 "simulated": base / _median(record, SIMULATED),
                 "noise": report.noise(record.values["reasons"]),
-            }
-        )  # fmt: skip
-    return facts
+            }  # fmt: skip
 
 
-def changed_facts(known: KernelRecords) -> list[dict[str, object]]:
+@gathered
+def changed_facts(known: KernelRecords) -> Iterator[dict[str, object]]:
     """Of each network and 8-bit kernel: the change of accuracy from 32 bits (pp, paired), and images in another class
     than the simulation's."""
-    facts = []
     for model, record in known.accuracy.items():
         hits = {name: Hits.unpacked(text) for name, text in record.values["correct"].items()}
         for name in kernels.NAMES:
             if name in hits and _width(name) == 8:
-                facts.append(
-                    {
+                yield {
                         "network": model, "name": name,
                         "change": report.scaled(hits[name].change(hits["32, PyTorch"])),
                         "changed": record.values["changed"][name], "images": record.values["images"],
-                    }
-                )  # fmt: skip
-    return facts
+                    }  # fmt: skip
 
 
 # --- MLPerf Tiny -----------------------------------------------------------------------------------------------------
@@ -320,16 +314,15 @@ def predicted(record: Record) -> np.ndarray:
     return 1000 * np.maximum(flops / values["peak"]["float32"], moved / values["bandwidth"])
 
 
-def roofline_facts(known: KernelRecords) -> list[dict[str, object]]:
+@gathered
+def roofline_facts(known: KernelRecords) -> Iterator[dict[str, object]]:
     """Of each measurement: bandwidth (GB/s), peak (GFLOP/s), the ridge, layers left of it, and the rank correlation of
     predicted with measured time, of the intensity with the speed reached, and how many times longer layers take."""
-    facts = []
     for (model, batch, threads), record in sorted(known.roofline.items()):
         values, expected = record.values, predicted(record)
         flops, moved, taken = _of_layers(record)
         ridge = values["peak"]["float32"] / values["bandwidth"]
-        facts.append(
-            {
+        yield {
                 "network": model, "batch": batch, "threads": threads, "layers": len(taken),
                 "bandwidth": values["bandwidth"] / 1e9, "peak": values["peak"]["float32"] / 1e9,
                 "int8": values["peak"].get("int8", np.nan) / 1e9, "half": values["peak"].get("bfloat16", np.nan) / 1e9,
@@ -338,9 +331,7 @@ def roofline_facts(known: KernelRecords) -> list[dict[str, object]]:
                 "rho_intensity": float(spearmanr(flops / moved, flops / taken).statistic),
                 "longer": float(np.median(taken / expected)),
                 "noise": report.noise(values["reasons"]),
-            }
-        )  # fmt: skip
-    return facts
+            }  # fmt: skip
 
 
 def first(facts: Sequence[Mapping[str, object]]) -> Mapping[str, object] | Absent:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 import yaml
@@ -17,7 +17,7 @@ from quidebook import report, tables
 from quidebook.evidence import readings
 from quidebook.evidence.conditions import NAMES, Condition, best_known, present
 from quidebook.evidence.scores import Measured
-from quidebook.report import Absent, Facts, percent
+from quidebook.report import Absent, Facts, percent, tabled
 from quidebook.shared import claims, landscape, residual, simplecnn, sites, table2
 from quidebook.shared.sites import SITE_MARKERS
 from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
@@ -120,21 +120,20 @@ def searched() -> Answer:
     return verdict, facts | {"saved": saved}
 
 
+@tabled
 def table(
     words: dict[str, tuple[str, str, tuple[str, str]]], answered: dict[str, Answer] | None = None
-) -> pd.DataFrame:
+) -> Iterator[dict]:
     """One row a claim: the claim, verdict, evidence, where to read on.
 
     Args:
         words: by claim, the claim as printed, a template of its facts, and the link's words and address.
         answered: :func:`answers`.
     """
-    rows = []
     for name, (verdict, facts) in (answered or answers()).items():
         claim, template, link = words[name]
         evidence = report.worded(template, facts).replace("`", "")
-        rows.append({"claim": claim, "verdict": verdict, "evidence": evidence, "more": tables.Links((link,))})
-    return pd.DataFrame(rows)
+        yield {"claim": claim, "verdict": verdict, "evidence": evidence, "more": tables.Links((link,))}
 
 
 def by_site(found: Sequence[Condition]) -> str:
