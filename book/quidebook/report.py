@@ -10,7 +10,7 @@ import re
 import string
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import matplotlib
 
@@ -285,6 +285,12 @@ def with_interval(interval: Interval, scale: float = 1.0, digits: int = 2) -> st
     """``estimate [low, high]``."""
     shown = scaled(interval, scale)
     return f"{shown.estimate:.{digits}f} [{shown.low:.{digits}f}, {shown.high:.{digits}f}]"
+
+
+def error_bars(axis: plt.Axes, places: Sequence[float], intervals: Iterable[Interval], **look) -> None:
+    """A mark at each estimate, with a bar from low to high."""
+    middle, low, high = np.array([astuple(each) for each in intervals]).reshape(-1, 3).T
+    axis.errorbar(places, middle, yerr=[middle - low, high - middle], **{"capsize": 3} | look)
 
 
 def legend_below(figure: Figure, axis: plt.Axes, **options) -> None:

@@ -15,10 +15,10 @@ from quide.experiments.ladder import ABLATION, BESIDE, DRAWN_FOR, DRAWS, LADDER,
 from quide.experiments.records import Record
 from quide.models import registry
 from quide.stats import Hits, Interval
-from quidebook import report
+from quidebook import report, verdicts
 from quidebook.evidence import conditions
 from quidebook.report import UNKNOWN, Absent, gathered, tabled
-from quidebook.verdicts import NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
+from quidebook.verdicts import SUPPORTS, UNDECIDED
 
 COMMAND = "quide run better_ptq --profile paper"
 NO_RECORD = Absent("the ladder", COMMAND)
@@ -326,10 +326,6 @@ def eight_table(known: LadderRecords) -> Iterable[dict]:
             }
 
 
-def _judged(held: bool | None) -> str:
-    return UNDECIDED if held is None else REPRODUCED if held else NOT_REPRODUCED
-
-
 @tabled
 def verdict_table(known: LadderRecords) -> Iterable[dict]:
     """What is claimed of better quantization, and of 8 bits as the knee, judged on these networks."""
@@ -339,14 +335,14 @@ def verdict_table(known: LadderRecords) -> Iterable[dict]:
     careful = eight[eight.rung == "image at 8 bits"]["within 1 pp"]
     yield {
         "claim": "PTQ at 8 bits costs nearly nothing (white paper)",
-        "verdict": _judged(None if "undecided" in set(careful) else bool((careful == "yes").all())),
+        "verdict": verdicts.held(None if "undecided" in set(careful) else bool((careful == "yes").all())),
         "reason": f"within 1 pp on {(careful == 'yes').sum()} of {len(careful)} networks",
     }
     better = [gained(known, model, RUNGS["AdaRound"], "w4a4") for model in known.networks]
     better = [change for change in better if change is not None]
     yield {
         "claim": "AdaRound is at least as good as rounding to nearest at 4 bits",
-        "verdict": _judged(all(change.high >= 0 for change in better) if better else None),
+        "verdict": verdicts.held(all(change.high >= 0 for change in better) if better else None),
         "reason": "gains " + "; ".join(f"{report.with_interval(change)} pp" for change in better),
     }
     there = known.of(SUBJECT)
@@ -357,7 +353,7 @@ def verdict_table(known: LadderRecords) -> Iterable[dict]:
         )
         yield {
             "claim": "Training reaches fewer bits than PTQ (white paper)",
-            "verdict": _judged(there["LSQ"].values["accuracy"]["w2a2"] > best),
+            "verdict": verdicts.held(there["LSQ"].values["accuracy"]["w2a2"] > best),
             "reason": f"{title(SUBJECT)}: W2A2 {report.with_interval(reached[1])} pp from FP32, best PTQ "
             f"{report.percent(best)}",
         }

@@ -73,13 +73,6 @@ def selection(condition: Condition) -> Facts:
     return {"condition": condition.name, "gain": 100 * gain, "seeds": len(trained)}
 
 
-def slowdown(condition: Condition) -> Facts:
-    """Latency over that of 32 bits: at 8 bits, with 8 bits rounded after pooling, on a 16-bit grid, as float16."""
-    mean = table1.mean_ratios(condition)
-    names = {"eight": "8", "pooled": runs.COMMUTED_8, "grid": runs.INTEGER_16, "cast": "16"}
-    return {"condition": condition.name} | {key: mean[name] for key, name in names.items()}
-
-
 def stated_slowdown() -> Facts:
     """Latency at 4 bits over that at 32, as the paper's numbers for CIFAR-10 imply it."""
     latency = paper.table1(CONDITION[MODEL, "cifar10"]).set_index("bits").latency_ms
@@ -230,9 +223,6 @@ def claims_table(found: Sequence[Condition], grid: pd.DataFrame) -> pd.DataFrame
     """The claims of :func:`quidebook.shared.simplecnn.summary_table` that the accuracies of Table 1 do not answer."""
     table = simplecnn.summary_table(found, grid)
     return table[~table.claim.str.contains(r"full-precision accuracy|accuracy at 4 bits")]
-
-
-# --- helpers ---------------------------------------------------------------------------------------------------------
 
 
 def _ranked(grid: pd.DataFrame) -> pd.DataFrame:

@@ -133,9 +133,6 @@ def quantizers(known: ImageNetRecords) -> list[dict[str, object]]:
     ]
 
 
-# --- helpers ---------------------------------------------------------------------------------------------------------
-
-
 def _better(known: ImageNetRecords) -> bool:
     """Whether another quantizer than the paper's keeps clearly more at 4 bits on every network."""
     low = [
@@ -150,9 +147,6 @@ def _bars(
     axis, bits: Sequence[int], bounds: dict[int, Interval], style: tuple[str, str], name: str, shift: float = 0
 ) -> str:
     """Draws the intervals; what is seen, in words."""
-    middle, low, high = (np.array([getattr(b, end) for b in bounds.values()]) for end in ("estimate", "low", "high"))
     places = [place + shift for place in report.positions(bits, bits)]
-    axis.errorbar(
-        places, middle, yerr=[middle - low, high - middle], fmt=style[0], color=style[1], capsize=3, label=name
-    )
-    return f"{name}: {report.points(pd.Series(middle, list(bounds)), 1)}"
+    report.error_bars(axis, places, bounds.values(), fmt=style[0], color=style[1], label=name)
+    return f"{name}: {report.points(pd.Series({width: each.estimate for width, each in bounds.items()}), 1)}"

@@ -25,6 +25,7 @@ from quidebook.verdicts import NEAR, UNDECIDED, cells
 
 SHORT = "quide run exp2 --profile short"
 NO_RECORD = Absent("ResNet-18 on CIFAR-10", RERUN)
+NOT_DEPLOYED = Absent("real 8-bit arithmetic", f"pip install 'quide[deploy]' && {BESIDE}")
 SEARCHES = 100  # seeds of the genetic search by parts
 # What moving the quantizers comes to in a network without max-pooling between its layers.
 SHOWN = {runs.COMMUTED_8: "8 (merged with the ReLU)"}
@@ -114,11 +115,6 @@ def _accuracies(found: Sequence[Condition]) -> Iterator[dict]:
 # --- latency ---------------------------------------------------------------------------------------------------------
 
 
-def latency_table(found: Sequence[Condition]) -> pd.DataFrame:
-    """:func:`quidebook.shared.table1.latency_table` in these networks' words."""
-    return table1.latency_table(found).replace(SHOWN)
-
-
 def figure_overhead(found: Sequence[Condition]) -> tuple[Figure, str]:
     """A figure and what is seen: latency over that of 32 bits in PyTorch, rounding in float32 and in integers."""
     names, known = (runs.INTEGER_16, *ROUNDED, runs.COMMUTED_8, RUNTIME, INTEGER), deployed.measured(found)
@@ -133,14 +129,6 @@ def figure_overhead(found: Sequence[Condition]) -> tuple[Figure, str]:
     saves = "Rounding costs time where it is simulated, and saves it in integers"
     axis.set(ylabel="bits", title=saves if deployed.faster_than_simulated(found) else "What rounding costs")
     return figure, alt
-
-
-def slowdown(condition: Condition) -> Facts:
-    """Latency over that of 32 bits: rounded to eight, four, two bits, to a 16-bit grid, to eight bits merged with the
-    ReLU, and as float16 (cast)."""
-    mean = table1.mean_ratios(condition)
-    names = {"eight": "8", "four": "4", "two": "2", "grid": runs.INTEGER_16, "merged": runs.COMMUTED_8, "cast": "16"}
-    return {"network": condition.network} | {key: mean[name] for key, name in names.items()}
 
 
 # --- I against I' ----------------------------------------------------------------------------------------------------

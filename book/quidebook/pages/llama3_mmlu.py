@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -245,26 +245,12 @@ def score_table(known: LanguageRecords) -> Iterator[dict[str, str]]:
         compression, accuracy = metric.compression_ratio(recipe.bits), language.hits(asked).interval()
         row = {"C": number(compression, 0), "P (%)": language.interval_cell(asked), "T (ms)": number(latency, 1)}
         for sign, floor in (("I", 0.0), ("I'", paper.threshold(table3.LLAMA, base.values["accuracy"]))):
-            score = Interval(*(metric.gated_index(compression, end, latency, floor) for end in _ends(accuracy)))
+            score = Interval(*(metric.gated_index(compression, end, latency, floor) for end in astuple(accuracy)))
             row[sign] = report.with_interval(score, digits=3)
         yield _head(recipe, model) | row
 
 
-def _ends(interval: Interval) -> tuple[float, float, float]:
-    return interval.estimate, interval.low, interval.high
-
-
 # --- like for like --------------------------------------------------------------------------------------
-
-
-def _errorbars(
-    axis: Axes, widths: Sequence[int], shown: Mapping[int, Interval], style: str, colour: str, label: str
-) -> None:
-    """Intervals by width, in percent."""
-    ends = 100 * np.array([_ends(each) for each in shown.values()]).reshape(-1, 3).T
-    places = report.positions(widths, list(shown))
-    axis.errorbar(places, ends[0], yerr=np.abs(ends[1:] - ends[0]), fmt=style, color=colour, capsize=3, label=label)
-    report.bit_axis(axis, widths)
 
 
 def cross_table(shares: pd.DataFrame) -> pd.DataFrame:
@@ -282,9 +268,10 @@ def figure_cross(shares: pd.DataFrame) -> tuple[Figure, str]:
     styles = dict(zip(shares["network"].unique(), looks, strict=False))
     figure, axes = report.panels(len(CROSS_SCHEMES), width=7.6, height=3.0, sharey=True)
     for axis, scheme in zip(axes, CROSS_SCHEMES, strict=True):
-        for network, look in styles.items():
+        for network, (style, colour) in styles.items():
             part = shares[(shares["network"] == network) & (shares["scheme"] == scheme)]
-            _errorbars(axis, llm_runs.WIDTHS, dict(zip(part["bits"], part["share"], strict=True)), *look, network)
+            places = report.positions(llm_runs.WIDTHS, part["bits"])
+            report.error_bars(axis, places, map(report.scaled, part["share"]), fmt=style, color=colour, label=network)
         axis.axhline(100 * language.tolerated(), color=report.GREY, linestyle=":", linewidth=1)
         report.bit_axis(axis, llm_runs.WIDTHS)
         axis.set_title(scheme.replace(" per", "\nper").replace(" by", "\nby"), fontsize=9)

@@ -161,7 +161,11 @@ def moves(outcomes: pd.DataFrame) -> dict[str, object]:
 def figure_boundary(found: Sequence[Measured]) -> tuple[plt.Figure, str]:
     """Figure 6: accuracy against compression, with the accuracy that equals 8 bits by I' at the same latency."""
     shown = components.charted(found)
-    figure, axes = _grid(len(shown), 3.1)
+    columns = 2 if len(shown) == 4 else min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes = report.panels(columns, rows, width=7.4, height=3.1 * rows)
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
     words = []
     for axis, each in zip(axes, shown, strict=False):
         compression, accuracy = each.table["compression"], each.table["accuracy"]
@@ -219,7 +223,7 @@ def certainty_table(found: Sequence[Measured]) -> Iterator[dict]:
     for each in found:
         knees = {"": each.knee(), ", relative T": components.in_relative_units(each).knee()}
         for bits in paper.BITS:
-            row = {"condition": _label(each), "bits": bits}
+            row = {"condition": readings.label(each.condition), "bits": bits}
             for suffix, knee in knees.items():
                 repeats = len(knee.replicates)
                 share = stats.wilson_interval(round(knee.probability[bits] * repeats), repeats)
@@ -232,11 +236,11 @@ def certainty(found: Sequence[Measured]) -> report.Facts:
     """The ``knees`` of all conditions and how often each stays; how many ``seeds`` are drawn from."""
     if not found:
         return report.Absent("a condition whose knee could be drawn again", RERUN)
-    each = (one.likeliest for one in found)
-    parts = [
-        f"{_label(one)}: {best} bits in {percent(share, 1)}" for one, (best, share) in zip(found, each, strict=True)
-    ]
-    return {"knees": "; ".join(parts), "seeds": " or ".join(sorted({str(len(each.seeds)) for each in found}))}
+    knees = [{"label": readings.label(each.condition), "knee": each.likeliest} for each in found]
+    return {
+        "knees": report.listed("{label}: {knee[0]} bits in {knee[1]:pct1}", knees),
+        "seeds": " or ".join(sorted({str(len(each.seeds)) for each in found})),
+    }
 
 
 @tabled
@@ -278,25 +282,12 @@ def resnet18_ends() -> list[Reading]:
     return [readings.resnet18(paper.number(f"cifar10-resnet18.latency_ms.{bits}")) for bits in (16, 8)]
 
 
-# --- helpers ---------------------------------------------------------------------------------------------------------
-
-
 def _all_readings(found: Sequence[Measured]) -> list[Reading]:
     return [*readings.of_paper(), *map(readings.of_measured, found)]
 
 
 def _tau(one: pd.Series, other: pd.Series) -> str:
     return number(kendalltau(one, other).statistic, 2)
-
-
-def _grid(count: int, height: float, **options) -> tuple[plt.Figure, np.ndarray]:
-    """Panels in rows of up to three; those left over are not shown."""
-    columns = 2 if count == 4 else min(3, count)
-    rows = -(-count // columns)
-    figure, axes = report.panels(columns, rows, width=7.4, height=height * rows, **options)
-    for axis in axes[count:]:
-        axis.set_visible(False)
-    return figure, axes
 
 
 def _named(reading: Reading) -> str:
@@ -306,7 +297,3 @@ def _named(reading: Reading) -> str:
 
 def _bits(knee: int | None) -> str:
     return "no width" if knee is None else f"{knee} bits"
-
-
-def _label(found: Measured) -> str:
-    return str(paper.conditions().at[found.condition, "label"])

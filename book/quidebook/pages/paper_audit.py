@@ -146,7 +146,7 @@ def gate() -> dict[str, object]:
     return {
         "closed": sum(row["gated"] <= 0 for row in rows),
         "networks": len(rows),
-        "above": _and(f"{row['name']} ({row['gated']:.3f} against {row['full'][0]:.3f})" for row in above),
+        "above": " and ".join(f"{row['name']} ({row['gated']:.3f} against {row['full'][0]:.3f})" for row in above),
     }
 
 
@@ -244,7 +244,7 @@ def units(found: Sequence[Measured]) -> dict[str, object]:
         "raw_ms": raw[0].knee,
         "raw_s": raw[-1].knee,
         "raw_turn": raw[0].high,
-        "unmoved": _and(dict.fromkeys(each["name"] for each in others if each["turns"] == STEADY)),
+        "unmoved": " and ".join(dict.fromkeys(each["name"] for each in others if each["turns"] == STEADY)),
         "steady": sum(each["turns"] == STEADY for each in ours(found)),
         "measured": len(found),
     }
@@ -313,10 +313,3 @@ def noise() -> dict[str, float]:
         "low": np.sqrt(degrees / chi2.ppf(0.975, degrees)),
         "high": np.sqrt(degrees / chi2.ppf(0.025, degrees)),
     }
-
-
-# --- helpers ---------------------------------------------------------------------------------------------------------
-
-
-def _and(names: Iterable[str]) -> str:
-    return " and ".join(names)

@@ -55,7 +55,8 @@ def found() -> KernelRecords:
         there = sorted(
             select.known_in_full(kind), key=lambda one: (one.spec.details["passes"], not one.values["noisy"])
         )
-        timed[kind] = {(one.spec.model, one.spec.details["batch"], _threads(one)): one for one in there}
+        of = [(one.spec.model, one.spec.details["batch"], one.spec.details["environment"]["threads"]) for one in there]
+        timed[kind] = dict(zip(of, there, strict=True))
     scored = {one.spec.model: one for one in select.known_in_full("kernel_accuracy")}
     return KernelRecords(scored, timed["kernel_latency"], timed["roofline"], select.quietest(select.known(tiny.KIND)))
 
@@ -66,10 +67,6 @@ def run(seeds: Sequence[int], profile: str) -> None:
     wanted = [*kernels.wanted(cases), tiny.files(tiny.TinyCase())]
     for line in campaign.attempt(wanted if profile == "paper" else ()):
         report.say(line)
-
-
-def _threads(record: Record) -> int:
-    return record.spec.details["environment"]["threads"]
 
 
 def _median(record: Record, name: str) -> float:
@@ -126,9 +123,7 @@ def kernel_table(known: KernelRecords, setting: Setting | None) -> Iterable[dict
 def answer(known: KernelRecords) -> Mapping[str, object] | Absent:
     """:func:`best_facts` of the setting that is shown first."""
     setting = shown(known)
-    names = ("network", "batch", "threads")
-    facts = next((one for one in best_facts(known) if tuple(one[name] for name in names) == setting), None)
-    return NO_RECORD if facts is None else facts | {"setting": in_words(setting)}
+    return next((facts for facts in best_facts(known) if setting and facts["setting"] == in_words(setting)), NO_RECORD)
 
 
 @tabled
@@ -136,7 +131,7 @@ def speed_table(known: KernelRecords) -> Iterable[dict]:
     """In every setting: how many times as fast as the fastest FP32 the best and the worst 8 bits are, and others."""
     for facts in best_facts(known):
         yield {
-            "setting": in_words((facts["network"], facts["batch"], facts["threads"])),
+            "setting": facts["setting"],
             "best 8-bit kernel": f"{facts['times']:.2f} ({facts['best'].rpartition(', ')[2]})",
             "worst 8-bit kernel": f"{facts['least']:.2f} ({facts['worst'].rpartition(', ')[2]})",
             "bfloat16": report.number(facts["half"], 2),
@@ -148,13 +143,15 @@ def speed_table(known: KernelRecords) -> Iterable[dict]:
 @tabled
 def changed_table(known: KernelRecords) -> Iterable[dict]:
     """Accuracy of the 8-bit artefacts against 32 bits, and how many images change class against the simulation."""
-    for facts in changed_facts(known):
-        yield {
-            "8 bits by": facts["name"].rpartition(", ")[2],
-            "network": registry.row(facts["network"], "cifar10").title,
-            "change of top-1 (pp)": report.with_interval(facts["change"]),
-            "in another class than simulated": f"{facts['changed']:,} of {facts['images']:,}",
-        }
+    for model, record in known.accuracy.items():
+        values, hits = record.values, {name: Hits.unpacked(text) for name, text in record.values["correct"].items()}
+        for name in (name for name in kernels.NAMES if name in hits and _width(name) == 8):
+            yield {
+                "8 bits by": name.rpartition(", ")[2],
+                "network": registry.row(model, "cifar10").title,
+                "change of top-1 (pp)": report.with_interval(hits[name].change(hits["32, PyTorch"]), 100),
+                "in another class than simulated": f"{values['changed'][name]:,} of {values['images']:,}",
+            }
 
 
 @tabled
@@ -184,12 +181,9 @@ def knee_table(known: KernelRecords, only: Setting | None = None) -> Iterable[di
         if (score := known.accuracy.get(model)) is None or only not in (None, (model, batch, threads)):
             continue
         floor = paper.threshold(CONDITIONS[model], score.values["accuracy"]["32, PyTorch"])
-        times = {
-            "simulated": {32: "32 channels last, PyTorch", 8: SIMULATED},
-            "in the fastest kernel": {bits: name for bits in (32, 16, 8) if (name := fastest(record, bits))},
-            "left out": {bits: name for bits in (32, 16, 8) if (name := fastest(record, bits))},
-        }
-        for kind, names in times.items():
+        real = {bits: name for bits in (32, 16, 8) if (name := fastest(record, bits))}
+        simulated = {32: "32 channels last, PyTorch", 8: SIMULATED}
+        for kind, names in (("simulated", simulated), ("in the fastest kernel", real), ("left out", real)):
             index = {}
             for bits, name in names.items():
                 ms = 1.0 if kind == "left out" else _median(record, name)
@@ -198,18 +192,15 @@ def knee_table(known: KernelRecords, only: Setting | None = None) -> Iterable[di
             yield {
                 "setting": in_words((model, batch, threads)),
                 "T": kind,
-                "knee": str(max(index, key=index.get)) if any(index.values()) else UNKNOWN,
-                "I' at 32": report.number(index.get(32, np.nan), 3),
-                "I' at 16": report.number(index.get(16, np.nan), 3),
-                "I' at 8": report.number(index.get(8, np.nan), 3),
-            }
+                "knee": str(metric.knee(index, index.values()) or UNKNOWN),
+            } | {f"I' at {bits}": report.number(index.get(bits, np.nan)) for bits in (32, 16, 8)}
 
 
 @gathered
 def best_facts(known: KernelRecords) -> Iterator[dict[str, object]]:
     """For each timing: how many times as fast as the fastest FP32 the fastest 8-bit kernel is, and bfloat16, and the
     slowest 8-bit kernel; noise."""
-    for (model, batch, threads), record in sorted(known.latency.items()):
+    for setting, record in sorted(known.latency.items()):
         base = _median(record, fastest(record, 32))
         eight = [name for name in _timed(record) if _width(name) == 8]
         if not eight:
@@ -217,28 +208,13 @@ def best_facts(known: KernelRecords) -> Iterator[dict[str, object]]:
         speed = {name: base / _median(record, name) for name in eight}
         half = fastest(record, 16)
         yield {
-                "network": model, "batch": batch, "threads": threads,
+                "setting": in_words(setting),
                 "best": max(speed, key=speed.get), "times": max(speed.values()),
                 "worst": min(speed, key=speed.get), "least": min(speed.values()),
                 "half": base / _median(record, half) if half else np.nan,
                 "simulated": base / _median(record, SIMULATED),
                 "noise": report.noise(record.values["reasons"]),
             }  # fmt: skip
-
-
-@gathered
-def changed_facts(known: KernelRecords) -> Iterator[dict[str, object]]:
-    """Of each network and 8-bit kernel: the change of accuracy from 32 bits (pp, paired), and images in another class
-    than the simulation's."""
-    for model, record in known.accuracy.items():
-        hits = {name: Hits.unpacked(text) for name, text in record.values["correct"].items()}
-        for name in kernels.NAMES:
-            if name in hits and _width(name) == 8:
-                yield {
-                        "network": model, "name": name,
-                        "change": report.scaled(hits[name].change(hits["32, PyTorch"])),
-                        "changed": record.values["changed"][name], "images": record.values["images"],
-                    }  # fmt: skip
 
 
 # --- MLPerf Tiny -----------------------------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ def slower_verdict(condition: Condition) -> claims.Verdict:
     """Whether 8 bits take longer than 16, as the paper's do; not asked of a CPU, which has to emulate float16."""
     mean = table1.mean_ratios(condition)
     reason = f"ours {mean['8'] / mean['16']:.2f} times as long, the paper's {stated_latency()['ratio']:.2f}"
-    if condition.timed[0].spec.details["environment"]["device"] == "cpu":
+    if condition.measured.timed[0].spec.details["environment"]["device"] == "cpu":
         return UNDECIDED, f"{reason}; a CPU emulates float16"
     verdict = REPRODUCED if mean["8"] > (1 + AA_LIMIT) * mean["16"] else NOT_REPRODUCED
     return claims.judge(condition, verdict, reason, timed=True, trained=False)

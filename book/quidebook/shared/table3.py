@@ -43,11 +43,6 @@ class Decoding:
         """Latency at 2 bits that the stated accuracy and I need."""
         return self.latency_for(2, paper.number(f"{LLAMA}.accuracy.2"), paper.number(f"{LLAMA}.index.2"))
 
-    @property
-    def latency_at_8_ms(self) -> float:
-        """Latency above which 8 bits, at full accuracy, score below the stated I' of 4 bits."""
-        return self.latency_losing(8)
-
     def latency_losing(self, bits: int) -> float:
         """Latency (ms) above which ``bits``, at full accuracy, score below the stated I' of 4 bits."""
         return self.latency_for(bits, full_precision() - threshold(), _stated_at_4())
@@ -138,7 +133,7 @@ def decodings_table() -> pd.DataFrame:
             "reading": each.name + ("" if each.possible else ": impossible"),
             "T at 2 bits (ms)": rounded(each.latency_ms),
             "at 4": " to ".join(map(rounded, latency_at_4(each))),
-            "4 beat 8 if T at 8 >": rounded(each.latency_at_8_ms),
+            "4 beat 8 if T at 8 >": rounded(each.latency_losing(8)),
             "4 beat 16 if T at 16 >": rounded(each.latency_losing(16)),
         }
         | {f"knee, {growth}": f"{knee(each, growth)} bits" for growth in GROWTHS}
@@ -153,7 +148,7 @@ def knees() -> dict[str, object]:
     at 4 bits; ``least_factor`` and ``most_factor`` bound T at 8 over T at 2 bits from which 4 bits lead.
     """
     possible = [each for each in DECODINGS if each.possible]
-    factors = [each.latency_at_8_ms / each.latency_ms for each in possible]
+    factors = [each.latency_losing(8) / each.latency_ms for each in possible]
     return {
         "equal_knee": " or ".join(sorted({str(knee(each, EQUAL)) for each in DECODINGS})),
         "equal_accuracy_4": accuracy_at_4(possible[0], EQUAL),
