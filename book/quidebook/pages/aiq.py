@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
@@ -107,8 +106,9 @@ def claim_table(known: AiqRecords) -> Iterable[dict]:
         widths = tuple(values["widths"][name])
         gained, lost = 100 * gain(counted, widths), change(values, name)
         enough = abs(gained - 100 * stated("claim.gain")) <= ROUGHLY
-        close, beyond = lost.estimate >= -stated("claim.within"), lost.low < -stated("claim.within")
-        kept = "within 1 pp" + ", the interval reaches beyond" * beyond if close else "loses more than 1 pp"
+        limit = -stated("claim.within")
+        close, beyond = lost.estimate >= limit, ", the interval reaches beyond" if lost.low < limit else ""
+        kept = f"within 1 pp{beyond}" if close else "loses more than 1 pp"
         yield {
             "network": NAMES[name],
             "both halves hold": "yes" if enough and close else "no",
@@ -398,17 +398,16 @@ def verdict_table(known: AiqRecords) -> Iterable[dict]:
     yield {"claim": "1.66 times the throughput on MobileNetV2", "verdict": ABSENT, "found here": reason}
 
 
-def absent_table(known: AiqRecords, seed: int) -> pd.DataFrame:
+@tabled
+def absent_table(known: AiqRecords, seed: int) -> Iterator[dict]:
     """What has no record, and the command that makes it."""
     there = {record.key for record in known.used}
-    missing = [run.spec for run in aiq.runs(seed) if run.spec.key not in there]
-    rows = []
-    for spec in missing:
+    for spec in (run.spec for run in aiq.runs(seed) if run.spec.key not in there):
         details = spec.details
         searched = f", {details['method']} on {details['selection_split']} images" if "method" in details else ""
-        rows.append((f"{TITLES[spec.model]} ResNet-20: {spec.kind.removeprefix('aiq_')}{searched}", COMMAND))
-    rows.append(("MobileNetV2 timed in 8-bit kernels, their second claim", report.UNKNOWN))
-    return pd.DataFrame(rows, columns=["absent", "command"])
+        what = f"{TITLES[spec.model]} ResNet-20: {spec.kind.removeprefix('aiq_')}{searched}"
+        yield {"absent": what, "command": COMMAND}
+    yield {"absent": "MobileNetV2 timed in 8-bit kernels, their second claim", "command": report.UNKNOWN}
 
 
 def _counts(widths: Iterable[int]) -> str:

@@ -66,15 +66,10 @@ def title(model: Key) -> str:
     return f"{registry.row(*model).title}, {conditions.NAMES[model[1]]}"
 
 
-@cache
-def _hits(text: str) -> Hits:
-    return Hits.unpacked(text)
-
-
 def hits(record: Record, width: str) -> Hits | None:
     """Which test images are right at a width; None where the rung was not tried at it."""
     packed = record.values["correct"].get(width)
-    return None if packed is None else _hits(packed)
+    return None if packed is None else Hits.unpacked(packed)
 
 
 def lost(record: Record, width: str) -> Interval | None:
@@ -126,7 +121,7 @@ def _shown(change: Interval | None) -> str:
 
 @cache
 def _knee(packed: tuple[str, ...], bits: tuple[int, ...], tolerance: float, classes: int) -> tuple[int, float]:
-    correct = np.stack([_hits(text).correct for text in packed])[None]
+    correct = np.stack([Hits.unpacked(text).correct for text in packed])[None]
     found = stats.bootstrap_knee(
         correct, np.ones(len(bits)), bits, tolerance=tolerance, num_classes=classes, repeats=500
     )
@@ -159,7 +154,6 @@ def answer(known: LadderRecords) -> Mapping[str, object] | Absent:
         "plain": plain.values["accuracy"]["w4a4"],
         "best": best,
         "careful": there[best].values["accuracy"]["w4a4"],
-        "lost": lost(there[best], "w4a4"),
         "plain_knee": knee_of(plain)[0],
         "knee": knee_of(there[best])[0],
         "images": plain.values["images"],

@@ -45,7 +45,6 @@ def answer(found: Sequence[Condition], moved_knees: Sequence[Mapping[str, object
     return {
         "knees": report.listed("{ours} bits on {name} (the paper: {stated})", ours),
         "after": report.listed("{knee} bits on {condition}", after) or "not measured",
-        "images": len(shown[0].measured.correct[0, 0]),
     }
 
 

@@ -128,7 +128,7 @@ def searches(truth: Landscapes, seeds: int) -> Iterator[dict]:
 
     Random search draws as many distinct configurations as the genetic search of the same seed evaluated.
     Columns: counting, method, seed, best, hit (found the optimum), regret (share of the optimum's I' missed),
-    evaluations, to_best.
+    evaluations.
     """
     for name, land in countings(truth.main):
         space = land.fitness.__getitem__, len(land.num_weights), CHOICES
@@ -147,7 +147,6 @@ def searches(truth: Landscapes, seeds: int) -> Iterator[dict]:
                 "hit": result.best_fitness == optimum,
                 "regret": 1 - result.best_fitness / optimum,
                 "evaluations": result.evaluations,
-                "to_best": result.evaluations_to_best,
             }
             for method, seed, result in found
         ]
@@ -157,14 +156,12 @@ def marks(outcomes: pd.DataFrame) -> list[dict[str, object]]:
     """Of each method by way to count C: share of its searches that find the optimum, evaluations, regret."""
     columns = {
         "searches": ("seed", "size"), "hits": ("hit", "sum"), "evaluations": ("evaluations", "median"),
-        "to_best": ("to_best", "median"), "mean": ("regret", "mean"), "worst": ("regret", "max"),
+        "mean": ("regret", "mean"), "worst": ("regret", "max"),
     }  # fmt: skip
     rows = outcomes.groupby(["counting", "method"], sort=False).agg(**columns).reset_index().to_dict("records")
     for row in rows:
-        several = row["searches"] > 1
         share = report.with_interval(stats.wilson_interval(row["hits"], row["searches"]), 100, 0)
-        row["finds"] = f"{share} %" if several else "yes" if row["hits"] else "no"
-        row["seeds"] = row["searches"] if several else "none needed"
+        row["finds"] = f"{share} %" if row["searches"] > 1 else "yes" if row["hits"] else "no"
     return rows
 
 
@@ -242,8 +239,6 @@ def latency(truth: Landscapes) -> dict[str, object]:
         "by_noise": effects / (left + effects),
         "p": fisher.sf(explained / effects / ((1 - explained) / left), effects, left),
         "noise": report.noise(values["reasons"] if values["noisy"] else ()),
-        "least_ms": land.latency_ms.min(),
-        "most_ms": land.latency_ms.max(),
         "device": truth.device,
     }
 
@@ -289,7 +284,7 @@ def halves(truth: Landscapes, splits: int = SPLITS) -> Iterator[dict]:
     """Search on one random half of the test images, report on the other; one row a (counting, split).
 
     Columns: counting, best, chosen_accuracy and other_accuracy (of the choice, on the half it was chosen on and on the
-    other), chosen_index and other_index likewise, regret (share of the other half's best I' that the choice misses).
+    other), regret (share of the other half's best I' that the choice misses).
     """
     for name, land in countings(truth.main):
         generator = np.random.default_rng(0)
@@ -302,8 +297,6 @@ def halves(truth: Landscapes, splits: int = SPLITS) -> Iterator[dict]:
                 "best": label(one.best),
                 "chosen_accuracy": one.accuracy[place],
                 "other_accuracy": other.accuracy[place],
-                "chosen_index": one.gated_index[place],
-                "other_index": other.gated_index[place],
                 "regret": 1 - other.gated_index[place] / other.gated_index.max(),
             }
 

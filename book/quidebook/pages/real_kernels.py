@@ -192,7 +192,7 @@ def knee_table(known: KernelRecords, only: Setting | None = None) -> Iterable[di
             yield {
                 "setting": in_words((model, batch, threads)),
                 "T": kind,
-                "knee": str(metric.knee(index, index.values()) or UNKNOWN),
+                "knee": str(metric.knee(list(index), list(index.values())) or UNKNOWN),
             } | {f"I' at {bits}": report.number(index.get(bits, np.nan)) for bits in (32, 16, 8)}
 
 
@@ -208,13 +208,13 @@ def best_facts(known: KernelRecords) -> Iterator[dict[str, object]]:
         speed = {name: base / _median(record, name) for name in eight}
         half = fastest(record, 16)
         yield {
-                "setting": in_words(setting),
-                "best": max(speed, key=speed.get), "times": max(speed.values()),
-                "worst": min(speed, key=speed.get), "least": min(speed.values()),
-                "half": base / _median(record, half) if half else np.nan,
-                "simulated": base / _median(record, SIMULATED),
-                "noise": report.noise(record.values["reasons"]),
-            }  # fmt: skip
+            "setting": in_words(setting),
+            "best": max(speed, key=speed.get), "times": max(speed.values()),
+            "worst": min(speed, key=speed.get), "least": min(speed.values()),
+            "half": base / _median(record, half) if half else np.nan,
+            "simulated": base / _median(record, SIMULATED),
+            "noise": report.noise(record.values["reasons"]),
+        }  # fmt: skip
 
 
 # --- MLPerf Tiny -----------------------------------------------------------------------------------------------------
@@ -299,15 +299,15 @@ def roofline_facts(known: KernelRecords) -> Iterator[dict[str, object]]:
         flops, moved, taken = _of_layers(record)
         ridge = values["peak"]["float32"] / values["bandwidth"]
         yield {
-                "network": model, "batch": batch, "threads": threads, "layers": len(taken),
-                "bandwidth": values["bandwidth"] / 1e9, "peak": values["peak"]["float32"] / 1e9,
-                "int8": values["peak"].get("int8", np.nan) / 1e9, "half": values["peak"].get("bfloat16", np.nan) / 1e9,
-                "ridge": ridge, "memory_bound": int((flops / moved < ridge).sum()),
-                "rho": float(spearmanr(expected, taken).statistic),
-                "rho_intensity": float(spearmanr(flops / moved, flops / taken).statistic),
-                "longer": float(np.median(taken / expected)),
-                "noise": report.noise(values["reasons"]),
-            }  # fmt: skip
+            "network": model, "batch": batch, "threads": threads, "layers": len(taken),
+            "bandwidth": values["bandwidth"] / 1e9, "peak": values["peak"]["float32"] / 1e9,
+            "int8": values["peak"].get("int8", np.nan) / 1e9, "half": values["peak"].get("bfloat16", np.nan) / 1e9,
+            "ridge": ridge, "memory_bound": int((flops / moved < ridge).sum()),
+            "rho": float(spearmanr(expected, taken).statistic),
+            "rho_intensity": float(spearmanr(flops / moved, flops / taken).statistic),
+            "longer": float(np.median(taken / expected)),
+            "noise": report.noise(values["reasons"]),
+        }  # fmt: skip
 
 
 def first(facts: Sequence[Mapping[str, object]]) -> Mapping[str, object] | Absent:

@@ -76,7 +76,11 @@ def networks(profile: str = "quick") -> dict[str, Offered]:
     swept = {runs.CONDITION[case]: found for case, (_, found) in measured.items() if case in runs.CONDITION}
     for name in paper.conditions().index:
         candidates.append(_paper_network(name, swept.get(name), mixed if name == landscape.CONDITION else None))
-    return {network.key: network for network in candidates if _comparable(network)}
+    return {
+        network.key: network
+        for network in candidates
+        if network.table.accuracy.notna().sum() > 1 and network.table[network.kernel].notna().any()
+    }
 
 
 def records_used(profile: str = "quick") -> list[records.Record]:
@@ -89,10 +93,6 @@ def left_out(known: Mapping[str, Offered]) -> dict[str, object]:
     """Which of the paper's conditions have no numbers of the paper to move."""
     labels = [facts.label for name, facts in paper.conditions().iterrows() if f"{name}-paper" not in known]
     return {"conditions": " and ".join(labels)}
-
-
-def _comparable(network: Offered) -> bool:
-    return network.table.accuracy.notna().sum() > 1 and network.table[network.kernel].notna().any()
 
 
 def _measured() -> dict[tuple[str, str], tuple[str, scores.Measured]]:

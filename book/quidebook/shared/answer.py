@@ -20,7 +20,7 @@ from quidebook.evidence.scores import Measured
 from quidebook.report import Absent, Facts, percent, tabled
 from quidebook.shared import claims, landscape, residual, simplecnn, sites, table2
 from quidebook.shared.sites import SITE_MARKERS
-from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
+from quidebook.verdicts import IN_PART, REPRODUCED, SUPPORTS, UNDECIDED, held
 
 Answer = tuple[str, Facts]
 WHERE = {"output": "before the ReLU", "relu": "after the ReLU", "input": "at the next layer's input"}
@@ -78,7 +78,7 @@ def gate(found: Sequence[Condition]) -> Answer:
     everywhere = f"{'yes' if all(corrected.values()) else 'no'}, wherever activations are rounded"
     split = any(corrected.values()) and not all(corrected.values())
     where = f"yes if activations are rounded {sites_with}, elsewhere no" if split else everywhere
-    return judged(REPRODUCED if holds else NOT_REPRODUCED for holds in corrected.values()), {"where": where}
+    return judged(map(held, corrected.values())), {"where": where}
 
 
 def knee(found: Sequence[Condition]) -> Answer:
@@ -89,7 +89,7 @@ def knee(found: Sequence[Condition]) -> Answer:
     knees = {condition.name: condition.measured.likeliest[0] for condition in shown}
     elsewhere = [measured.likeliest[0] for site, measured in _sites(found) if site != "output"]
     stated = {each.dataset: int(each.facts["knee_bits"]) for each in shown}
-    moved = [REPRODUCED if bits == stated[CIFAR10] else NOT_REPRODUCED for bits in elsewhere]
+    moved = [held(bits == stated[CIFAR10]) for bits in elsewhere]
     return judged([*(claims.knee(each)[0] for each in shown), *moved]), {
         "knees": " and ".join(f"{name} {bits}" for name, bits in knees.items()),
         "elsewhere": " or ".join(map(str, sorted(set(elsewhere)))) or report.UNKNOWN,
@@ -116,7 +116,7 @@ def searched() -> Answer:
     places = [(land.place(SEARCHED), land.place(landscape.uniform(8))) for land in truth.landscapes.values()]
     by_size = truth.main.size_weighted()
     saved = 1 - 4 / by_size.compression[by_size.index_of(SEARCHED)]
-    verdict = judged(REPRODUCED if ours < eight else NOT_REPRODUCED for ours, eight in places)
+    verdict = judged(held(ours < eight) for ours, eight in places)
     return verdict, facts | {"saved": saved}
 
 

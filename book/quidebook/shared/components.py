@@ -167,20 +167,20 @@ def _components(reading: Reading) -> Components:
     return Components(tuple(map(str, table.index)), *columns, reading.threshold, full)
 
 
-def forms(tried: Mapping[str, Components]) -> pd.DataFrame:
+@tabled
+def forms(tried: Mapping[str, Components]) -> Iterator[dict]:
     """Every form on every case: one row each, with Kendall's tau-b to I' and the configuration it puts first.
 
     Columns: case, form, tau, first; NaN and empty where a form needs a latency that is not known.
     """
-    rows = []
     for case, components in tried.items():
         reference = FORMS[PAPERS](components)
         for form, score in FORMS.items():
             values = score(components)
             known = not np.isnan(values).any()
             tau = kendalltau(reference, values).statistic if known else np.nan
-            rows.append((case, form, tau, components.names[int(values.argmax())] if known else ""))
-    return pd.DataFrame(rows, columns=["case", "form", "tau", "first"])
+            first = components.names[int(values.argmax())] if known else ""
+            yield {"case": case, "form": form, "tau": tau, "first": first}
 
 
 # --- Figures 6 to 8 --------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def facts(found: Sequence[Condition]) -> list[dict[str, object]]:
     """What is slower and what is faster, of each network that was measured.
 
     Keys: network; latency of 8 bits over that of 32 in the same library, ``simulated`` and ``integers``; ``change`` of
-    the accuracy (pp) and ``agreement``, the share of images in the same class; I of 8 bits over that of 32, both
+    the accuracy (pp); I of 8 bits over that of 32, both
     at the accuracy of 32, ``gain_simulated`` and ``gain_integers``; ``noise`` in words.
     """
     return [
@@ -63,7 +63,6 @@ def facts(found: Sequence[Condition]) -> list[dict[str, object]]:
             "simulated": table1.ratio(record, SIMULATED, TORCH)[0],
             "integers": table1.ratio(record, INTEGER, RUNTIME)[0],
             "change": 100 * (record.values["accuracy"][INTEGER] - record.values["accuracy"][RUNTIME]),
-            "agreement": record.values["agreement"],
             "gain_simulated": _gain(record, SIMULATED, TORCH),
             "gain_integers": _gain(record, INTEGER, RUNTIME),
             "noise": report.noise(record.values["reasons"]),

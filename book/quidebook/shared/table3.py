@@ -106,12 +106,6 @@ def _stated_at_4() -> float:
     return paper.number(f"{LLAMA}.gated_index.4")
 
 
-def accuracy_at_4(decoding: Decoding, growth: str) -> float:
-    """The accuracy at 4 bits that the stated I' takes, if latency grows so from the one implied at 2 bits."""
-    one = score(decoding, 4, threshold() + 0.01, GROWTHS[growth][4] * decoding.latency_ms)  # of one percentage point
-    return threshold() + 0.01 * _stated_at_4() / one
-
-
 def scores(decoding: Decoding, growth: str) -> Mapping[int, float]:
     """I' at 16, 8 and 4 bits: 16 and 8 as accurate as stated for 16, 4 as stated, latency growing so from 2 bits."""
     found = {
@@ -144,14 +138,13 @@ def decodings_table() -> pd.DataFrame:
 def knees() -> dict[str, object]:
     """What the readings say of the knee, were 8 bits as accurate as 16: latencies equal, or in proportion to the bits.
 
-    ``equal_knee`` is a width, ``equal_accuracy_4`` a fraction; of the ``possible`` readings ``by_size_4`` have the knee
+    ``equal_knee`` is a width; of the ``possible`` readings ``by_size_4`` have the knee
     at 4 bits; ``least_factor`` and ``most_factor`` bound T at 8 over T at 2 bits from which 4 bits lead.
     """
     possible = [each for each in DECODINGS if each.possible]
     factors = [each.latency_losing(8) / each.latency_ms for each in possible]
     return {
         "equal_knee": " or ".join(sorted({str(knee(each, EQUAL)) for each in DECODINGS})),
-        "equal_accuracy_4": accuracy_at_4(possible[0], EQUAL),
         "by_size_4": sum(knee(each, BY_SIZE) == 4 for each in possible),
         "possible": len(possible),
         "least_factor": min(factors),
