@@ -288,9 +288,9 @@ def with_interval(interval: Interval, scale: float = 1.0, digits: int = 2) -> st
 
 
 def error_bars(axis: plt.Axes, places: Sequence[float], intervals: Iterable[Interval], **look) -> None:
-    """A mark at each estimate, with a bar from low to high."""
+    """A mark at each estimate, with a bar from low to high; one that rounding puts beyond an end has no bar there."""
     middle, low, high = np.array([astuple(each) for each in intervals]).reshape(-1, 3).T
-    axis.errorbar(places, middle, yerr=[middle - low, high - middle], **{"capsize": 3} | look)
+    axis.errorbar(places, middle, yerr=np.abs([middle - low, high - middle]), **{"capsize": 3} | look)
 
 
 def legend_below(figure: Figure, axis: plt.Axes, **options) -> None:
