@@ -10,7 +10,7 @@ import re
 import string
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import matplotlib
 
@@ -228,14 +228,19 @@ def show_markdown(text: str) -> None:
     display(Markdown(text))
 
 
-def tabled(rows: Callable[..., Iterable[Mapping[str, object]]]) -> Callable[..., pd.DataFrame]:
-    """Makes of a function that yields the rows of a table one that returns the table."""
+def _collected(kind: Callable) -> Callable[[Callable[..., Iterable]], Callable]:
+    def decorator(rows: Callable[..., Iterable]) -> Callable:
+        @functools.wraps(rows)
+        def collected(*arguments, **options):
+            return kind(rows(*arguments, **options))
 
-    @functools.wraps(rows)
-    def table_of(*arguments, **options) -> pd.DataFrame:
-        return pd.DataFrame(rows(*arguments, **options))
+        return collected
 
-    return table_of
+    return decorator
+
+
+tabled = _collected(pd.DataFrame)  # makes of a function that yields the rows of a table one that returns the table
+gathered = _collected(list)  # likewise of one that yields facts: it returns the list of them
 
 
 def points(values: pd.Series, digits: int) -> str:
@@ -280,6 +285,12 @@ def with_interval(interval: Interval, scale: float = 1.0, digits: int = 2) -> st
     """``estimate [low, high]``."""
     shown = scaled(interval, scale)
     return f"{shown.estimate:.{digits}f} [{shown.low:.{digits}f}, {shown.high:.{digits}f}]"
+
+
+def error_bars(axis: plt.Axes, places: Sequence[float], intervals: Iterable[Interval], **look) -> None:
+    """A mark at each estimate, with a bar from low to high; one that rounding puts beyond an end has no bar there."""
+    middle, low, high = np.array([astuple(each) for each in intervals]).reshape(-1, 3).T
+    axis.errorbar(places, middle, yerr=np.abs([middle - low, high - middle]), **{"capsize": 3} | look)
 
 
 def legend_below(figure: Figure, axis: plt.Axes, **options) -> None:

@@ -29,6 +29,11 @@ def cells(verdict: tuple[str, str]) -> dict[str, str]:
     return dict(zip(("verdict", "reason"), verdict, strict=True))
 
 
+def held(holds: bool | None) -> str:
+    """The verdict on what holds or does not; None decides nothing."""
+    return UNDECIDED if holds is None else REPRODUCED if holds else NOT_REPRODUCED
+
+
 def not_run(command: str) -> tuple[str, str]:
     """Verdict and reason where there is no record: the command that makes it."""
     return UNDECIDED, f"not run; {command}"

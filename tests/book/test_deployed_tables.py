@@ -43,8 +43,8 @@ def test_without_records_there_is_nothing_but_the_command():
     assert arithmetic.table(conditions()).empty
     assert arithmetic.facts(conditions()) == []
     assert not arithmetic.faster_than_simulated(conditions())
-    command = arithmetic.absent("quide run exp2").command
-    assert "quide[deploy]" in command and command.endswith("quide run exp2")
+    command = exp2.NOT_DEPLOYED.command
+    assert "quide[deploy]" in command and command.endswith(exp2.BESIDE)
 
 
 def test_latencies_are_told_against_both_libraries():

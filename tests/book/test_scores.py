@@ -178,8 +178,8 @@ def test_the_facts_of_the_page_are_those_of_the_records(known):
     assert exp1.reproduced(found) | {"seeds": "", "fitted": 1} == {
         "reproduced": 3, "part": 0, "other": 0, "comparable": 3, "seeds": "", "fitted": 1,
     }  # fmt: skip
-    slow = exp1.slowdown(found[0])
-    assert (slow["eight"], slow["pooled"], slow["grid"], slow["cast"]) == pytest.approx((2.0, 1.25, 2.0, 1.5))
+    slow = table1.slowdown(found[0])
+    assert (slow["eight"], slow["merged"], slow["grid"], slow["cast"]) == pytest.approx((2.0, 1.25, 2.0, 1.5))
     relu, inputs = exp1.moved(grid)  # recipes differ by 0.4 pp each, and six of a site stand before the next one's
     assert relu["gain"] == pytest.approx(2.4) and inputs["gain"] == pytest.approx(4.8)
     assert relu["share"] == pytest.approx(0.024 / 0.21) and relu["seeds"] == 2

@@ -39,19 +39,17 @@ def test_the_least_accuracy_at_4_bits_keeps_its_index_below_that_at_2():
 
 @READINGS
 @pytest.mark.parametrize("growth", table3.GROWTHS)
-def test_scores_and_the_accuracy_at_4_bits_are_consistent(reading, growth):
+def test_scores_are_those_of_the_units(reading, growth):
     times, found = table3.GROWTHS[growth], table3.scores(reading, growth)
     for bits in (16, 8):
         assert found[bits] == pytest.approx(in_units(reading, bits, 0.066, times[bits] * reading.latency_ms))
-    accuracy = table3.accuracy_at_4(reading, growth)
-    assert in_units(reading, 4, accuracy - 0.60, times[4] * reading.latency_ms) == pytest.approx(found[4])
     assert found[4] == paper.number("mmlu-llama3-8b.gated_index.4")
     assert table3.knee(reading, growth) == max(found, key=found.get)
 
 
 @READINGS
 def test_beyond_the_stated_latencies_4_bits_lead(reading):
-    for bits, latency in ((8, reading.latency_at_8_ms), (16, reading.latency_losing(16))):
+    for bits, latency in ((bits, reading.latency_losing(bits)) for bits in (8, 16)):
         assert in_units(reading, bits, 0.066, 1.01 * latency) < 2.58 < in_units(reading, bits, 0.066, 0.99 * latency)
 
 
@@ -67,10 +65,8 @@ def test_the_facts_count_what_the_table_shows():
     facts, shown = table3.knees(), table3.decodings_table().iloc[1:]
     assert facts["by_size_4"] == (shown[f"knee, {table3.BY_SIZE}"] == "4 bits").sum()
     assert facts["possible"] == len(shown) and facts["equal_knee"] == "8"
-    factors = [each.latency_at_8_ms / each.latency_ms for each in DECODINGS[1:]]
+    factors = [each.latency_losing(8) / each.latency_ms for each in DECODINGS[1:]]
     assert (facts["least_factor"], facts["most_factor"]) == (min(factors), max(factors))
-    # With equal latencies 4 bits need I'(4) / I(2) of what 2 bits have, over half the compression.
-    assert facts["equal_accuracy_4"] == pytest.approx(0.60 + 2.58 / 70 * 0.35 * 2)
 
 
 def test_no_device_reads_the_weights_as_fast_as_the_units_of_table_1_take():

@@ -67,11 +67,6 @@ class Condition:
         return registry.row(self.model, self.dataset).title if self.published else self.facts["label"].split(" / ")[0]
 
     @property
-    def page(self) -> str:
-        """The experiment whose page is about it, as figures are named."""
-        return paper.experiment(self.paper_name)
-
-    @property
     def summary(self) -> pd.DataFrame | None:
         """:meth:`quidebook.evidence.scores.Measured.summary` indexed by width, if there is a record."""
         return None if self.measured is None else self.measured.summary().set_index("bits")
@@ -80,11 +75,6 @@ class Condition:
     def by_seed(self) -> pd.DataFrame:
         """Accuracy (fraction), one row a seed and one column a width."""
         return self.measured.table.pivot(index="seed", columns="bits", values="accuracy")
-
-    @property
-    def timed(self) -> list[records.Record]:
-        """The latency records, one a seed."""
-        return self.measured.timed
 
     @property
     def shortened(self) -> tuple[int, int] | None:

@@ -159,9 +159,6 @@ def _place(row: pd.Series) -> str:
     return ", ".join(f"§{section}" if section[0].isdigit() else f"App. {section}" for section in sections)
 
 
-# --- helpers ---------------------------------------------------------------------------------------------------------
-
-
 def known(name: str) -> list[float]:
     """Between which values a derived number lies."""
     return paper.numbers().loc[name, ["low", "high"]].tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations, groupby, pairwise
 
 import numpy as np
 from scipy.optimize import brentq
@@ -85,9 +85,5 @@ def crossing_threshold(reading: Reading) -> float | None:
 
 def _merged(stretches: list[Stretch]) -> list[Stretch]:
     """Neighbours with the same knee as one."""
-    merged: list[Stretch] = []
-    for stretch in stretches:
-        if merged and merged[-1].knee == stretch.knee:
-            stretch = Stretch(merged.pop().low, stretch.high, stretch.knee)
-        merged.append(stretch)
-    return merged
+    parts = [list(part) for _, part in groupby(stretches, key=lambda stretch: stretch.knee)]
+    return [Stretch(part[0].low, part[-1].high, part[0].knee) for part in parts]

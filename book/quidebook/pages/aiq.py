@@ -5,25 +5,22 @@ Everything but the count of MobileNetV2 is read from records and from ``data/pap
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from quide.experiments import aiq, campaign
-from quide.experiments.aiq import AUTHORS, PRINTED, PUBLISHED, THEIRS, Traffic, traffic
+from quide.experiments.aiq import AUTHORS, PRINTED, PUBLISHED, THEIRS, traffic
 from quide.experiments.records import Record
 from quide.search.aiq import AiqObjective
-from quide.stats import Interval
 from quidebook import report
-from quidebook.report import Absent, tabled
+from quidebook.report import Absent, gathered, tabled
 from quidebook.shared.aiq import (
     COMMAND,
     TITLES,
     AiqRecords,
-    Grouped,
     absent,
     asked,
     change,
@@ -35,7 +32,7 @@ from quidebook.shared.aiq import (
     selected_change,
     stated,
 )  # fmt: skip
-from quidebook.verdicts import ABSENT, NOT_REPRODUCED, REPRODUCED
+from quidebook.verdicts import ABSENT, held
 
 NAMES = {"32": "full precision", "8": "uniform 8 bits", "4": "uniform 4 bits", "greedy": "their greedy search"}
 STATED = {"32": "fp32", "8": "int8", "4": "int4", "greedy": "greedy"}  # as data/paper/aiq.csv calls them
@@ -109,24 +106,16 @@ def claim_table(known: AiqRecords) -> Iterable[dict]:
         widths = tuple(values["widths"][name])
         gained, lost = 100 * gain(counted, widths), change(values, name)
         enough = abs(gained - 100 * stated("claim.gain")) <= ROUGHLY
-        close = lost.estimate >= -stated("claim.within")
+        limit = -stated("claim.within")
+        close, beyond = lost.estimate >= limit, ", the interval reaches beyond" if lost.low < limit else ""
+        kept = f"within 1 pp{beyond}" if close else "loses more than 1 pp"
         yield {
             "network": NAMES[name],
             "both halves hold": "yes" if enough and close else "no",
             "gain in intensity": f"{gained:+.1f} %",
             "change of top-1 (pp)": report.with_interval(lost),
-            "reason": _reason(enough, close, lost),
+            "reason": ("" if enough else f"more than {ROUGHLY:.0f} points from 50 %; ") + kept,
         }
-
-
-def _reason(enough: bool, close: bool, change: Interval) -> str:
-    limit = -stated("claim.within")
-    parts = [] if enough else [f"more than {ROUGHLY:.0f} points from 50 %"]
-    if close:
-        parts += ["within 1 pp" + (", the interval reaches beyond" if change.low < limit else "")]
-    else:
-        parts += ["loses more than 1 pp"]
-    return "; ".join(parts)
 
 
 # --- searches --------------------------------------------------------------------------------------------------------
@@ -152,7 +141,8 @@ def search_table(known: AiqRecords) -> Iterable[dict]:
         }
 
 
-def random_facts(known: AiqRecords) -> list[dict[str, object]]:
+@gathered
+def random_facts(known: AiqRecords) -> Iterator[dict[str, object]]:
     """Where random widths of as many bytes were tested: what, of which network; how many, how many do better than the
     search, the best and the worst change against it (pp, paired)."""
     named = [(record, "greedy", f"{TITLES[THEIRS]}, at their widths") for record in known.networks.values()]
@@ -160,15 +150,13 @@ def random_facts(known: AiqRecords) -> list[dict[str, object]]:
         (record, "found", f"{TITLES[record.spec.model]}, selected on {record.spec.details['selection_split']} images")
         for record in known.searches
     ]
-    facts = []
     for record, of, what in named:
         drawn = [name for name in record.values["accuracy"] if name.startswith("random")]
         if not drawn:
             continue
         changes = sorted((change(record.values, name, of) for name in drawn), key=lambda one: one.estimate)
         better = sum(change.estimate > 0 for change in changes)
-        facts.append({"what": what, "count": len(drawn), "better": better, "worst": changes[0], "best": changes[-1]})
-    return facts
+        yield {"what": what, "count": len(drawn), "better": better, "worst": changes[0], "best": changes[-1]}
 
 
 def search_facts(known: AiqRecords) -> Mapping[str, object] | Absent:
@@ -214,8 +202,11 @@ def batch_facts(known: AiqRecords) -> Mapping[str, object] | Absent:
         return gone
     counted = traffic(known.networks[THEIRS])
     gains = {f"at_{batch}": gain(counted, counted.uniform(4), batch) for batch in BATCHES}
-    both = {f"both_{bits}": _with_activations(counted, bits) for bits in (8, 4)}
-    return gains | both
+    full = counted.bytes(counted.uniform(32))
+    for bits in (8, 4):  # how many times the intensity is that of full precision where activations have the width too
+        saved = counted.activation_bytes * (1 - bits / 32)
+        gains[f"both_{bits}"] = full / (counted.bytes(counted.uniform(bits)) - saved)
+    return gains
 
 
 def figure_batch(known: AiqRecords) -> tuple[Figure, str]:
@@ -277,8 +268,7 @@ def figure_layers(known: AiqRecords) -> tuple[Figure, str]:
         gains = [100 * each for each in _alone(record)]
         changes = [change(values, name) for name in counted.layers]
         middle = np.array([one.estimate for one in changes])
-        bars = [[one.estimate - one.low for one in changes], [one.high - one.estimate for one in changes]]
-        axis.errorbar(gains, middle, yerr=bars, fmt="o", color=report.BLUE, capsize=2, markersize=4)
+        report.error_bars(axis, gains, changes, fmt="o", color=report.BLUE, capsize=2, markersize=4)
         axis.axhline(0, color=report.GREY, linewidth=0.8)
         apart = sum(not one.low <= 0 <= one.high for one in changes)
         title = f"{TITLES[model]}:\n{apart} of {len(changes)} layers are told from noise"
@@ -289,26 +279,23 @@ def figure_layers(known: AiqRecords) -> tuple[Figure, str]:
     return figure, "One dot a layer at 4 bits, with its 95 % interval. " + "; ".join(words) + "."
 
 
-def layer_facts(known: AiqRecords) -> list[dict[str, object]]:
+@gathered
+def layer_facts(known: AiqRecords) -> Iterator[dict[str, object]]:
     """By network: layers, apart (how many intervals leave out zero), widest (half an interval, pp), and the rank
     correlation of the gain with the change, with its p value."""
-    facts = []
     for model, record in known.layers.items():
         changes = [change(record.values, name) for name in traffic(record).layers]
         test = spearmanr(_alone(record), [one.estimate for one in changes])
-        facts.append(
-            {
-                "title": TITLES[model],
-                "layers": len(changes),
-                "apart": sum(one.high < 0 or one.low > 0 for one in changes),
-                "half": float(np.median([(one.high - one.low) / 2 for one in changes])),
-                "largest": max(abs(one.estimate) for one in changes),
-                "rho": float(test.statistic),
-                "p": float(test.pvalue),
-                "images": record.values["images"],
-            }
-        )
-    return facts
+        yield {
+            "title": TITLES[model],
+            "layers": len(changes),
+            "apart": sum(one.high < 0 or one.low > 0 for one in changes),
+            "half": float(np.median([(one.high - one.low) / 2 for one in changes])),
+            "largest": max(abs(one.estimate) for one in changes),
+            "rho": float(test.statistic),
+            "p": float(test.pvalue),
+            "images": record.values["images"],
+        }
 
 
 def _alone(record: Record) -> list[float]:
@@ -326,11 +313,12 @@ def choice_table(known: AiqRecords) -> Iterable[dict]:
     """What each objective chooses among all configurations of the groups, and what that costs on the test images."""
     if (every := grouped(known)) is None:
         return
-    edge = set(frontier(every))
+    edge, layers = set(frontier(every)), [name.partition(".")[0] for name in every.counted.layers]
+    starts = [layers.index(group) for group in aiq.GROUPS]
     for name, place in choices(every).items():
         yield {
             "chosen by": name,
-            "widths of the groups": "-".join(str(every.widths[place][start]) for start in _starts(every)),
+            "widths of the groups": "-".join(str(every.widths[place][start]) for start in starts),
             "weights (kB)": f"{every.kilobytes[place]:.1f}",
             "gain in intensity": f"{100 * gain(every.counted, every.widths[place]):+.1f} %",
             "change of top-1 (pp)": f"{100 * (every.tested[place] - every.tested[every.full]):+.2f}",
@@ -360,12 +348,6 @@ def figure_choices(known: AiqRecords) -> tuple[Figure, str]:
     return figure, "; ".join(words) + "."
 
 
-def _starts(every: Grouped) -> list[int]:
-    """Place of the first layer of each group."""
-    names = [name.partition(".")[0] for name in every.counted.layers]
-    return [names.index(group) for group in aiq.GROUPS]
-
-
 # --- the end of the page ---------------------------------------------------------------------------------------------
 
 
@@ -384,7 +366,7 @@ def verdict_table(known: AiqRecords) -> Iterable[dict]:
     )
     intensity = {name: traffic(record).intensity(tuple(record.values["widths"][name])) for name in PUBLISHED}
     beaten = [name for name in ("8", "4") if intensity["greedy"] > intensity[name]]
-    claims = [
+    for claim, right, reason in (
         (
             "top-1 of the four networks",
             facts["right"] == facts["of"],
@@ -410,33 +392,22 @@ def verdict_table(known: AiqRecords) -> Iterable[dict]:
             printed["as printed"] == NAMES["greedy"],
             f"as printed it prefers {printed['as printed']}",
         ),
-    ]
-    for claim, right, reason in claims:
-        yield {"claim": claim, "verdict": REPRODUCED if right else NOT_REPRODUCED, "found here": reason}
-    yield {
-        "claim": "1.66 times the throughput on MobileNetV2",
-        "verdict": ABSENT,
-        "found here": "not run: it needs their network in 8-bit kernels",
-    }
+    ):
+        yield {"claim": claim, "verdict": held(right), "found here": reason}
+    reason = "not run: it needs their network in 8-bit kernels"
+    yield {"claim": "1.66 times the throughput on MobileNetV2", "verdict": ABSENT, "found here": reason}
 
 
-def absent_table(known: AiqRecords, seed: int) -> pd.DataFrame:
+@tabled
+def absent_table(known: AiqRecords, seed: int) -> Iterator[dict]:
     """What has no record, and the command that makes it."""
     there = {record.key for record in known.used}
-    missing = [run.spec for run in aiq.runs(seed) if run.spec.key not in there]
-    rows = []
-    for spec in missing:
+    for spec in (run.spec for run in aiq.runs(seed) if run.spec.key not in there):
         details = spec.details
         searched = f", {details['method']} on {details['selection_split']} images" if "method" in details else ""
-        rows.append((f"{TITLES[spec.model]} ResNet-20: {spec.kind.removeprefix('aiq_')}{searched}", COMMAND))
-    rows.append(("MobileNetV2 timed in 8-bit kernels, their second claim", report.UNKNOWN))
-    return pd.DataFrame(rows, columns=["absent", "command"])
-
-
-def _with_activations(counted: Traffic, bits: int) -> float:
-    """How many times the intensity is that of full precision where activations have the width too."""
-    saved = counted.activation_bytes * (1 - bits / 32)
-    return counted.bytes(counted.uniform(32)) / (counted.bytes(counted.uniform(bits)) - saved)
+        what = f"{TITLES[spec.model]} ResNet-20: {spec.kind.removeprefix('aiq_')}{searched}"
+        yield {"absent": what, "command": COMMAND}
+    yield {"absent": "MobileNetV2 timed in 8-bit kernels, their second claim", "command": report.UNKNOWN}
 
 
 def _counts(widths: Iterable[int]) -> str:

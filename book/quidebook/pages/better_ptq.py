@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -15,10 +15,10 @@ from quide.experiments.ladder import ABLATION, BESIDE, DRAWN_FOR, DRAWS, LADDER,
 from quide.experiments.records import Record
 from quide.models import registry
 from quide.stats import Hits, Interval
-from quidebook import report
+from quidebook import report, verdicts
 from quidebook.evidence import conditions
-from quidebook.report import UNKNOWN, Absent, tabled
-from quidebook.verdicts import NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
+from quidebook.report import UNKNOWN, Absent, gathered, tabled
+from quidebook.verdicts import SUPPORTS, UNDECIDED
 
 COMMAND = "quide run better_ptq --profile paper"
 NO_RECORD = Absent("the ladder", COMMAND)
@@ -66,15 +66,10 @@ def title(model: Key) -> str:
     return f"{registry.row(*model).title}, {conditions.NAMES[model[1]]}"
 
 
-@cache
-def _hits(text: str) -> Hits:
-    return Hits.unpacked(text)
-
-
 def hits(record: Record, width: str) -> Hits | None:
     """Which test images are right at a width; None where the rung was not tried at it."""
     packed = record.values["correct"].get(width)
-    return None if packed is None else _hits(packed)
+    return None if packed is None else Hits.unpacked(packed)
 
 
 def lost(record: Record, width: str) -> Interval | None:
@@ -126,7 +121,7 @@ def _shown(change: Interval | None) -> str:
 
 @cache
 def _knee(packed: tuple[str, ...], bits: tuple[int, ...], tolerance: float, classes: int) -> tuple[int, float]:
-    correct = np.stack([_hits(text).correct for text in packed])[None]
+    correct = np.stack([Hits.unpacked(text).correct for text in packed])[None]
     found = stats.bootstrap_knee(
         correct, np.ones(len(bits)), bits, tolerance=tolerance, num_classes=classes, repeats=500
     )
@@ -159,7 +154,6 @@ def answer(known: LadderRecords) -> Mapping[str, object] | Absent:
         "plain": plain.values["accuracy"]["w4a4"],
         "best": best,
         "careful": there[best].values["accuracy"]["w4a4"],
-        "lost": lost(there[best], "w4a4"),
         "plain_knee": knee_of(plain)[0],
         "knee": knee_of(there[best])[0],
         "images": plain.values["images"],
@@ -240,14 +234,13 @@ def learned_table(known: LadderRecords, width: str = "w4a4") -> Iterable[dict]:
                 }
 
 
-def side_facts(known: LadderRecords, width: str = "w4a8") -> list[dict[str, object]]:
+@gathered
+def side_facts(known: LadderRecords, width: str = "w4a8") -> Iterator[dict[str, object]]:
     """Of each network with one scale a tensor: what equalization and absorbed biases add, in points, paired."""
-    facts = []
     for model in known.networks:
         changes = [gained(known, model, rung, width) for rung in BESIDE[1:]]
         if None not in changes:
-            facts.append({"title": title(model), "equalized": changes[0], "absorbed": changes[1]})
-    return facts
+            yield {"title": title(model), "equalized": changes[0], "absorbed": changes[1]}
 
 
 @tabled
@@ -327,10 +320,6 @@ def eight_table(known: LadderRecords) -> Iterable[dict]:
             }
 
 
-def _judged(held: bool | None) -> str:
-    return UNDECIDED if held is None else REPRODUCED if held else NOT_REPRODUCED
-
-
 @tabled
 def verdict_table(known: LadderRecords) -> Iterable[dict]:
     """What is claimed of better quantization, and of 8 bits as the knee, judged on these networks."""
@@ -340,14 +329,14 @@ def verdict_table(known: LadderRecords) -> Iterable[dict]:
     careful = eight[eight.rung == "image at 8 bits"]["within 1 pp"]
     yield {
         "claim": "PTQ at 8 bits costs nearly nothing (white paper)",
-        "verdict": _judged(None if "undecided" in set(careful) else bool((careful == "yes").all())),
+        "verdict": verdicts.held(None if "undecided" in set(careful) else bool((careful == "yes").all())),
         "reason": f"within 1 pp on {(careful == 'yes').sum()} of {len(careful)} networks",
     }
     better = [gained(known, model, RUNGS["AdaRound"], "w4a4") for model in known.networks]
     better = [change for change in better if change is not None]
     yield {
         "claim": "AdaRound is at least as good as rounding to nearest at 4 bits",
-        "verdict": _judged(all(change.high >= 0 for change in better) if better else None),
+        "verdict": verdicts.held(all(change.high >= 0 for change in better) if better else None),
         "reason": "gains " + "; ".join(f"{report.with_interval(change)} pp" for change in better),
     }
     there = known.of(SUBJECT)
@@ -358,7 +347,7 @@ def verdict_table(known: LadderRecords) -> Iterable[dict]:
         )
         yield {
             "claim": "Training reaches fewer bits than PTQ (white paper)",
-            "verdict": _judged(there["LSQ"].values["accuracy"]["w2a2"] > best),
+            "verdict": verdicts.held(there["LSQ"].values["accuracy"]["w2a2"] > best),
             "reason": f"{title(SUBJECT)}: W2A2 {report.with_interval(reached[1])} pp from FP32, best PTQ "
             f"{report.percent(best)}",
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -39,14 +38,3 @@ def layer_table(found: Diagnosis) -> pd.DataFrame:
         }
         for row in found.layers.itertuples()
     )
-
-
-def facts(found: Diagnosis, remedies: Mapping[str, float]) -> Mapping[str, object]:
-    """Facts: accuracies before, at the width, and by remedy (fractions); the diagnosis in words."""
-    return {
-        "full": found.full_precision.estimate,
-        "rounded": found.accuracy["both"].estimate,
-        "equalized": remedies["equalized"],
-        "diagnosis": found.sentence,
-        "images": found.images,
-    }

@@ -37,7 +37,7 @@ from quidebook.shared import (
 from quidebook.shared.answer import judged
 from quidebook.shared.imagenet import ImageNetRecords
 from quidebook.shared.landscape import Landscapes
-from quidebook.verdicts import ABSENT, CLOSE, IN_PART, NEAR, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
+from quidebook.verdicts import ABSENT, CLOSE, IN_PART, NEAR, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED, held
 
 SEEDS = 25  # of the genetic search, for Algorithm 1
 CLEARLY = 0.95  # share of test sets drawn anew from which a difference counts as more than chance
@@ -131,22 +131,20 @@ def known() -> Known:
 # --- every table and figure ------------------------------------------------------------------------------------------
 
 
-def table(found: Known, words: Mapping[str, str]) -> pd.DataFrame:
-    """One row an exhibit: exhibit, verdict, evidence, in this book (links), shows.
+@tabled
+def table(found: Known, words: Mapping[str, str]) -> Iterator[dict]:
+    """One row an exhibit: exhibit, verdict, evidence, in this book (links).
 
     Args:
         words: by exhibit, a template of the facts that :data:`JUDGES` gives of it.
     """
     missing = f" Not measured: {', '.join(found.absent)}." if found.absent else ""
-    rows = []
-    for exhibit, facts in paper.exhibits().iterrows():
+    for exhibit in paper.exhibits().index:
         verdict, evidence = JUDGES[exhibit](found)
         if isinstance(evidence, dict):
             evidence |= {"missing": missing}
         text = report.worded(words[exhibit], evidence).replace("`", "")
-        row = {"exhibit": exhibit, "verdict": verdict, "evidence": text, "in this book": links(exhibit)}
-        rows.append(row | {"shows": f"§{facts['section']}: {facts['shows']} (known: {facts['known']})"})
-    return pd.DataFrame(rows)
+        yield {"exhibit": exhibit, "verdict": verdict, "evidence": text, "in this book": links(exhibit)}
 
 
 def links(exhibit: str) -> tables.Links:
@@ -218,7 +216,7 @@ def _figure2(found: Known) -> Judged:
     for condition in present(found.conditions):
         lost[condition.name] = condition.summary.accuracy[32] - condition.summary.accuracy[4]
         falls = (lost[condition.name] > NEAR) == (condition.facts["knee_bits"] != 4)
-        verdicts += [claims.lossless(condition, 8, CLOSE)[0], REPRODUCED if falls else NOT_REPRODUCED]
+        verdicts += [claims.lossless(condition, 8, CLOSE)[0], held(falls)]
     accuracies = found.accuracies[found.accuracies["bits"].isin((8, 4))]
     return judged([*verdicts, *accuracies["verdict"]], found.absent), {
         "parts": _tally(verdicts),
@@ -228,8 +226,8 @@ def _figure2(found: Known) -> Judged:
 
 def _figure3(found: Known) -> Judged:
     def on_frontier(land: Landscape) -> tuple[str, str]:
-        holds = bool(landscape.frontier(land)[land.index_of(SEARCHED)])
-        return (REPRODUCED, "yes") if holds else (NOT_REPRODUCED, "no")
+        holds = landscape.frontier(land)[land.index_of(SEARCHED)]
+        return held(holds), "yes" if holds else "no"
 
     return _over_checkpoints(found, on_frontier)
 
@@ -250,7 +248,7 @@ def _figure5(found: Known) -> Judged:
     verdicts, words = [], []
     for each in map(readings.of_measured, found.measured):
         knees = [part.knee for part in reversed(sensitivity.over_tolerance(each)) if part.knee is not None]
-        verdicts.append(REPRODUCED if len(knees) > 1 and knees == sorted(knees) else NOT_REPRODUCED)
+        verdicts.append(held(len(knees) > 1 and knees == sorted(knees)))
         words.append(f"{each.facts['label']} {', '.join(map(str, knees))} bits")
     return (judged(verdicts), {"knees": "; ".join(words)}) if words else NOTHING
 
@@ -285,7 +283,7 @@ def _algorithm1(found: Known) -> Judged:
     done = [search.genetic(main.fitness.__getitem__, len(SEARCHED), CHOICES, seed=seed) for seed in range(SEEDS)]
     hits = sum(each.best == main.best for each in done)
     facts = {"hits": hits, "seeds": SEEDS, "all": len(main.configurations), "asked": done[0].calls}
-    return (REPRODUCED if hits > SEEDS / 2 else NOT_REPRODUCED), facts
+    return held(hits > SEEDS / 2), facts
 
 
 JUDGES: dict[str, Callable[[Known], Judged]] = {
@@ -319,17 +317,13 @@ def at_a_glance() -> Iterator[dict]:
     """One row a condition of the paper, with the best bit-width by its scores, ours and the verdict; and one for each
     network that others have trained and that stands beside it, of which the paper says nothing."""
     for name, facts in paper.conditions().iterrows():
-        stated = {"paper: I": _first_by_index(name), "paper: I′": f"{facts['knee_bits']} bits"}
+        order = components.stated_order(name, "index")
+        first = "not in the text" if order is None else with_origin(f"{order['order'][0]} bits", order["origin"])
+        stated = {"paper: I": first, "paper: I′": f"{facts['knee_bits']} bits"}
         yield {"network / task": facts["label"]} | _measured(facts["model"], facts["dataset"]) | stated
         for model, dataset in (key for key, beside in runs.BESIDE.items() if beside == name):
             title = f"{registry.row(model, dataset).title} beside it, as published"
             yield {"network / task": title} | _measured(model, dataset) | dict.fromkeys(stated, UNKNOWN)
-
-
-def _first_by_index(condition: str) -> str:
-    """Best bit-width by I, from the longest order that the text gives or implies."""
-    stated = components.stated_order(condition, "index")
-    return "not in the text" if stated is None else with_origin(f"{stated['order'][0]} bits", stated["origin"])
 
 
 def _measured(model: str, dataset: str) -> dict[str, str]:
@@ -405,5 +399,4 @@ def made_by() -> dict[str, str]:
         "python": here["python"],
         "packages": ", ".join(f"{name} {version}" for name, version in here["packages"].items()),
         "machine": f"{here['cpu']}, {here['cores']} cores, {here['platform']}",
-        "accelerator": here["accelerator"] or "none",
     }

@@ -16,7 +16,7 @@ from quide.experiments.runs import CONDITION
 from quide.ptq.width import label
 from quidebook import report, verdicts
 from quidebook.evidence.conditions import NAMES, Condition, present, trainings
-from quidebook.report import Absent, Facts, mean_std, number, percent, tabled
+from quidebook.report import Absent, Facts, gathered, mean_std, number, percent, tabled
 from quidebook.shared import simplecnn, sites, table1
 from quidebook.shared.simplecnn import MODEL, RERUN, stated
 from quidebook.shared.sites import SITE_MARKERS, SITES
@@ -45,7 +45,6 @@ def answer(found: Sequence[Condition], moved_knees: Sequence[Mapping[str, object
     return {
         "knees": report.listed("{ours} bits on {name} (the paper: {stated})", ours),
         "after": report.listed("{knee} bits on {condition}", after) or "not measured",
-        "images": len(shown[0].measured.correct[0, 0]),
     }
 
 
@@ -73,13 +72,6 @@ def selection(condition: Condition) -> Facts:
     return {"condition": condition.name, "gain": 100 * gain, "seeds": len(trained)}
 
 
-def slowdown(condition: Condition) -> Facts:
-    """Latency over that of 32 bits: at 8 bits, with 8 bits rounded after pooling, on a 16-bit grid, as float16."""
-    mean = table1.mean_ratios(condition)
-    names = {"eight": "8", "pooled": runs.COMMUTED_8, "grid": runs.INTEGER_16, "cast": "16"}
-    return {"condition": condition.name} | {key: mean[name] for key, name in names.items()}
-
-
 def stated_slowdown() -> Facts:
     """Latency at 4 bits over that at 32, as the paper's numbers for CIFAR-10 imply it."""
     latency = paper.table1(CONDITION[MODEL, "cifar10"]).set_index("bits").latency_ms
@@ -89,14 +81,14 @@ def stated_slowdown() -> Facts:
 # --- the knee --------------------------------------------------------------------------------------------------------
 
 
-def between(found: Sequence[Condition]) -> list[dict[str, object]]:
+@gathered
+def between(found: Sequence[Condition]) -> Iterator[dict[str, object]]:
     """The paper's narrow widths and those it skips, widest first, of each condition with records of all of them.
 
     Latency is that of 8 bits throughout, since simulated rounding costs the same at any width. Keys: condition, bits,
     share (accuracy over seeds, in words), score (I'), stated ("yes" of the paper's widths), best (whether its score is
     the highest), mark (that in words), paper (the best of the paper's widths), gain (the score over that width's).
     """
-    facts = []
     for condition in present(found):
         measured = condition.measured
         cases = [runs.Case(MODEL, condition.dataset, seed, condition.profile) for seed in measured.seeds]
@@ -113,8 +105,7 @@ def between(found: Sequence[Condition]) -> list[dict[str, object]]:
         for bits in sorted(shares, reverse=True):
             row = {"condition": condition.name, "bits": bits, "share": mean_std(shares[bits]), "score": score[bits]}
             row |= {"stated": "no" if bits in BETWEEN else "yes", "best": bool(bits == score.idxmax()), "paper": theirs}
-            facts.append(row | {"mark": " (highest)" * row["best"], "gain": score[bits] / score[theirs]})
-    return facts
+            yield row | {"mark": " (highest)" * row["best"], "gain": score[bits] / score[theirs]}
 
 
 # --- the recipe question ---------------------------------------------------------------------------------------------
@@ -156,13 +147,13 @@ def figure_sites(grid: pd.DataFrame, moved_knees: Sequence[Mapping[str, object]]
     return figure, f"Dot plot, 4-bit accuracy by site. {'; '.join(words)}. The paper states {theirs:.2f} %."
 
 
-def moved(grid: pd.DataFrame) -> list[dict[str, object]]:
+@gathered
+def moved(grid: pd.DataFrame) -> Iterator[dict[str, object]]:
     """How far moving the quantizer off the layer's output moves the 4-bit accuracy, paired by seed.
 
     Keys: condition, site (in words), gain, low and high (pp), seeds; ``share``: the gain over what 4 bits lose against
     8 at the layer's output.
     """
-    facts = []
     for dataset in dict.fromkeys(grid.dataset):
         four, eight = (
             sites.at_sites(grid[grid.dataset == dataset], bits).pivot(index="seed", columns="site", values="accuracy")
@@ -172,8 +163,7 @@ def moved(grid: pd.DataFrame) -> list[dict[str, object]]:
             gain = stats.mean_interval((100 * (four[site] - four["output"])).to_numpy())
             lost = 100 * (eight["output"] - four["output"]).mean()
             row = {"condition": NAMES[dataset], "site": SITES[site], "seeds": len(four), "share": gain.estimate / lost}
-            facts.append(row | {"gain": gain.estimate, "low": gain.low, "high": gain.high})
-    return facts
+            yield row | {"gain": gain.estimate, "low": gain.low, "high": gain.high}
 
 
 def figure_recipes(grid: pd.DataFrame) -> tuple[Figure, str]:
@@ -232,9 +222,6 @@ def claims_table(found: Sequence[Condition], grid: pd.DataFrame) -> pd.DataFrame
     """The claims of :func:`quidebook.shared.simplecnn.summary_table` that the accuracies of Table 1 do not answer."""
     table = simplecnn.summary_table(found, grid)
     return table[~table.claim.str.contains(r"full-precision accuracy|accuracy at 4 bits")]
-
-
-# --- helpers ---------------------------------------------------------------------------------------------------------
 
 
 def _ranked(grid: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from quide.experiments.imagenet_runs import LOW_BITS, SCHEMES
 from quide.ptq.width import PAPER_BITS, label
 from quide.stats import Hits, Interval
 from quidebook import report
-from quidebook.report import Absent, Facts, scaled
+from quidebook.report import Absent, Facts, gathered, scaled
 from quidebook.shared.imagenet import PUBLISHED_IMAGES, RERUN, ImageNetRecords, change, hits, kept, table1
 from quidebook.shared.imagenet import stated as stated_rows
 from quidebook.shared.imagenet import title as titled
@@ -72,18 +72,17 @@ def accuracy_table(known: ImageNetRecords) -> pd.DataFrame:
     return table[table.network.isin([titled(model) for model in known.accuracy])]
 
 
-def held_out(known: ImageNetRecords) -> list[dict[str, object]]:
+@gathered
+def held_out(known: ImageNetRecords) -> Iterator[dict[str, object]]:
     """The 8-bit change (pp) on the images that were not calibrated on, and on all: title, fresh (how many), change,
     change_of_all. Nothing where all images are of one kind."""
-    facts = []
     for model, record in known.accuracy.items():
         fresh = ~Hits.unpacked(record.values["calibrated_on"]).correct
         if fresh.all() or not fresh.any():
             continue
         full, narrow = (Hits(hits(record, name).correct[fresh]) for name in ("32", "8"))
         row = {"title": titled(model), "fresh": int(fresh.sum()), "change": scaled(narrow.change(full))}
-        facts.append(row | {"change_of_all": scaled(change(record, "8"))})
-    return facts
+        yield row | {"change_of_all": scaled(change(record, "8"))}
 
 
 def figure_accuracy(known: ImageNetRecords) -> tuple[Figure, str]:
@@ -134,9 +133,6 @@ def quantizers(known: ImageNetRecords) -> list[dict[str, object]]:
     ]
 
 
-# --- helpers ---------------------------------------------------------------------------------------------------------
-
-
 def _better(known: ImageNetRecords) -> bool:
     """Whether another quantizer than the paper's keeps clearly more at 4 bits on every network."""
     low = [
@@ -151,9 +147,6 @@ def _bars(
     axis, bits: Sequence[int], bounds: dict[int, Interval], style: tuple[str, str], name: str, shift: float = 0
 ) -> str:
     """Draws the intervals; what is seen, in words."""
-    middle, low, high = (np.array([getattr(b, end) for b in bounds.values()]) for end in ("estimate", "low", "high"))
     places = [place + shift for place in report.positions(bits, bits)]
-    axis.errorbar(
-        places, middle, yerr=[middle - low, high - middle], fmt=style[0], color=style[1], capsize=3, label=name
-    )
-    return f"{name}: {report.points(pd.Series(middle, list(bounds)), 1)}"
+    report.error_bars(axis, places, bounds.values(), fmt=style[0], color=style[1], label=name)
+    return f"{name}: {report.points(pd.Series({width: each.estimate for width, each in bounds.items()}), 1)}"

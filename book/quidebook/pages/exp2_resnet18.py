@@ -25,6 +25,7 @@ from quidebook.verdicts import NEAR, UNDECIDED, cells
 
 SHORT = "quide run exp2 --profile short"
 NO_RECORD = Absent("ResNet-18 on CIFAR-10", RERUN)
+NOT_DEPLOYED = Absent("real 8-bit arithmetic", f"pip install 'quide[deploy]' && {BESIDE}")
 SEARCHES = 100  # seeds of the genetic search by parts
 # What moving the quantizers comes to in a network without max-pooling between its layers.
 SHOWN = {runs.COMMUTED_8: "8 (merged with the ReLU)"}
@@ -70,8 +71,8 @@ def published(found: Sequence[Condition]) -> Facts:
 
 
 def trained(condition: Condition) -> list[dict[str, object]]:
-    """How each training went: condition, seed, epochs, of (the paper's), minutes, accuracy (fraction) first, best, and
-    stated (the paper's)."""
+    """How each training went: condition, seed, epochs, of (the paper's), minutes, best accuracy
+    (fraction), and stated (the paper's)."""
     return [
         {
             "condition": condition.name,
@@ -79,7 +80,6 @@ def trained(condition: Condition) -> list[dict[str, object]]:
             "epochs": len(record.values["history"]),
             "of": registry.row(MODEL, DATASET).recipe.epochs,
             "minutes": record.values["training"]["seconds"] / 60,
-            "first": record.values["history"][0]["test_accuracy"],
             "best": record.values["best_accuracy"],
             "stated": condition.stated.accuracy[32],
         }
@@ -114,11 +114,6 @@ def _accuracies(found: Sequence[Condition]) -> Iterator[dict]:
 # --- latency ---------------------------------------------------------------------------------------------------------
 
 
-def latency_table(found: Sequence[Condition]) -> pd.DataFrame:
-    """:func:`quidebook.shared.table1.latency_table` in these networks' words."""
-    return table1.latency_table(found).replace(SHOWN)
-
-
 def figure_overhead(found: Sequence[Condition]) -> tuple[Figure, str]:
     """A figure and what is seen: latency over that of 32 bits in PyTorch, rounding in float32 and in integers."""
     names, known = (runs.INTEGER_16, *ROUNDED, runs.COMMUTED_8, RUNTIME, INTEGER), deployed.measured(found)
@@ -133,14 +128,6 @@ def figure_overhead(found: Sequence[Condition]) -> tuple[Figure, str]:
     saves = "Rounding costs time where it is simulated, and saves it in integers"
     axis.set(ylabel="bits", title=saves if deployed.faster_than_simulated(found) else "What rounding costs")
     return figure, alt
-
-
-def slowdown(condition: Condition) -> Facts:
-    """Latency over that of 32 bits: rounded to eight, four, two bits, to a 16-bit grid, to eight bits merged with the
-    ReLU, and as float16 (cast)."""
-    mean = table1.mean_ratios(condition)
-    names = {"eight": "8", "four": "4", "two": "2", "grid": runs.INTEGER_16, "merged": runs.COMMUTED_8, "cast": "16"}
-    return {"network": condition.network} | {key: mean[name] for key, name in names.items()}
 
 
 # --- I against I' ----------------------------------------------------------------------------------------------------
@@ -205,10 +192,10 @@ def site_table(found: Sequence[Condition]) -> Iterator[dict]:
 # --- mixed precision by parts ----------------------------------------------------------------------------------------
 
 
-def stages_table(found: Sequence[Condition]) -> pd.DataFrame:
+@tabled
+def stages_table(found: Sequence[Condition]) -> Iterator[dict]:
     """The configuration of a network's parts with the highest I' at equal latency, where uniform widths stand, and how
     often the paper's search finds it; one row a network and way to count compression."""
-    rows = []
     for network, (record, land) in residual.staged(found).items():
         for counting, counted in countings(land):
             space = counted.fitness.__getitem__, len(land.num_weights), record.spec.details["choices"]
@@ -216,18 +203,15 @@ def stages_table(found: Sequence[Condition]) -> pd.DataFrame:
             hits = sum(one.best_fitness == counted.fitness[counted.best] for one in explored)
             place = {bits: counted.place((bits,) * len(land.num_weights)) for bits in (8, 4)}
             right = Hits(land.correct[:, land.index_of(counted.best)]).interval()
-            rows.append(
-                {
-                    "network": network,
-                    "C": counting,
-                    "highest I'": label(counted.best),
-                    "right (%)": report.with_interval(right, 100),
-                    "uniform 8, 4: ranks": f"{place[8]:,}, {place[4]:,}",
-                    "search finds it": f"{hits} of {SEARCHES} seeds",
-                    "evaluations": f"{np.median([one.evaluations for one in explored]):.0f}",
-                }
-            )
-    return pd.DataFrame(rows)
+            yield {
+                "network": network,
+                "C": counting,
+                "highest I'": label(counted.best),
+                "right (%)": report.with_interval(right, 100),
+                "uniform 8, 4: ranks": f"{place[8]:,}, {place[4]:,}",
+                "search finds it": f"{hits} of {SEARCHES} seeds",
+                "evaluations": f"{np.median([one.evaluations for one in explored]):.0f}",
+            }
 
 
 def staged(found: Sequence[Condition]) -> list[dict[str, object]]:

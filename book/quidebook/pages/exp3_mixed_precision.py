@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from quide.experiments.mixed import CHOICES, Landscape
 from quide.experiments.recipes import SEARCHED
 from quide.ptq.width import label
 from quidebook import report, verdicts
-from quidebook.report import percent
+from quidebook.report import gathered, percent, tabled
 from quidebook.shared import landscape, table2
 from quidebook.shared.landscape import Landscapes, accuracy, countings, frontier, named, rank, uniform
 
@@ -122,14 +122,14 @@ def figure_scores(truth: Landscapes) -> tuple[Figure, str]:
 # --- is the search any good? -----------------------------------------------------------------------------------------
 
 
-def searches(truth: Landscapes, seeds: int) -> pd.DataFrame:
+@tabled
+def searches(truth: Landscapes, seeds: int) -> Iterator[dict]:
     """Genetic search and its rivals over many seeds on all configurations, one row a (counting, method, seed).
 
     Random search draws as many distinct configurations as the genetic search of the same seed evaluated.
     Columns: counting, method, seed, best, hit (found the optimum), regret (share of the optimum's I' missed),
-    evaluations, to_best.
+    evaluations.
     """
-    rows = []
     for name, land in countings(truth.main):
         space = land.fitness.__getitem__, len(land.num_weights), CHOICES
         optimum, found = land.fitness[land.best], []
@@ -138,7 +138,7 @@ def searches(truth: Landscapes, seeds: int) -> pd.DataFrame:
             found.append((SEARCHER, seed, explored))
             found.append((DRAWN, seed, search.random_search(*space, budget=explored.evaluations, seed=seed)))
         found += [("greedy", 0, search.greedy(*space)), ("exhaustive", 0, search.exhaustive(*space))]
-        rows += [
+        yield from [
             {
                 "counting": name,
                 "method": method,
@@ -147,51 +147,44 @@ def searches(truth: Landscapes, seeds: int) -> pd.DataFrame:
                 "hit": result.best_fitness == optimum,
                 "regret": 1 - result.best_fitness / optimum,
                 "evaluations": result.evaluations,
-                "to_best": result.evaluations_to_best,
             }
             for method, seed, result in found
         ]
-    return pd.DataFrame(rows)
 
 
 def marks(outcomes: pd.DataFrame) -> list[dict[str, object]]:
     """Of each method by way to count C: share of its searches that find the optimum, evaluations, regret."""
     columns = {
         "searches": ("seed", "size"), "hits": ("hit", "sum"), "evaluations": ("evaluations", "median"),
-        "to_best": ("to_best", "median"), "mean": ("regret", "mean"), "worst": ("regret", "max"),
+        "mean": ("regret", "mean"), "worst": ("regret", "max"),
     }  # fmt: skip
     rows = outcomes.groupby(["counting", "method"], sort=False).agg(**columns).reset_index().to_dict("records")
     for row in rows:
-        several = row["searches"] > 1
         share = report.with_interval(stats.wilson_interval(row["hits"], row["searches"]), 100, 0)
-        row["finds"] = f"{share} %" if several else "yes" if row["hits"] else "no"
-        row["seeds"] = row["searches"] if several else "none needed"
+        row["finds"] = f"{share} %" if row["searches"] > 1 else "yes" if row["hits"] else "no"
     return rows
 
 
-def frontiers(truth: Landscapes, seeds: int = 5) -> list[dict[str, object]]:
+@gathered
+def frontiers(truth: Landscapes, seeds: int = 5) -> Iterator[dict[str, object]]:
     """How much of the frontier NSGA-II finds, by way to count C: ``recall`` is the mean share of its points.
 
     Configurations that tie in accuracy and compression are one of ``points``, and several of ``members``.
     """
-    rows = []
     for name, land in countings(truth.main):
         pairs = zip(land.accuracy.tolist(), land.compression.tolist(), strict=True)
         table = dict(zip(land.configurations, pairs, strict=True))
         explored = [search.nsga2(table.__getitem__, len(land.num_weights), CHOICES, seed=seed) for seed in range(seeds)]
         points = _points(land)
-        rows.append(
-            {
-                "counting": name,
-                "recall": np.mean([len(points & set(each.front.values())) / len(points) for each in explored]),
-                "points": len(points),
-                "members": int(frontier(land).sum()),
-                "seeds": seeds,
-                "evaluations": np.median([each.evaluations for each in explored]),
-                "configurations": len(table),
-            }
-        )
-    return rows
+        yield {
+            "counting": name,
+            "recall": np.mean([len(points & set(each.front.values())) / len(points) for each in explored]),
+            "points": len(points),
+            "members": int(frontier(land).sum()),
+            "seeds": seeds,
+            "evaluations": np.median([each.evaluations for each in explored]),
+            "configurations": len(table),
+        }
 
 
 # --- compression and latency -----------------------------------------------------------------------------------------
@@ -213,25 +206,22 @@ def size(truth: Landscapes) -> dict[str, float]:
     }
 
 
-def top(truth: Landscapes, most: int = 5) -> list[dict[str, object]]:
+@gathered
+def top(truth: Landscapes, most: int = 5) -> Iterator[dict[str, object]]:
     """The best configurations by I' under each way to count C, and the paper's and uniform 8 wherever they stand."""
-    rows = []
     for name, land in countings(truth.main):
         best = np.argsort(-land.gated_index, kind="stable")[:most].tolist()
         for index in dict.fromkeys([*best, land.index_of(SEARCHED), land.index_of(uniform(8))]):
             widths, score = land.configurations[index], land.gated_index[index]
-            rows.append(
-                {
-                    "counting": name,
-                    "widths": label(widths),
-                    "rank": rank(land, widths),
-                    "compression": land.compression[index],
-                    "accuracy": land.accuracy[index],
-                    "score": score,
-                    "share": score / land.gated_index.max(),
-                }
-            )
-    return rows
+            yield {
+                "counting": name,
+                "widths": label(widths),
+                "rank": rank(land, widths),
+                "compression": land.compression[index],
+                "accuracy": land.accuracy[index],
+                "score": score,
+                "share": score / land.gated_index.max(),
+            }
 
 
 def latency(truth: Landscapes) -> dict[str, object]:
@@ -249,16 +239,15 @@ def latency(truth: Landscapes) -> dict[str, object]:
         "by_noise": effects / (left + effects),
         "p": fisher.sf(explained / effects / ((1 - explained) / left), effects, left),
         "noise": report.noise(values["reasons"] if values["noisy"] else ()),
-        "least_ms": land.latency_ms.min(),
-        "most_ms": land.latency_ms.max(),
         "device": truth.device,
     }
 
 
-def checkpoints(truth: Landscapes) -> list[dict[str, object]]:
-    """:func:`standings` on each checkpoint, by three ways to fix the latencies; ``stays`` is the share of resampled
-    test sets on which the optimum is the same."""
-    rows = []
+@gathered
+def checkpoints(truth: Landscapes) -> Iterator[dict[str, object]]:
+    """The optimum on each checkpoint by either count of C and three ways to fix the latencies, and where the paper's
+    topology and uniform 8 bits stand; ``stays`` is the share of resampled test sets on which the optimum is the same.
+    """
     for seed, land in truth.landscapes.items():
         drawn = landscape.redrawn(land)
         for latencies, variant in (
@@ -266,78 +255,63 @@ def checkpoints(truth: Landscapes) -> list[dict[str, object]]:
             ("each measured once", land.measured_latency()),
             ("equal", land.equal_latency()),
         ):
-            for row, (_, counted) in zip(standings(variant), countings(variant), strict=True):
-                shares = landscape.optimum_shares(counted, *drawn)
-                rows.append(row | {"seed": seed, "latencies": latencies, "stays": shares.get(counted.best, 0.0)})
-    return rows
+            for name, counted in countings(variant):
+                yield {
+                    "seed": seed,
+                    "latencies": latencies,
+                    "counting": name,
+                    "best": label(counted.best),
+                    "accuracy": accuracy(land, counted.best),
+                    "place": counted.place(SEARCHED),
+                    "place_8": counted.place(uniform(8)),
+                    "stays": landscape.optimum_shares(counted, *drawn).get(counted.best, 0.0),
+                }
 
 
 def agreement(rows: Sequence[Mapping[str, object]]) -> dict[str, int]:
     """In how many cases (checkpoint, way to count C) of :func:`checkpoints` the optimum is the same by a sum over
     layers and at equal latency (``same``), and by single measurements too (``all``)."""
-    optima: dict[tuple, dict] = {}
-    for row in rows:
-        optima.setdefault((row["seed"], row["counting"]), {})[row["latencies"]] = row["best"]
-    same = [each for each in optima.values() if each["sum over layers"] == each["equal"]]
-    return {"same": len(same), "all": sum(len(set(each.values())) == 1 for each in same), "of": len(optima)}
-
-
-def standings(land: Landscape) -> list[dict[str, object]]:
-    """The optimum by either count of C, and where the paper's topology and uniform 8 bits stand."""
-    return [
-        {
-            "counting": name,
-            "best": label(counted.best),
-            "accuracy": accuracy(land, counted.best),
-            "place": counted.place(SEARCHED),
-            "place_8": counted.place(uniform(8)),
-        }
-        for name, counted in countings(land)
-    ]
+    optima = pd.DataFrame(rows).pivot(index=["seed", "counting"], columns="latencies", values="best")
+    same = optima[optima["sum over layers"] == optima["equal"]]
+    return {"same": len(same), "all": int((same.nunique(axis=1) == 1).sum()), "of": len(optima)}
 
 
 # --- selection on test -----------------------------------------------------------------------------------------------
 
 
-def halves(truth: Landscapes, splits: int = SPLITS) -> pd.DataFrame:
+@tabled
+def halves(truth: Landscapes, splits: int = SPLITS) -> Iterator[dict]:
     """Search on one random half of the test images, report on the other; one row a (counting, split).
 
     Columns: counting, best, chosen_accuracy and other_accuracy (of the choice, on the half it was chosen on and on the
-    other), chosen_index and other_index likewise, regret (share of the other half's best I' that the choice misses).
+    other), regret (share of the other half's best I' that the choice misses).
     """
-    rows = []
     for name, land in countings(truth.main):
         generator = np.random.default_rng(0)
         for _ in range(splits):
             order = generator.permutation(len(land.reference))
             one, other = (land.on(part) for part in np.array_split(order, 2))
             place = one.index_of(one.best)
-            rows.append(
-                {
-                    "counting": name,
-                    "best": label(one.best),
-                    "chosen_accuracy": one.accuracy[place],
-                    "other_accuracy": other.accuracy[place],
-                    "chosen_index": one.gated_index[place],
-                    "other_index": other.gated_index[place],
-                    "regret": 1 - other.gated_index[place] / other.gated_index.max(),
-                }
-            )
-    return pd.DataFrame(rows)
+            yield {
+                "counting": name,
+                "best": label(one.best),
+                "chosen_accuracy": one.accuracy[place],
+                "other_accuracy": other.accuracy[place],
+                "regret": 1 - other.gated_index[place] / other.gated_index.max(),
+            }
 
 
-def flattery(splits: pd.DataFrame) -> list[dict[str, object]]:
+@gathered
+def flattery(splits: pd.DataFrame) -> Iterator[dict[str, object]]:
     """How much searching on the images one reports on flatters, by way to count C; ``low`` and ``high`` bound 95 % of
     the splits, all three in percentage points."""
-    rows = []
     for counting, part in splits.groupby("counting", sort=False):
         points = 100 * (part.chosen_accuracy - part.other_accuracy)
         low, high = points.quantile([0.025, 0.975])
         chosen = part.best.value_counts(normalize=True).head(3)
         row = {"counting": counting, "mean": points.mean(), "low": low, "high": high}
         row |= part[["chosen_accuracy", "other_accuracy", "regret"]].mean()
-        rows.append(row | {"chosen": ", ".join(f"{name} ({share:.0%})" for name, share in chosen.items())})
-    return rows
+        yield row | {"chosen": ", ".join(f"{name} ({share:.0%})" for name, share in chosen.items())}
 
 
 # --- the end of the page ---------------------------------------------------------------------------------------------
@@ -348,9 +322,9 @@ def summary_table(truth: Landscapes, outcomes: pd.DataFrame) -> pd.DataFrame:
     found = outcomes[(outcomes.method == SEARCHER) & (outcomes.counting == landscape.NOMINAL)]
     rows = [
         *table2.claims(truth),
-        table2.claim(
+        (
             "the genetic search finds a good topology",
-            bool(found.hit.mean() > 0.5),
+            verdicts.held(found.hit.mean() > 0.5),
             f"the optimum in {found.hit.mean():.0%} of {len(found)} seeds, mean regret {percent(found.regret.mean())}, "
             f"out of only {len(truth.main.configurations)} configurations",
         ),
@@ -393,9 +367,6 @@ def _over_checkpoints(
 
 def _beats_uniform_8(land: Landscape) -> bool:
     return land.fitness[SEARCHED] > land.fitness[uniform(8)]
-
-
-# --- helpers ---------------------------------------------------------------------------------------------------------
 
 
 def _points(land: Landscape) -> set[tuple[float, float]]:

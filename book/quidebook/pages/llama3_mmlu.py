@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -140,40 +140,34 @@ def answers(known: LanguageRecords) -> Iterator[dict[str, object]]:
 
 @report.tabled
 def methods_table(known: LanguageRecords) -> Iterator[dict[str, str]]:
-    """One row a library's method and width: accuracy on the next token with its change, and the size in bytes; accuracy
-    on MMLU too where a model is better than guessing there."""
+    """One row a library's method and width: accuracy on the next token with its change, and how much smaller it is;
+    accuracy on MMLU too where a model is better than guessing there."""
     for model in known.models:
         start = language.source(model)
         plain, full = (language.one(known.next_token, start, each) for each in (PLAIN, FULL))
         recipes = {language.recipe_of(each) for each in known.next_token if each.spec.model == model}
-        for recipe in sorted((recipe for recipe in recipes if recipe.method != ROUNDING), key=_place):
+        order = {recipe: (list(WIDTHS).index(recipe.method), -recipe.bits) for recipe in recipes}
+        for recipe in sorted((recipe for recipe in recipes if recipe.method != ROUNDING), key=order.get):
             told = language.one(known.next_token, model, recipe)
             row = _head(recipe, model) | {
                 "next token P (%)": language.interval_cell(told),
                 "change from 32 (pp)": _change_cell(told, full),
-                "nats per token": number(told.values["nats_per_token"], 3),
             }
             if language.beats_guessing(known, model):
                 asked = language.one(known.accuracy, model, recipe)
                 row["MMLU P (%)"] = language.interval_cell(asked)
                 row["change from 16 (pp)"] = _change_cell(asked, language.one(known.accuracy, start, PLAIN))
-            saved = told.values["stored_bytes"]
             row["C = 32/b"] = number(metric.compression_ratio(recipe.bits), 2)
             row["smaller than 16 bits, in bytes"] = (
-                number(plain.values["stored_bytes"] / saved, 2) if plain else UNKNOWN
+                number(plain.values["stored_bytes"] / told.values["stored_bytes"], 2) if plain else UNKNOWN
             )
-            yield row | {"size (MB)": number(saved / 1e6, 2)}
+            yield row
 
 
 def _head(recipe: LlmRecipe, model: str) -> dict[str, str]:
     """The cells that say what a row is of."""
     method = language.method_name(recipe, model)
     return {"method": method, "bits": str(recipe.bits), "model": language.title(model)}
-
-
-def _place(recipe: LlmRecipe) -> tuple[int, int]:
-    """Where tables have it: by method, then from wide to narrow."""
-    return list(WIDTHS).index(recipe.method), -recipe.bits
 
 
 def _change_cell(record: Record | None, base: Record | None) -> str:
@@ -184,7 +178,7 @@ def _change_cell(record: Record | None, base: Record | None) -> str:
 
 @report.tabled
 def latency_table(known: LanguageRecords) -> Iterator[dict[str, str]]:
-    """Prefill and decoding by method, and as a multiple of 16 bits; memory as it was measured on that machine."""
+    """Prefill and decoding by method, and as a multiple of 16 bits; on a GPU the most memory that was held."""
     on_gpu = any(record.values["peak_bytes"] for record in known.memory)
     for record, recipe in _timed(known):
         row = _head(recipe, record.spec.model)
@@ -194,8 +188,7 @@ def latency_table(known: LanguageRecords) -> Iterator[dict[str, str]]:
             spread = f"{timed['p10_ms'] / tokens:.2f} to {timed['p90_ms'] / tokens:.2f}"
             row[f"{stage} (ms per token)"] = f"{timed['median_ms'] / tokens:.2f} ({spread})"
             row[f"{stage}, of 16 bits"] = f"{timed['median_ms'] / base['median_ms']:.2f}"
-        stored, peak = _memory(known, record, recipe)
-        yield row | {"weights (MB)": _megabytes(stored)} | ({"peak on GPU (MB)": _megabytes(peak)} if on_gpu else {})
+        yield row | ({"peak on GPU (MB)": _peak(known, record, recipe)} if on_gpu else {})
 
 
 def _timed(known: LanguageRecords) -> Iterator[tuple[Record, LlmRecipe]]:
@@ -204,18 +197,14 @@ def _timed(known: LanguageRecords) -> Iterator[tuple[Record, LlmRecipe]]:
             yield record, LlmRecipe(**recipe)
 
 
-def _memory(known: LanguageRecords, timed: Record, recipe: LlmRecipe) -> tuple[int | None, int | None]:
-    """Bytes of the weights, and the most that a GPU held, on the machine that the recipe was timed on."""
+def _peak(known: LanguageRecords, timed: Record, recipe: LlmRecipe) -> str:
+    """The most megabytes that a GPU held, on the machine that the recipe was timed on."""
     device = timed.spec.details["environment"]["device_name"]
     for record in known.memory:
         same = record.spec.model == timed.spec.model and language.recipe_of(record) == recipe
         if same and record.spec.details["environment"]["device_name"] == device:
-            return record.values["stored_bytes"], record.values["peak_bytes"]
-    return None, None
-
-
-def _megabytes(count: int | None) -> str:
-    return UNKNOWN if count is None else f"{count / 1e6:,.0f}"
+            return UNKNOWN if record.values["peak_bytes"] is None else f"{record.values['peak_bytes'] / 1e6:,.0f}"
+    return UNKNOWN
 
 
 def timings(known: LanguageRecords) -> Iterator[dict[str, object]]:
@@ -245,26 +234,12 @@ def score_table(known: LanguageRecords) -> Iterator[dict[str, str]]:
         compression, accuracy = metric.compression_ratio(recipe.bits), language.hits(asked).interval()
         row = {"C": number(compression, 0), "P (%)": language.interval_cell(asked), "T (ms)": number(latency, 1)}
         for sign, floor in (("I", 0.0), ("I'", paper.threshold(table3.LLAMA, base.values["accuracy"]))):
-            score = Interval(*(metric.gated_index(compression, end, latency, floor) for end in _ends(accuracy)))
+            score = Interval(*(metric.gated_index(compression, end, latency, floor) for end in astuple(accuracy)))
             row[sign] = report.with_interval(score, digits=3)
         yield _head(recipe, model) | row
 
 
-def _ends(interval: Interval) -> tuple[float, float, float]:
-    return interval.estimate, interval.low, interval.high
-
-
 # --- like for like --------------------------------------------------------------------------------------
-
-
-def _errorbars(
-    axis: Axes, widths: Sequence[int], shown: Mapping[int, Interval], style: str, colour: str, label: str
-) -> None:
-    """Intervals by width, in percent."""
-    ends = 100 * np.array([_ends(each) for each in shown.values()]).reshape(-1, 3).T
-    places = report.positions(widths, list(shown))
-    axis.errorbar(places, ends[0], yerr=np.abs(ends[1:] - ends[0]), fmt=style, color=colour, capsize=3, label=label)
-    report.bit_axis(axis, widths)
 
 
 def cross_table(shares: pd.DataFrame) -> pd.DataFrame:
@@ -282,9 +257,10 @@ def figure_cross(shares: pd.DataFrame) -> tuple[Figure, str]:
     styles = dict(zip(shares["network"].unique(), looks, strict=False))
     figure, axes = report.panels(len(CROSS_SCHEMES), width=7.6, height=3.0, sharey=True)
     for axis, scheme in zip(axes, CROSS_SCHEMES, strict=True):
-        for network, look in styles.items():
+        for network, (style, colour) in styles.items():
             part = shares[(shares["network"] == network) & (shares["scheme"] == scheme)]
-            _errorbars(axis, llm_runs.WIDTHS, dict(zip(part["bits"], part["share"], strict=True)), *look, network)
+            places = report.positions(llm_runs.WIDTHS, part["bits"])
+            report.error_bars(axis, places, map(report.scaled, part["share"]), fmt=style, color=colour, label=network)
         axis.axhline(100 * language.tolerated(), color=report.GREY, linestyle=":", linewidth=1)
         report.bit_axis(axis, llm_runs.WIDTHS)
         axis.set_title(scheme.replace(" per", "\nper").replace(" by", "\nby"), fontsize=9)

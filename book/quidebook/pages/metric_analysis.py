@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,7 +17,7 @@ from quidebook import report
 from quidebook.evidence import readings, sensitivity
 from quidebook.evidence.readings import Reading
 from quidebook.evidence.scores import Measured
-from quidebook.report import NO_RECORD, UNKNOWN, number, percent
+from quidebook.report import NO_RECORD, UNKNOWN, number, percent, tabled
 from quidebook.shared import components
 from quidebook.shared.components import FORMS, SCORES, Components
 from quidebook.shared.simplecnn import RERUN
@@ -47,21 +47,18 @@ def agreement(rankings: pd.DataFrame) -> report.Facts:
     }
 
 
-def claims_table(found: Sequence[Measured]) -> pd.DataFrame:
+@tabled
+def claims_table(found: Sequence[Measured]) -> Iterator[dict]:
     """What the caption of Table 4 says of the scores, for the paper's numbers and for ours."""
-    rows = []
     for each in _all_readings(found):
         scores = components.scores_of(each)
         first = {sign: metric.rank(scores.index, scores[score])[0] for score, sign in SCORES.items()}
-        rows.append(
-            {
-                "condition": each.label,
-                "I and ACP agree (Kendall's tau)": _tau(scores["index"], scores["accuracy_compression_product"]),
-                **{f"first by {sign}": f"{bits} bits" for sign, bits in first.items()},
-                "assumes": each.assumes or UNKNOWN,
-            }
-        )
-    return pd.DataFrame(rows)
+        yield {
+            "condition": each.label,
+            "I and ACP agree (Kendall's tau)": _tau(scores["index"], scores["accuracy_compression_product"]),
+            **{f"first by {sign}": f"{bits} bits" for sign, bits in first.items()},
+            "assumes": each.assumes or UNKNOWN,
+        }
 
 
 # --- Figure 5 --------------------------------------------------------------------------------------------------------
@@ -164,7 +161,11 @@ def moves(outcomes: pd.DataFrame) -> dict[str, object]:
 def figure_boundary(found: Sequence[Measured]) -> tuple[plt.Figure, str]:
     """Figure 6: accuracy against compression, with the accuracy that equals 8 bits by I' at the same latency."""
     shown = components.charted(found)
-    figure, axes = _grid(len(shown), 3.1)
+    columns = 2 if len(shown) == 4 else min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes = report.panels(columns, rows, width=7.4, height=3.1 * rows)
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
     words = []
     for axis, each in zip(axes, shown, strict=False):
         compression, accuracy = each.table["compression"], each.table["accuracy"]
@@ -213,39 +214,38 @@ def correlations(tried: Mapping[str, Components]) -> list[dict[str, object]]:
 # --- how sure, and the unit-free variant -----------------------------------------------------------------------------
 
 
-def certainty_table(found: Sequence[Measured]) -> pd.DataFrame:
+@tabled
+def certainty_table(found: Sequence[Measured]) -> Iterator[dict]:
     """I' and its unit-free variant by width, with 95 % bootstrap intervals, and how often each width is the knee.
 
     The interval of a probability is that of its simulation (Wilson), not of the experiment.
     """
-    rows = []
     for each in found:
         knees = {"": each.knee(), ", relative T": components.in_relative_units(each).knee()}
         for bits in paper.BITS:
-            row = {"condition": _label(each), "bits": bits}
+            row = {"condition": readings.label(each.condition), "bits": bits}
             for suffix, knee in knees.items():
                 repeats = len(knee.replicates)
                 share = stats.wilson_interval(round(knee.probability[bits] * repeats), repeats)
                 row[f"I'{suffix} [95 %]"] = report.with_interval(knee.interval(bits), digits=3)
                 row[f"Pr(knee){suffix} [95 %]"] = report.with_interval(share, digits=3)
-            rows.append(row)
-    return pd.DataFrame(rows)
+            yield row
 
 
 def certainty(found: Sequence[Measured]) -> report.Facts:
     """The ``knees`` of all conditions and how often each stays; how many ``seeds`` are drawn from."""
     if not found:
         return report.Absent("a condition whose knee could be drawn again", RERUN)
-    each = (one.likeliest for one in found)
-    parts = [
-        f"{_label(one)}: {best} bits in {percent(share, 1)}" for one, (best, share) in zip(found, each, strict=True)
-    ]
-    return {"knees": "; ".join(parts), "seeds": " or ".join(sorted({str(len(each.seeds)) for each in found}))}
+    knees = [{"label": readings.label(each.condition), "knee": each.likeliest} for each in found]
+    return {
+        "knees": report.listed("{label}: {knee[0]} bits in {knee[1]:pct1}", knees),
+        "seeds": " or ".join(sorted({str(len(each.seeds)) for each in found})),
+    }
 
 
-def relative_table(found: Sequence[Measured]) -> pd.DataFrame:
+@tabled
+def relative_table(found: Sequence[Measured]) -> Iterator[dict]:
     """The knee by I' in several units and by the unit-free variant, for every reading with a latency at 32 bits."""
-    rows = []
     for each in [*readings.cifar10(), *resnet18_ends(), *map(readings.of_measured, found)]:
         variant = components.relative_index(each)
         scores = {
@@ -254,12 +254,11 @@ def relative_table(found: Sequence[Measured]) -> pd.DataFrame:
             "s a batch": each.gated_index(None, 1000),
             "relative T (ours)": variant,
         }
-        rows.append(
+        yield (
             {"condition": each.label}
             | {unit: f"{metric.knee(score.index, score)} bits" for unit, score in scores.items()}
             | {"tau with I'": _tau(variant, each.gated_index()), "assumes": each.assumes or UNKNOWN}
         )
-    return pd.DataFrame(rows)
 
 
 def relative_to_ours(found: Sequence[Measured]) -> report.Facts:
@@ -283,25 +282,12 @@ def resnet18_ends() -> list[Reading]:
     return [readings.resnet18(paper.number(f"cifar10-resnet18.latency_ms.{bits}")) for bits in (16, 8)]
 
 
-# --- helpers ---------------------------------------------------------------------------------------------------------
-
-
 def _all_readings(found: Sequence[Measured]) -> list[Reading]:
     return [*readings.of_paper(), *map(readings.of_measured, found)]
 
 
 def _tau(one: pd.Series, other: pd.Series) -> str:
     return number(kendalltau(one, other).statistic, 2)
-
-
-def _grid(count: int, height: float, **options) -> tuple[plt.Figure, np.ndarray]:
-    """Panels in rows of up to three; those left over are not shown."""
-    columns = 2 if count == 4 else min(3, count)
-    rows = -(-count // columns)
-    figure, axes = report.panels(columns, rows, width=7.4, height=height * rows, **options)
-    for axis in axes[count:]:
-        axis.set_visible(False)
-    return figure, axes
 
 
 def _named(reading: Reading) -> str:
@@ -311,7 +297,3 @@ def _named(reading: Reading) -> str:
 
 def _bits(knee: int | None) -> str:
     return "no width" if knee is None else f"{knee} bits"
-
-
-def _label(found: Measured) -> str:
-    return str(paper.conditions().at[found.condition, "label"])

@@ -6,7 +6,7 @@ fractions, latencies milliseconds per batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,7 +22,7 @@ from quidebook import frame, report
 from quidebook.evidence import consistency, readings, sensitivity
 from quidebook.evidence.readings import Reading
 from quidebook.evidence.scores import Measured
-from quidebook.report import UNKNOWN, number, with_origin
+from quidebook.report import UNKNOWN, gathered, number, with_origin
 from quidebook.shared import landscape
 from quidebook.shared.landscape import Landscapes
 from quidebook.shared.table3 import LLAMA
@@ -127,17 +127,16 @@ def thresholds() -> dict[str, float]:
     }
 
 
-def conditions() -> list[dict[str, object]]:
+@gathered
+def conditions() -> Iterator[dict[str, object]]:
     """The paper's conditions, with the thresholds that I' over I implies and the one that the scores fit."""
     known = paper.numbers().query("quantity == 'threshold' and origin == 'derived'")
-    rows = []
     for name, facts in paper.conditions().iterrows():
         implied = known[known["condition"] == name]
         words = [f"{row['low']:.5f} to {row['high']:.5f} ({row['bits']} bits)" for _, row in implied.iterrows()]
         fits = with_origin(number(facts["threshold_used"], 2), facts["threshold_origin"])
         less = facts["full_precision_accuracy"] - facts["tolerance"]
-        rows.append(dict(facts) | {"less": less, "implied": "; ".join(words) or UNKNOWN, "fits": fits})
-    return rows
+        yield dict(facts) | {"less": less, "implied": "; ".join(words) or UNKNOWN, "fits": fits}
 
 
 def gate() -> dict[str, object]:
@@ -147,11 +146,12 @@ def gate() -> dict[str, object]:
     return {
         "closed": sum(row["gated"] <= 0 for row in rows),
         "networks": len(rows),
-        "above": _and(f"{row['name']} ({row['gated']:.3f} against {row['full'][0]:.3f})" for row in above),
+        "above": " and ".join(f"{row['name']} ({row['gated']:.3f} against {row['full'][0]:.3f})" for row in above),
     }
 
 
-def collapsed() -> list[dict[str, object]]:
+@gathered
+def collapsed() -> Iterator[dict[str, object]]:
     """The conditions whose 4-bit accuracy §4.2 and §4.3 call a collapse; ``full`` is I' at 32 bits, or its range;
     ``closes`` the tolerance up to which the gate would close."""
     table = paper.conditions()
@@ -163,22 +163,18 @@ def collapsed() -> list[dict[str, object]]:
         C100: [like_cifar10],
         R18: consistency.known(f"{R18}.gated_index.32"),
     }
-    rows = []
     for name in (C10, C100, R18, IN):
         reference, accuracy = (paper.number(f"{name}.accuracy.{bits}") for bits in (32, 4))
-        rows.append(
-            {
-                "name": readings.label(name),
-                "reference": reference,
-                "accuracy": accuracy,
-                "gated": paper.number(f"{name}.gated_index.4"),
-                "full": full.get(name, [np.nan]),
-                "range": " to ".join(map(number, full.get(name, [np.nan]))),
-                "tolerance": table.at[name, "tolerance"],
-                "closes": reference - accuracy,
-            }
-        )
-    return rows
+        yield {
+            "name": readings.label(name),
+            "reference": reference,
+            "accuracy": accuracy,
+            "gated": paper.number(f"{name}.gated_index.4"),
+            "full": full.get(name, [np.nan]),
+            "range": " to ".join(map(number, full.get(name, [np.nan]))),
+            "tolerance": table.at[name, "tolerance"],
+            "closes": reference - accuracy,
+        }
 
 
 # --- size and the search ---------------------------------------------------------------------------------------------
@@ -248,7 +244,7 @@ def units(found: Sequence[Measured]) -> dict[str, object]:
         "raw_ms": raw[0].knee,
         "raw_s": raw[-1].knee,
         "raw_turn": raw[0].high,
-        "unmoved": _and(dict.fromkeys(each["name"] for each in others if each["turns"] == STEADY)),
+        "unmoved": " and ".join(dict.fromkeys(each["name"] for each in others if each["turns"] == STEADY)),
         "steady": sum(each["turns"] == STEADY for each in ours(found)),
         "measured": len(found),
     }
@@ -317,10 +313,3 @@ def noise() -> dict[str, float]:
         "low": np.sqrt(degrees / chi2.ppf(0.975, degrees)),
         "high": np.sqrt(degrees / chi2.ppf(0.025, degrees)),
     }
-
-
-# --- helpers ---------------------------------------------------------------------------------------------------------
-
-
-def _and(names: Iterable[str]) -> str:
-    return " and ".join(names)

@@ -78,17 +78,13 @@ def _outputs(network: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor
     """What each conv and linear layer returns, flat; cloned, since the ReLU behind overwrites it."""
     import torch
 
-    found = {}
-
-    def keep(name: str):
-        return lambda _, __, output: found.update({name: output.clone().flatten()})
-
-    layers = {name: network.get_submodule(name) for name in ptq.quantizable_layers(network)}
-    handles = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
+    found, watched = {}, copy.deepcopy(network)
+    for name in ptq.quantizable_layers(network):
+        watched.get_submodule(name).register_forward_hook(
+            lambda _, __, output, name=name: found.update({name: output.clone().flatten()})
+        )
     with torch.inference_mode():
-        network(images)
-    for handle in handles:
-        handle.remove()
+        watched(images)
     return found
 
 

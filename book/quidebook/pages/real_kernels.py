@@ -21,7 +21,7 @@ from quide.experiments.runs import Case
 from quide.models import registry
 from quide.stats import Hits
 from quidebook import report
-from quidebook.report import UNKNOWN, Absent, tabled
+from quidebook.report import UNKNOWN, Absent, gathered, tabled
 
 SLIDER = Path(__file__).with_suffix(".html")
 COMMAND = "quide run real_kernels --profile paper"
@@ -56,7 +56,8 @@ def found() -> KernelRecords:
         there = sorted(
             select.known_in_full(kind), key=lambda one: (one.spec.details["passes"], not one.values["noisy"])
         )
-        timed[kind] = {(one.spec.model, one.spec.details["batch"], _threads(one)): one for one in there}
+        of = [(one.spec.model, one.spec.details["batch"], one.spec.details["environment"]["threads"]) for one in there]
+        timed[kind] = dict(zip(of, there, strict=True))
     scored = {one.spec.model: one for one in select.known_in_full("kernel_accuracy")}
     return KernelRecords(scored, timed["kernel_latency"], timed["roofline"], select.quietest(select.known(tiny.KIND)))
 
@@ -67,10 +68,6 @@ def run(seeds: Sequence[int], profile: str) -> None:
     wanted = [*kernels.wanted(cases), tiny.files(tiny.TinyCase())]
     for line in campaign.attempt(wanted if profile == "paper" else ()):
         report.say(line)
-
-
-def _threads(record: Record) -> int:
-    return record.spec.details["environment"]["threads"]
 
 
 def _median(record: Record, name: str) -> float:
@@ -130,9 +127,7 @@ def kernel_table(known: KernelRecords, setting: Setting | None) -> Iterable[dict
 def answer(known: KernelRecords) -> Mapping[str, object] | Absent:
     """:func:`best_facts` of the setting that is shown first."""
     setting = shown(known.latency)
-    names = ("network", "batch", "threads")
-    facts = next((one for one in best_facts(known) if tuple(one[name] for name in names) == setting), None)
-    return NO_RECORD if facts is None else facts | {"setting": in_words(setting)}
+    return next((facts for facts in best_facts(known) if setting and facts["setting"] == in_words(setting)), NO_RECORD)
 
 
 @tabled
@@ -140,7 +135,7 @@ def speed_table(known: KernelRecords) -> Iterable[dict]:
     """In every setting: how many times as fast as the fastest FP32 the best and the worst 8 bits are, and others."""
     for facts in best_facts(known):
         yield {
-            "setting": in_words((facts["network"], facts["batch"], facts["threads"])),
+            "setting": facts["setting"],
             "best 8-bit kernel": f"{facts['times']:.2f} ({facts['best'].rpartition(', ')[2]})",
             "worst 8-bit kernel": f"{facts['least']:.2f} ({facts['worst'].rpartition(', ')[2]})",
             "bfloat16": report.number(facts["half"], 2),
@@ -152,13 +147,15 @@ def speed_table(known: KernelRecords) -> Iterable[dict]:
 @tabled
 def changed_table(known: KernelRecords) -> Iterable[dict]:
     """Accuracy of the 8-bit artefacts against 32 bits, and how many images change class against the simulation."""
-    for facts in changed_facts(known):
-        yield {
-            "8 bits by": facts["name"].rpartition(", ")[2],
-            "network": _title(facts["network"]),
-            "change of top-1 (pp)": report.with_interval(facts["change"]),
-            "in another class than simulated": f"{facts['changed']:,} of {facts['images']:,}",
-        }
+    for model, record in known.accuracy.items():
+        values, hits = record.values, {name: Hits.unpacked(text) for name, text in record.values["correct"].items()}
+        for name in (name for name in kernels.NAMES if name in hits and _width(name) == 8):
+            yield {
+                "8 bits by": name.rpartition(", ")[2],
+                "network": _title(model),
+                "change of top-1 (pp)": report.with_interval(hits[name].change(hits["32, PyTorch"]), 100),
+                "in another class than simulated": f"{values['changed'][name]:,} of {values['images']:,}",
+            }
 
 
 @tabled
@@ -188,12 +185,9 @@ def knee_table(known: KernelRecords, only: Setting | None = None) -> Iterable[di
         if (score := known.accuracy.get(model)) is None or only not in (None, (model, batch, threads)):
             continue
         floor = paper.threshold(CONDITIONS[model], score.values["accuracy"]["32, PyTorch"])
-        times = {
-            "simulated": {32: "32 channels last, PyTorch", 8: SIMULATED},
-            "in the fastest kernel": {bits: name for bits in (32, 16, 8) if (name := fastest(record, bits))},
-            "left out": {bits: name for bits in (32, 16, 8) if (name := fastest(record, bits))},
-        }
-        for kind, names in times.items():
+        real = {bits: name for bits in (32, 16, 8) if (name := fastest(record, bits))}
+        simulated = {32: "32 channels last, PyTorch", 8: SIMULATED}
+        for kind, names in (("simulated", simulated), ("in the fastest kernel", real), ("left out", real)):
             index = {}
             for bits, name in names.items():
                 ms = 1.0 if kind == "left out" else _median(record, name)
@@ -202,53 +196,29 @@ def knee_table(known: KernelRecords, only: Setting | None = None) -> Iterable[di
             yield {
                 "setting": in_words((model, batch, threads)),
                 "T": kind,
-                "knee": str(max(index, key=index.get)) if any(index.values()) else UNKNOWN,
-                "I' at 32": report.number(index.get(32, np.nan), 3),
-                "I' at 16": report.number(index.get(16, np.nan), 3),
-                "I' at 8": report.number(index.get(8, np.nan), 3),
-            }
+                "knee": str(metric.knee(list(index), list(index.values())) or UNKNOWN),
+            } | {f"I' at {bits}": report.number(index.get(bits, np.nan)) for bits in (32, 16, 8)}
 
 
-def best_facts(known: KernelRecords) -> list[dict[str, object]]:
+@gathered
+def best_facts(known: KernelRecords) -> Iterator[dict[str, object]]:
     """For each timing: how many times as fast as the fastest FP32 the fastest 8-bit kernel is, and bfloat16, and the
     slowest 8-bit kernel; noise."""
-    facts = []
-    for (model, batch, threads), record in sorted(known.latency.items()):
+    for setting, record in sorted(known.latency.items()):
         base = _median(record, fastest(record, 32))
         eight = [name for name in _timed(record) if _width(name) == 8]
         if not eight:
             continue
         speed = {name: base / _median(record, name) for name in eight}
         half = fastest(record, 16)
-        facts.append(
-            {
-                "network": model, "batch": batch, "threads": threads,
-                "best": max(speed, key=speed.get), "times": max(speed.values()),
-                "worst": min(speed, key=speed.get), "least": min(speed.values()),
-                "half": base / _median(record, half) if half else np.nan,
-                "simulated": base / _median(record, SIMULATED),
-                "noise": report.noise(record.values["reasons"]),
-            }
-        )  # fmt: skip
-    return facts
-
-
-def changed_facts(known: KernelRecords) -> list[dict[str, object]]:
-    """Of each network and 8-bit kernel: the change of accuracy from 32 bits (pp, paired), and images in another class
-    than the simulation's."""
-    facts = []
-    for model, record in known.accuracy.items():
-        hits = {name: Hits.unpacked(text) for name, text in record.values["correct"].items()}
-        for name in kernels.NAMES:
-            if name in hits and _width(name) == 8:
-                facts.append(
-                    {
-                        "network": model, "name": name,
-                        "change": report.scaled(hits[name].change(hits["32, PyTorch"])),
-                        "changed": record.values["changed"][name], "images": record.values["images"],
-                    }
-                )  # fmt: skip
-    return facts
+        yield {
+            "setting": in_words(setting),
+            "best": max(speed, key=speed.get), "times": max(speed.values()),
+            "worst": min(speed, key=speed.get), "least": min(speed.values()),
+            "half": base / _median(record, half) if half else np.nan,
+            "simulated": base / _median(record, SIMULATED),
+            "noise": report.noise(record.values["reasons"]),
+        }  # fmt: skip
 
 
 # --- MLPerf Tiny -----------------------------------------------------------------------------------------------------
@@ -324,27 +294,24 @@ def predicted(record: Record) -> np.ndarray:
     return 1000 * np.maximum(flops / values["peak"]["float32"], moved / values["bandwidth"])
 
 
-def roofline_facts(known: KernelRecords) -> list[dict[str, object]]:
+@gathered
+def roofline_facts(known: KernelRecords) -> Iterator[dict[str, object]]:
     """Of each measurement: bandwidth (GB/s), peak (GFLOP/s), the ridge, layers left of it, and the rank correlation of
     predicted with measured time, of the intensity with the speed reached, and how many times longer layers take."""
-    facts = []
     for (model, batch, threads), record in sorted(known.roofline.items()):
         values, expected = record.values, predicted(record)
         flops, moved, taken = _of_layers(record)
         ridge = values["peak"]["float32"] / values["bandwidth"]
-        facts.append(
-            {
-                "network": model, "batch": batch, "threads": threads, "layers": len(taken),
-                "bandwidth": values["bandwidth"] / 1e9, "peak": values["peak"]["float32"] / 1e9,
-                "int8": values["peak"].get("int8", np.nan) / 1e9, "half": values["peak"].get("bfloat16", np.nan) / 1e9,
-                "ridge": ridge, "memory_bound": int((flops / moved < ridge).sum()),
-                "rho": float(spearmanr(expected, taken).statistic),
-                "rho_intensity": float(spearmanr(flops / moved, flops / taken).statistic),
-                "longer": float(np.median(taken / expected)),
-                "noise": report.noise(values["reasons"]),
-            }
-        )  # fmt: skip
-    return facts
+        yield {
+            "network": model, "batch": batch, "threads": threads, "layers": len(taken),
+            "bandwidth": values["bandwidth"] / 1e9, "peak": values["peak"]["float32"] / 1e9,
+            "int8": values["peak"].get("int8", np.nan) / 1e9, "half": values["peak"].get("bfloat16", np.nan) / 1e9,
+            "ridge": ridge, "memory_bound": int((flops / moved < ridge).sum()),
+            "rho": float(spearmanr(expected, taken).statistic),
+            "rho_intensity": float(spearmanr(flops / moved, flops / taken).statistic),
+            "longer": float(np.median(taken / expected)),
+            "noise": report.noise(values["reasons"]),
+        }  # fmt: skip
 
 
 def first(facts: Sequence[Mapping[str, object]]) -> Mapping[str, object] | Absent:

@@ -11,7 +11,7 @@ import html
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import groupby
 from pathlib import Path
@@ -53,18 +53,11 @@ PUBLISHED = "published"  # source of a network that others have trained
 SUMMED = ", and below 32 bits summed over the layers as in EXP-3"
 
 
-@dataclass(frozen=True)
-class Clock:
-    """What latencies were measured by, and ``how`` they were put together."""
+Clock = tuple[str, bool]  # what latencies were measured by, as told under the table; whether it was noisy
 
-    device: str
-    noisy: bool
-    how: str = ""
 
-    @property
-    def words(self) -> str:
-        """As told under the table."""
-        return f"Latencies: measured on {self.device}{' (noisy)' * self.noisy}, quantization simulated{self.how}."
+def _clock(device: str, noisy: object, how: str = "") -> Clock:
+    return f"Latencies: measured on {device}{' (noisy)' if noisy else ''}, quantization simulated{how}.", bool(noisy)
 
 
 # --- what is known ---------------------------------------------------------------------------------------------------
@@ -83,7 +76,11 @@ def networks(profile: str = "quick") -> dict[str, Offered]:
     swept = {runs.CONDITION[case]: found for case, (_, found) in measured.items() if case in runs.CONDITION}
     for name in paper.conditions().index:
         candidates.append(_paper_network(name, swept.get(name), mixed if name == landscape.CONDITION else None))
-    return {network.key: network for network in candidates if _comparable(network)}
+    return {
+        network.key: network
+        for network in candidates
+        if network.table.accuracy.notna().sum() > 1 and network.table[network.kernel].notna().any()
+    }
 
 
 def records_used(profile: str = "quick") -> list[records.Record]:
@@ -96,10 +93,6 @@ def left_out(known: Mapping[str, Offered]) -> dict[str, object]:
     """Which of the paper's conditions have no numbers of the paper to move."""
     labels = [facts.label for name, facts in paper.conditions().iterrows() if f"{name}-paper" not in known]
     return {"conditions": " and ".join(labels)}
-
-
-def _comparable(network: Offered) -> bool:
-    return network.table.accuracy.notna().sum() > 1 and network.table[network.kernel].notna().any()
 
 
 def _measured() -> dict[tuple[str, str], tuple[str, scores.Measured]]:
@@ -121,7 +114,7 @@ def _measured_network(model: str, dataset: str, profile: str, found: scores.Meas
     table = _table({bits: summary.accuracy[bits] for bits in PAPER_BITS}, "measured")
     table["measured"] = summary.latency_ms.loc[list(PAPER_BITS)].to_numpy()
     accuracies = _averaged(found.seeds, profile)
-    full_precision, clock = float(summary.accuracy[WIDTH]), Clock(found.device, bool(found.noisy))
+    full_precision, clock = float(summary.accuracy[WIDTH]), _clock(found.device, found.noisy)
     return _network(found.condition, source, _here(profile), table, full_precision, accuracies, clock, name=name)
 
 
@@ -160,7 +153,7 @@ def _paper_network(condition: str, swept: scores.Measured | None, mixed: Landsca
         clock, sizes = _summed(mixed), mixed.main.num_weights
     elif swept is not None:
         table["measured"] = swept.summary().set_index("bits").latency_ms.reindex(table.bits).to_numpy()
-        clock = Clock(swept.device, bool(swept.noisy))
+        clock = _clock(swept.device, swept.noisy)
     full_precision = float(paper.conditions().loc[condition, "full_precision_accuracy"])
     source = "Accuracies: stated in the paper's text, or implied by it (†)."
     return _network(condition, "paper", "the paper's numbers", table, full_precision, source, clock, sizes)
@@ -185,14 +178,14 @@ def _network(
     _add_cells(table, "paper", condition, "latency_ms", source != PUBLISHED)  # which would be another network's
     for score in SCORES:
         _add_cells(table, score, condition, score, of_paper)
-    sources = {"measured": clock.words} if clock else {}
+    sources = {"measured": clock[0]} if clock else {}
     if table.paper.notna().any():
         sources["paper"] = "Latencies: stated in the paper's text, or implied by it (†)."
     _imagine(table, kernel, sizes, sources)
     return Offered(
         f"{condition}-{source}", f"{name or facts.label}, {words}", table, full_precision, float(facts.tolerance),
         int(facts.num_classes), sizes, kernel, f"{facts.knee_bits} bits" if of_paper else "", accuracies, sources,
-        clock is not None and clock.noisy,
+        clock is not None and clock[1],
     )  # fmt: skip
 
 
@@ -253,7 +246,7 @@ def _mixed_latencies(found: Landscapes, configurations: Sequence[Widths]) -> lis
 
 
 def _summed(found: Landscapes) -> Clock:
-    return Clock(found.device, bool(found.timed.values["reasons"]), SUMMED)
+    return _clock(found.device, found.timed.values["reasons"], SUMMED)
 
 
 def _here(profile: str) -> str:

@@ -67,7 +67,6 @@ class Grouped:
     kilobytes: np.ndarray
     selected: np.ndarray
     tested: np.ndarray
-    images: int
 
     @property
     def full(self) -> int:
@@ -89,9 +88,7 @@ def grouped(known: AiqRecords) -> Grouped | None:
     kilobytes = np.array([np.dot(counted.num_weights, each) / 8000 for each in widths])
     right = np.array([row[1] for row in values["evaluated"]])
     selected = right / record.spec.details["selection_images"]
-    return Grouped(
-        counted, widths, kilobytes, selected, np.array(values["tested"]) / values["images"], values["images"]
-    )
+    return Grouped(counted, widths, kilobytes, selected, np.array(values["tested"]) / values["images"])
 
 
 def choices(every: Grouped) -> dict[str, int]:

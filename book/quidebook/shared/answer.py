@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 import yaml
@@ -17,10 +17,10 @@ from quidebook import report, tables
 from quidebook.evidence import readings
 from quidebook.evidence.conditions import NAMES, Condition, best_known, present
 from quidebook.evidence.scores import Measured
-from quidebook.report import Absent, Facts, percent
+from quidebook.report import Absent, Facts, percent, tabled
 from quidebook.shared import claims, landscape, residual, simplecnn, sites, table2
 from quidebook.shared.sites import SITE_MARKERS
-from quidebook.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
+from quidebook.verdicts import IN_PART, REPRODUCED, SUPPORTS, UNDECIDED, held
 
 Answer = tuple[str, Facts]
 WHERE = {"output": "before the ReLU", "relu": "after the ReLU", "input": "at the next layer's input"}
@@ -78,7 +78,7 @@ def gate(found: Sequence[Condition]) -> Answer:
     everywhere = f"{'yes' if all(corrected.values()) else 'no'}, wherever activations are rounded"
     split = any(corrected.values()) and not all(corrected.values())
     where = f"yes if activations are rounded {sites_with}, elsewhere no" if split else everywhere
-    return judged(REPRODUCED if holds else NOT_REPRODUCED for holds in corrected.values()), {"where": where}
+    return judged(map(held, corrected.values())), {"where": where}
 
 
 def knee(found: Sequence[Condition]) -> Answer:
@@ -89,7 +89,7 @@ def knee(found: Sequence[Condition]) -> Answer:
     knees = {condition.name: condition.measured.likeliest[0] for condition in shown}
     elsewhere = [measured.likeliest[0] for site, measured in _sites(found) if site != "output"]
     stated = {each.dataset: int(each.facts["knee_bits"]) for each in shown}
-    moved = [REPRODUCED if bits == stated[CIFAR10] else NOT_REPRODUCED for bits in elsewhere]
+    moved = [held(bits == stated[CIFAR10]) for bits in elsewhere]
     return judged([*(claims.knee(each)[0] for each in shown), *moved]), {
         "knees": " and ".join(f"{name} {bits}" for name, bits in knees.items()),
         "elsewhere": " or ".join(map(str, sorted(set(elsewhere)))) or report.UNKNOWN,
@@ -116,25 +116,24 @@ def searched() -> Answer:
     places = [(land.place(SEARCHED), land.place(landscape.uniform(8))) for land in truth.landscapes.values()]
     by_size = truth.main.size_weighted()
     saved = 1 - 4 / by_size.compression[by_size.index_of(SEARCHED)]
-    verdict = judged(REPRODUCED if ours < eight else NOT_REPRODUCED for ours, eight in places)
+    verdict = judged(held(ours < eight) for ours, eight in places)
     return verdict, facts | {"saved": saved}
 
 
+@tabled
 def table(
     words: dict[str, tuple[str, str, tuple[str, str]]], answered: dict[str, Answer] | None = None
-) -> pd.DataFrame:
+) -> Iterator[dict]:
     """One row a claim: the claim, verdict, evidence, where to read on.
 
     Args:
         words: by claim, the claim as printed, a template of its facts, and the link's words and address.
         answered: :func:`answers`.
     """
-    rows = []
     for name, (verdict, facts) in (answered or answers()).items():
         claim, template, link = words[name]
         evidence = report.worded(template, facts).replace("`", "")
-        rows.append({"claim": claim, "verdict": verdict, "evidence": evidence, "more": tables.Links((link,))})
-    return pd.DataFrame(rows)
+        yield {"claim": claim, "verdict": verdict, "evidence": evidence, "more": tables.Links((link,))}
 
 
 def by_site(found: Sequence[Condition]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 
 import pandas as pd
 
@@ -114,7 +113,16 @@ class Offered:
 
     def scores(self, setting: Position) -> pd.DataFrame:
         """Compression, accuracy, latency (in the setting's unit), index and gated_index by name; NaN is unknown."""
-        return _scores(self, setting)
+        frame = pd.DataFrame({"compression": self.compression(setting.count)}, index=self.table.index)
+        frame["accuracy"] = self.table.accuracy
+        frame["latency"] = self.table[setting.kernel] * UNITS[setting.unit].factor
+        known = frame.notna().all(axis=1)
+        parts = [frame.loc[known, column] for column in ("compression", "accuracy", "latency")]
+        frame[list(SCORES)] = math.nan
+        if known.any():
+            frame.loc[known, "index"] = metric.intelligence_index(*parts)
+            frame.loc[known, "gated_index"] = metric.gated_index(*parts, self.threshold(setting.tolerance))
+        return frame
 
     def whole(self, setting: Position) -> bool:
         """Whether every configuration has a score, so that the first of them is the knee."""
@@ -135,20 +143,6 @@ class Offered:
         """The paper's own scores by name, where a part is missing to compute them; they hold for its choices alone."""
         asked = setting == replace(self.start(), kernel="paper")
         return self.table[score].where(self.scores(setting)[score].isna() & asked)
-
-
-@cache
-def _scores(network: Offered, setting: Position) -> pd.DataFrame:
-    frame = pd.DataFrame({"compression": network.compression(setting.count)}, index=network.table.index)
-    frame["accuracy"] = network.table.accuracy
-    frame["latency"] = network.table[setting.kernel] * UNITS[setting.unit].factor
-    known = frame.notna().all(axis=1)
-    parts = [frame.loc[known, column] for column in ("compression", "accuracy", "latency")]
-    frame[list(SCORES)] = math.nan
-    if known.any():
-        frame.loc[known, "index"] = metric.intelligence_index(*parts)
-        frame.loc[known, "gated_index"] = metric.gated_index(*parts, network.threshold(setting.tolerance))
-    return frame
 
 
 def compression_of(bits: Widths, count: str, num_weights: tuple[int, ...] | None) -> float:

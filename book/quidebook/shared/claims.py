@@ -71,8 +71,9 @@ def lossless(condition: Condition, bits: int, limit: float) -> Verdict:
 def collapse(condition: Condition, bits: int) -> Verdict:
     """Whether a width leaves no more than guessing among the classes."""
     ours, chance = condition.summary.accuracy[bits], 1 / int(condition.facts["num_classes"])
-    verdict = REPRODUCED if ours <= guessing(condition) else NOT_REPRODUCED
-    return judge(condition, verdict, f"ours {percent(ours)}, guessing {percent(chance, 0)}")
+    return judge(
+        condition, verdicts.held(ours <= guessing(condition)), f"ours {percent(ours)}, guessing {percent(chance, 0)}"
+    )
 
 
 def knee(condition: Condition) -> Verdict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -19,7 +19,7 @@ from quide.ptq.width import label
 from quidebook.evidence import readings
 from quidebook.evidence.readings import Reading
 from quidebook.evidence.scores import Measured
-from quidebook.report import NO_RECORD, UNKNOWN, with_origin
+from quidebook.report import NO_RECORD, UNKNOWN, tabled, with_origin
 from quidebook.shared.landscape import Landscapes
 from quidebook.verdicts import NOISY, UNDECIDED, order_verdict
 
@@ -45,12 +45,12 @@ def scores_of(reading: Reading) -> pd.DataFrame:
     return pd.DataFrame(dict(zip(SCORES, (reading.index(), reading.gated_index(), product, speed), strict=True)))
 
 
-def rankings_table(found: Sequence[Measured]) -> pd.DataFrame:
+@tabled
+def rankings_table(found: Sequence[Measured]) -> Iterator[dict]:
     """Table 4: the order of the widths by each score in each condition, the paper's and ours, with a verdict; none on
     an order that a noisy clock decides."""
     ours = {each.condition: scores_of(readings.of_measured(each)) for each in found}
     noisy = {each.condition for each in found if each.noisy}
-    rows = []
     for condition, facts in paper.conditions().iterrows():
         for score, sign in SCORES.items():
             stated = stated_order(condition, score)
@@ -66,8 +66,7 @@ def rankings_table(found: Sequence[Measured]) -> pd.DataFrame:
                     if sign != "ACP":
                         verdict = NOISY if condition in noisy else verdict
                         reason += f"; 16 bits: {SIXTEEN['16']}"
-            rows.append(row | {"verdict": verdict, "reason": reason})
-    return pd.DataFrame(rows)
+            yield row | {"verdict": verdict, "reason": reason}
 
 
 def stated_order(condition: str, score: str) -> pd.Series | None:
@@ -168,20 +167,20 @@ def _components(reading: Reading) -> Components:
     return Components(tuple(map(str, table.index)), *columns, reading.threshold, full)
 
 
-def forms(tried: Mapping[str, Components]) -> pd.DataFrame:
+@tabled
+def forms(tried: Mapping[str, Components]) -> Iterator[dict]:
     """Every form on every case: one row each, with Kendall's tau-b to I' and the configuration it puts first.
 
     Columns: case, form, tau, first; NaN and empty where a form needs a latency that is not known.
     """
-    rows = []
     for case, components in tried.items():
         reference = FORMS[PAPERS](components)
         for form, score in FORMS.items():
             values = score(components)
             known = not np.isnan(values).any()
             tau = kendalltau(reference, values).statistic if known else np.nan
-            rows.append((case, form, tau, components.names[int(values.argmax())] if known else ""))
-    return pd.DataFrame(rows, columns=["case", "form", "tau", "first"])
+            first = components.names[int(values.argmax())] if known else ""
+            yield {"case": case, "form": form, "tau": tau, "first": first}
 
 
 # --- Figures 6 to 8 --------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from quide.experiments.deployed import CONFIGURATIONS, INTEGER, RUNTIME, SIMULAT
 from quide.stats import Hits
 from quidebook import report
 from quidebook.evidence.conditions import Condition
-from quidebook.report import UNKNOWN, Absent, number, tabled
+from quidebook.report import UNKNOWN, number, tabled
 from quidebook.shared import table1
 
 
@@ -29,16 +29,6 @@ def _worth(record: records.Record) -> tuple:
     return record.spec.details["passes"], not noisy, *(-sign for sign in unrest)
 
 
-def absent(command: str) -> Absent:
-    """Where nothing was measured: what measures it, given the command that runs the experiment."""
-    return Absent("real 8-bit arithmetic", f"pip install 'quide[deploy]' && {command}")
-
-
-def ratio(record: records.Record, name: str, over: str) -> float:
-    """Median latency of a configuration over that of another."""
-    return table1.ratio(record, name, over)[0]
-
-
 @tabled
 def table(found: Sequence[Condition]) -> Iterator[dict]:
     """Latency of each configuration, over 32 bits in PyTorch and in the same library; accuracy and size of those of
@@ -47,15 +37,14 @@ def table(found: Sequence[Condition]) -> Iterator[dict]:
         values = record.values
         for name in CONFIGURATIONS:
             middle, low, high = table1.ratio(record, name, TORCH)
+            same = RUNTIME if name in (RUNTIME, INTEGER) else TORCH
             hits, size = values["correct"].get(name), values["bytes"].get(name)
             yield {
                 "network": network,
                 "bits, library": name,
                 "median (ms)": number(values["latencies"][name]["median_ms"], 2),
                 "of 32 bits, PyTorch": f"{middle:.2f} ({low:.2f} to {high:.2f})",
-                "of 32 bits, same library": number(
-                    ratio(record, name, RUNTIME if name in (RUNTIME, INTEGER) else TORCH), 2
-                ),
+                "of 32 bits, same library": number(table1.ratio(record, name, same)[0], 2),
                 "P (%)": report.with_interval(Hits.unpacked(hits).interval(), 100) if hits else UNKNOWN,
                 "MB": f"{size / 1e6:.1f}" if size else UNKNOWN,
             }
@@ -65,16 +54,15 @@ def facts(found: Sequence[Condition]) -> list[dict[str, object]]:
     """What is slower and what is faster, of each network that was measured.
 
     Keys: network; latency of 8 bits over that of 32 in the same library, ``simulated`` and ``integers``; ``change`` of
-    the accuracy (pp) and ``agreement``, the share of images in the same class; I of 8 bits over that of 32, both
+    the accuracy (pp); I of 8 bits over that of 32, both
     at the accuracy of 32, ``gain_simulated`` and ``gain_integers``; ``noise`` in words.
     """
     return [
         {
             "network": network,
-            "simulated": ratio(record, SIMULATED, TORCH),
-            "integers": ratio(record, INTEGER, RUNTIME),
+            "simulated": table1.ratio(record, SIMULATED, TORCH)[0],
+            "integers": table1.ratio(record, INTEGER, RUNTIME)[0],
             "change": 100 * (record.values["accuracy"][INTEGER] - record.values["accuracy"][RUNTIME]),
-            "agreement": record.values["agreement"],
             "gain_simulated": _gain(record, SIMULATED, TORCH),
             "gain_integers": _gain(record, INTEGER, RUNTIME),
             "noise": report.noise(record.values["reasons"]),

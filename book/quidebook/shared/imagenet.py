@@ -54,12 +54,11 @@ def found() -> ImageNetRecords:
 
 
 def _best(kind: str) -> dict[str, records.Record]:
-    best = {model: select.best(kind, _worth, model=model, dataset=DATASET) for model in MODELS}
+    def worth(record: records.Record) -> tuple[int, int]:
+        return record.values["images"], -record.spec.seed
+
+    best = {model: select.best(kind, worth, model=model, dataset=DATASET) for model in MODELS}
     return {model: record for model, record in best.items() if record is not None}
-
-
-def _worth(record: records.Record) -> tuple[int, int]:
-    return record.values["images"], -record.spec.seed
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
@@ -153,7 +152,7 @@ def within_verdict(record: records.Record, moved: Interval, limit: float) -> tup
 def collapse_verdict(record: records.Record, name: str) -> tuple[str, str]:
     """Whether a configuration does no better than guessing."""
     accuracy = record.values["accuracy"][name]
-    return judge(record, REPRODUCED if guesses(accuracy) else NOT_REPRODUCED, f"ours {percent(accuracy)}")
+    return judge(record, verdicts.held(guesses(accuracy)), f"ours {percent(accuracy)}")
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -250,10 +249,7 @@ def summary_table(known: ImageNetRecords) -> pd.DataFrame:
         (f"{searched} is as accurate as uniform 8", *within_verdict(record, change(record, searched, "8"), CLOSE)),
     ]
     score = relative_score(record, searched, SEARCHED)
-    verdict = judge(
-        record,
-        REPRODUCED if score > 1 else NOT_REPRODUCED,
-        f"at equal latency its I' is {score:.2f} times that of uniform 8",
-    )
+    words = f"at equal latency its I' is {score:.2f} times that of uniform 8"
+    verdict = judge(record, verdicts.held(score > 1), words)
     frame = pd.DataFrame([*rows, (f"(implied) {searched} scores above uniform 8", *verdict)], columns=CLAIM)
     return frame.assign(evidence=f"{title(record.spec.model)}: " + frame.evidence)

@@ -15,7 +15,7 @@ from quidebook import report, verdicts
 from quidebook.evidence import conditions
 from quidebook.evidence.conditions import Condition, present
 from quidebook.shared import claims, deployed, table1
-from quidebook.verdicts import NOT_REPRODUCED, REPRODUCED, UNDECIDED
+from quidebook.verdicts import UNDECIDED
 
 MODEL, DATASET, CONDITION = "resnet18", "cifar10", "cifar10-resnet18"
 PUBLISHED = "resnet20"  # a residual network trained to the end, for whoever lacks the GPU that the paper's takes
@@ -121,14 +121,14 @@ def reversal_verdict(condition: Condition) -> claims.Verdict:
     """Whether I prefers 4 bits to 8, and I' 8 to 4, at equal latency: both run the same operations in simulation."""
     scores = equal_latency(condition.summary.accuracy, condition.measured.threshold)
     raw, gated = preferred(scores["index"]), preferred(scores.gated_index)
-    verdict = REPRODUCED if (raw, gated) == ("4 bits", "8 bits") else NOT_REPRODUCED
+    verdict = verdicts.held((raw, gated) == ("4 bits", "8 bits"))
     return claims.judge(condition, verdict, f"at equal latency I prefers {raw}, I' {gated}")
 
 
 def alike_verdict(condition: Condition) -> claims.Verdict:
     """Whether 8, 4 and 2 bits take the same time, to within what one configuration timed twice may differ by."""
     mean = [table1.mean_ratios(condition)[name] for name in ROUNDED]
-    verdict = REPRODUCED if max(mean) / min(mean) <= 1 + AA_LIMIT else NOT_REPRODUCED
+    verdict = verdicts.held(max(mean) / min(mean) <= 1 + AA_LIMIT)
     reason = f"{min(mean):.2f} to {max(mean):.2f} times full precision"
     return claims.judge(condition, verdict, reason, timed=True, trained=False)
 
@@ -137,9 +137,9 @@ def slower_verdict(condition: Condition) -> claims.Verdict:
     """Whether 8 bits take longer than 16, as the paper's do; not asked of a CPU, which has to emulate float16."""
     mean = table1.mean_ratios(condition)
     reason = f"ours {mean['8'] / mean['16']:.2f} times as long, the paper's {stated_latency()['ratio']:.2f}"
-    if condition.timed[0].spec.details["environment"]["device"] == "cpu":
+    if condition.measured.timed[0].spec.details["environment"]["device"] == "cpu":
         return UNDECIDED, f"{reason}; a CPU emulates float16"
-    verdict = REPRODUCED if mean["8"] > (1 + AA_LIMIT) * mean["16"] else NOT_REPRODUCED
+    verdict = verdicts.held(mean["8"] > (1 + AA_LIMIT) * mean["16"])
     return claims.judge(condition, verdict, reason, timed=True, trained=False)
 
 

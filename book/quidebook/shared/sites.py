@@ -33,20 +33,19 @@ def at_each(condition: Condition) -> Iterator[tuple[str, Measured]]:
             yield site, replace(condition.measured, correct=correct)
 
 
-def knees(found: Sequence[Condition]) -> list[dict[str, object]]:
+@report.gathered
+def knees(found: Sequence[Condition]) -> Iterator[dict[str, object]]:
     """The knee of each condition when only the activation site moves.
 
     Keys: condition, site (in words), knee (the likeliest), p32 to p2 (probabilities), index8 and index4 (I').
     """
-    facts = []
     for condition in present(found):
         for site, moved in at_each(condition):
             knee = moved.knee()
             row = {"condition": condition.name, "site": SITES[site]}
             row |= {"knee": max(knee.probability, key=knee.probability.get)}
             row |= {f"p{bits}": knee.probability[bits] for bits in PAPER_BITS}
-            facts.append(row | {f"index{bits}": knee.interval(bits).estimate for bits in (8, 4)})
-    return facts
+            yield row | {f"index{bits}": knee.interval(bits).estimate for bits in (8, 4)}
 
 
 def correct_at_site(condition: Condition, site: str) -> np.ndarray | None:

@@ -60,7 +60,7 @@ def ratio(record: records.Record, name: str, over: str = "32") -> tuple[float, f
 
 def ratios(condition: Condition, name: str) -> tuple[float, float, float]:
     """The same over the timing runs: mean of the medians, least p10, greatest p90."""
-    middle, low, high = zip(*(ratio(record, name) for record in condition.timed), strict=True)
+    middle, low, high = zip(*(ratio(record, name) for record in condition.measured.timed), strict=True)
     return float(np.mean(middle)), min(low), max(high)
 
 
@@ -69,9 +69,18 @@ def mean_ratios(condition: Condition) -> dict[str, float]:
     return {name: ratios(condition, name)[0] for name in timed_names(condition)}
 
 
+def slowdown(condition: Condition) -> dict[str, object]:
+    """Latency over that of 32 bits: rounded to eight, four, two bits, to eight bits after what follows the layer
+    (merged), to a 16-bit grid, and as float16 (cast); the condition and the network as printed."""
+    mean = mean_ratios(condition)
+    names = {"eight": "8", "four": "4", "two": "2", "grid": runs.INTEGER_16, "merged": runs.COMMUTED_8, "cast": "16"}
+    facts = {key: mean[name] for key, name in names.items()}
+    return {"condition": condition.name, "network": condition.network} | facts
+
+
 def timed_names(condition: Condition) -> list[str]:
     """What was timed of a condition: all of :data:`TIMED`, or fewer in records from before there were as many."""
-    return [name for name in TIMED if all(name in record.values["latencies"] for record in condition.timed)]
+    return [name for name in TIMED if all(name in record.values["latencies"] for record in condition.measured.timed)]
 
 
 def draw_ratios(
@@ -113,7 +122,10 @@ def latency_table(found: Sequence[Condition]) -> Iterator[dict]:
     shown = present(found)
     names = {condition.name: timed_names(condition) for condition in shown}
     for name in [name for name in TIMED if any(name in timed for timed in names.values())]:
-        cells = {c.name: _spread(ratios(c, name)) if name in names[c.name] else UNKNOWN for c in shown}
+        cells = {
+            c.name: "{:.2f} ({:.2f} to {:.2f})".format(*ratios(c, name)) if name in names[c.name] else UNKNOWN
+            for c in shown
+        }
         yield {"configuration": name} | cells
     if shown:
         aa = {c.name: c.measured.aa_ratios for c in shown}
@@ -123,15 +135,11 @@ def latency_table(found: Sequence[Condition]) -> Iterator[dict]:
         yield {"configuration": "the clock was"} | {c.name: "noisy" if c.measured.noisy else "quiet" for c in shown}
 
 
-def _spread(of: tuple[float, float, float]) -> str:
-    return "{:.2f} ({:.2f} to {:.2f})".format(*of)
-
-
 def clock(found: Sequence[Condition]) -> report.Facts:
     """How steady the clock was: the worst A/A ratio's distance from 1 (``off``) and the widest ``spread``, each with
     its ``limit``; how many timing runs are shown, and how many there were (``tried``)."""
     shown = present(found)
-    timed = [select.unrest(record.values) for condition in shown for record in condition.timed]
+    timed = [select.unrest(record.values) for condition in shown for record in condition.measured.timed]
     if not timed:
         return report.Absent("a timing", "quide run exp1")
     return {
@@ -225,22 +233,15 @@ def figure_index(found: Sequence[Condition]) -> tuple[Figure, str]:
 # --- the knee --------------------------------------------------------------------------------------------------------
 
 
-def _knee_shares(condition: Condition) -> dict[int, float]:
-    probability = condition.measured.knee().probability
-    return {bits: probability[bits] for bits in PAPER_BITS if probability[bits]}
-
-
 @tabled
 def knee_table(found: Sequence[Condition]) -> Iterator[dict]:
     """Knee probabilities per condition beside the paper's knee, with a verdict."""
     for condition in present(found):
-        shares = ", ".join(f"{bits}-bit {share:.3f}" for bits, share in _knee_shares(condition).items())
+        probability = condition.measured.knee().probability
+        shares = ", ".join(f"{bits}-bit {probability[bits]:.3f}" for bits in PAPER_BITS if probability[bits])
         row = {"condition": condition.name, "paper's knee": f"{int(condition.facts['knee_bits'])}-bit"}
         row |= {"ours (probability)": shares, "threshold": f"{condition.measured.threshold:.3f}"}
         yield row | cells(claims.knee(condition))
-
-
-# --- helpers ---------------------------------------------------------------------------------------------------------
 
 
 def _short(condition: Condition) -> str:

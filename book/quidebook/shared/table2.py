@@ -90,22 +90,17 @@ def claims(truth: Landscapes) -> list[tuple[str, str, str]]:
     place = main.index_of(SEARCHED)
     nominal, by_size = main.compression[place], main.size_weighted().compression[place]
     return [
-        claim(
+        (
             f"{label(SEARCHED)} scores above uniform 4 bits and full precision",
-            score > max(four, truth.full_precision),
+            verdicts.held(score > max(four, truth.full_precision)),
             f"I' {score:.3f} against {four:.3f} and {truth.full_precision:.3f}",
         ),
-        claim(
+        (
             f"its compression is {stated}",
-            abs(nominal - stated) < 0.005,
+            verdicts.held(abs(nominal - stated) < 0.005),
             f"{nominal:.2f} by the paper's formula, {by_size:.3f} in bits",
         ),
     ]
-
-
-def claim(words: str, holds: bool, evidence: str) -> tuple[str, str, str]:
-    """A claim with its verdict and evidence."""
-    return words, verdicts.REPRODUCED if holds else verdicts.NOT_REPRODUCED, evidence
 
 
 @tabled

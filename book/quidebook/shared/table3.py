@@ -43,11 +43,6 @@ class Decoding:
         """Latency at 2 bits that the stated accuracy and I need."""
         return self.latency_for(2, paper.number(f"{LLAMA}.accuracy.2"), paper.number(f"{LLAMA}.index.2"))
 
-    @property
-    def latency_at_8_ms(self) -> float:
-        """Latency above which 8 bits, at full accuracy, score below the stated I' of 4 bits."""
-        return self.latency_losing(8)
-
     def latency_losing(self, bits: int) -> float:
         """Latency (ms) above which ``bits``, at full accuracy, score below the stated I' of 4 bits."""
         return self.latency_for(bits, full_precision() - threshold(), _stated_at_4())
@@ -111,12 +106,6 @@ def _stated_at_4() -> float:
     return paper.number(f"{LLAMA}.gated_index.4")
 
 
-def accuracy_at_4(decoding: Decoding, growth: str) -> float:
-    """The accuracy at 4 bits that the stated I' takes, if latency grows so from the one implied at 2 bits."""
-    one = score(decoding, 4, threshold() + 0.01, GROWTHS[growth][4] * decoding.latency_ms)  # of one percentage point
-    return threshold() + 0.01 * _stated_at_4() / one
-
-
 def scores(decoding: Decoding, growth: str) -> Mapping[int, float]:
     """I' at 16, 8 and 4 bits: 16 and 8 as accurate as stated for 16, 4 as stated, latency growing so from 2 bits."""
     found = {
@@ -138,7 +127,7 @@ def decodings_table() -> pd.DataFrame:
             "reading": each.name + ("" if each.possible else ": impossible"),
             "T at 2 bits (ms)": rounded(each.latency_ms),
             "at 4": " to ".join(map(rounded, latency_at_4(each))),
-            "4 beat 8 if T at 8 >": rounded(each.latency_at_8_ms),
+            "4 beat 8 if T at 8 >": rounded(each.latency_losing(8)),
             "4 beat 16 if T at 16 >": rounded(each.latency_losing(16)),
         }
         | {f"knee, {growth}": f"{knee(each, growth)} bits" for growth in GROWTHS}
@@ -149,14 +138,13 @@ def decodings_table() -> pd.DataFrame:
 def knees() -> dict[str, object]:
     """What the readings say of the knee, were 8 bits as accurate as 16: latencies equal, or in proportion to the bits.
 
-    ``equal_knee`` is a width, ``equal_accuracy_4`` a fraction; of the ``possible`` readings ``by_size_4`` have the knee
+    ``equal_knee`` is a width; of the ``possible`` readings ``by_size_4`` have the knee
     at 4 bits; ``least_factor`` and ``most_factor`` bound T at 8 over T at 2 bits from which 4 bits lead.
     """
     possible = [each for each in DECODINGS if each.possible]
-    factors = [each.latency_at_8_ms / each.latency_ms for each in possible]
+    factors = [each.latency_losing(8) / each.latency_ms for each in possible]
     return {
         "equal_knee": " or ".join(sorted({str(knee(each, EQUAL)) for each in DECODINGS})),
-        "equal_accuracy_4": accuracy_at_4(possible[0], EQUAL),
         "by_size_4": sum(knee(each, BY_SIZE) == 4 for each in possible),
         "possible": len(possible),
         "least_factor": min(factors),
