@@ -9,7 +9,7 @@ from quidebook.verdicts import NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 from quide.experiments import ladder, records
 from quide.experiments.runs import Case
-from quide.stats import pack_bits
+from quide.stats import Interval, pack_bits
 
 IMAGES, FULL = 1000, 900
 PROVENANCE = {"date": "2026-01-01", "git_commit": None, "cpu": "x", "threads": 1, "accelerator": None, "packages": {}}
@@ -73,6 +73,13 @@ def test_claims_are_judged_by_intervals(known):
     assert verdicts["AdaRound is at least as good as rounding to nearest at 4 bits"] == REPRODUCED
     assert verdicts["Training reaches fewer bits than PTQ (white paper)"] == REPRODUCED
     assert verdicts["8 bits is the knee of complex networks (QuIDE)"] == UNDECIDED  # it is at some rungs
+
+
+def test_an_interval_that_does_not_tell_supports_nothing():
+    assert page._holds(Interval(0.0, -0.4, 0.4)) is True and page._holds(Interval(-3.0, -4.0, -2.0)) is False
+    assert page._holds(Interval(0.0, -4.0, 4.0)) is None
+    assert page._judged(True, True) == REPRODUCED and page._judged(True, None) == page._judged() == UNDECIDED
+    assert page._judged(None, False) == NOT_REPRODUCED
 
 
 def test_claims_that_fail_are_said_to(known):

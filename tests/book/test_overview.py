@@ -14,7 +14,7 @@ from quidebook.report import UNKNOWN
 from quidebook.shared import answer, imagenet, language
 from quidebook.shared import landscape as shared
 from quidebook.shared.imagenet import ImageNetRecords
-from quidebook.verdicts import ABSENT, IN_PART, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
+from quidebook.verdicts import ABSENT, IN_PART, NOISY, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 from quide import metric
 from quide.experiments import paper, runs
@@ -62,6 +62,9 @@ def test_every_place_is_a_section_of_a_page(checkout):
         ([SUPPORTS, REPRODUCED], ["a condition"], IN_PART),
         ([UNDECIDED], [], UNDECIDED),
         ([], ["a condition"], UNDECIDED),
+        ([REPRODUCED, NOISY], [], REPRODUCED),
+        ([NOT_REPRODUCED, NOISY], [], NOT_REPRODUCED),  # a noisy clock makes no verdict milder
+        ([NOISY, UNDECIDED], [], NOISY),
     ],
 )
 def test_the_verdict_follows_from_the_parts(parts, missing, verdict):

@@ -24,7 +24,8 @@ COMMAND = "quide run better_ptq --profile paper"
 NO_RECORD = Absent("the ladder", COMMAND)
 WIDTHS = ("w8a8", "w4a8", "w4a4", "w3a3", "w2a2")
 UNIFORM = {"w8a8": 8, "w4a4": 4, "w3a3": 3, "w2a2": 2}  # those that the index can be asked of
-LESSER = 0.01  # of accuracy: what 8 bits may cost to count as nearly nothing
+LESSER = 0.01  # of accuracy: a loss up to which nothing counts as lost
+HELD = {True: "yes", False: "no", None: "undecided"}
 Key = tuple[str, str]  # model and data set
 SUBJECT: Key = ("resnet20", "cifar10")
 
@@ -316,19 +317,25 @@ def eight_table(known: LadderRecords) -> Iterable[dict]:
             if record is None:
                 continue
             change = lost(record, "w8a8")
-            held = change.low >= -100 * LESSER
-            refuted = change.high < -100 * LESSER
             yield {
                 "network": title(model),
                 "rung": rung,
-                "within 1 pp": "yes" if held else "no" if refuted else "undecided",
+                "within 1 pp": HELD[_holds(change)],
                 "change at W8A8 (pp)": report.with_interval(change),
                 "images": f"{record.values['images']:,}",
             }
 
 
-def _judged(held: bool | None) -> str:
-    return UNDECIDED if held is None else REPRODUCED if held else NOT_REPRODUCED
+def _holds(change: Interval) -> bool | None:
+    """Whether a change loses at most :data:`LESSER`; None where its interval does not tell."""
+    return True if change.low >= -100 * LESSER else False if change.high < -100 * LESSER else None
+
+
+def _judged(*held: bool | None) -> str:
+    """Of a claim that has to hold in every case: an interval that does not tell supports nothing."""
+    if False in held:
+        return NOT_REPRODUCED
+    return UNDECIDED if not held or None in held else REPRODUCED
 
 
 @tabled
@@ -336,19 +343,19 @@ def verdict_table(known: LadderRecords) -> Iterable[dict]:
     """What is claimed of better quantization, and of 8 bits as the knee, judged on these networks."""
     if not known:
         return
-    eight = eight_table(known)
-    careful = eight[eight.rung == "image at 8 bits"]["within 1 pp"]
+    careful = [known.rungs.get((model, "image at 8 bits")) for model in known.networks]
+    careful = [_holds(lost(record, "w8a8")) for record in careful if record is not None]
     yield {
         "claim": "PTQ at 8 bits costs nearly nothing (white paper)",
-        "verdict": _judged(None if "undecided" in set(careful) else bool((careful == "yes").all())),
-        "reason": f"within 1 pp on {(careful == 'yes').sum()} of {len(careful)} networks",
+        "verdict": _judged(*careful),
+        "reason": f"within 1 pp on {careful.count(True)} of {len(careful)} networks",
     }
     better = [gained(known, model, RUNGS["AdaRound"], "w4a4") for model in known.networks]
     better = [change for change in better if change is not None]
     yield {
         "claim": "AdaRound is at least as good as rounding to nearest at 4 bits",
-        "verdict": _judged(all(change.high >= 0 for change in better) if better else None),
-        "reason": "gains " + "; ".join(f"{report.with_interval(change)} pp" for change in better),
+        "verdict": _judged(*map(_holds, better)),
+        "reason": "to within 1 pp; gains " + "; ".join(f"{report.with_interval(change)} pp" for change in better),
     }
     there = known.of(SUBJECT)
     if "LSQ" in there:
