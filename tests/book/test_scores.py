@@ -183,9 +183,10 @@ def test_cells_are_escaped(capsys):
 
 def test_the_facts_of_the_page_are_those_of_the_records(known):
     found, grid = simplecnn.conditions(["cifar10"]), simplecnn.recipe_results(["cifar10"])
-    # 32, 16 and 4 bits are stated; at 2 bits both guess, and that the two agree then says nothing.
+    # 32, 16 and 4 bits are stated; at 2 bits both guess, and that the two agree then says nothing. Two seeds a point
+    # apart leave an interval wider than the limit.
     assert exp1.reproduced(found) | {"seeds": "", "fitted": 1} == {
-        "reproduced": 3, "part": 0, "other": 0, "comparable": 3, "seeds": "", "fitted": 1,
+        "reproduced": 0, "part": 3, "other": 0, "comparable": 3, "seeds": "", "fitted": 1,
     }  # fmt: skip
     slow = exp1.slowdown(found[0])
     assert (slow["eight"], slow["pooled"], slow["grid"], slow["cast"]) == pytest.approx((2.0, 1.25, 2.0, 1.5))

@@ -26,6 +26,11 @@ WIDTHS = ("w8a8", "w4a8", "w4a4", "w3a3", "w2a2")
 UNIFORM = {"w8a8": 8, "w4a4": 4, "w3a3": 3, "w2a2": 2}  # those that the index can be asked of
 LESSER = 0.01  # of accuracy: a loss up to which nothing counts as lost
 HELD = {True: "yes", False: "no", None: "undecided"}
+PRINTED = {  # of the rungs; the others are printed as records have them
+    "the paper's": "our reading of the paper's",
+    "scale a channel": "scale per channel",
+    "least squares, scale a tensor": "least squares, scale per tensor",
+}
 Key = tuple[str, str]  # model and data set
 SUBJECT: Key = ("resnet20", "cifar10")
 
@@ -60,6 +65,11 @@ def run(seeds: Sequence[int], profile: str) -> None:
     """Every run of the page where there is no record, at profile ``paper``; what cannot be had is said to be absent."""
     for line in campaign.attempt(ladder.wanted(seeds[:1]) if profile == "paper" else ()):
         report.say(line)
+
+
+def printed(rung: str) -> str:
+    """A rung as printed."""
+    return PRINTED.get(rung, rung)
 
 
 def title(model: Key) -> str:
@@ -100,7 +110,7 @@ def ladder_table(known: LadderRecords, model: Key = SUBJECT) -> Iterable[dict]:
     """Accuracy of a network on each rung, by width."""
     for rung, record in known.of(model).items():
         shown = {width: record.values["accuracy"].get(width, np.nan) for width in WIDTHS}
-        yield {"rung": rung} | {width.upper(): report.percent(value) for width, value in shown.items()}
+        yield {"rung": printed(rung)} | {width.upper(): report.percent(value) for width, value in shown.items()}
 
 
 @tabled
@@ -112,8 +122,8 @@ def step_table(known: LadderRecords, model: Key = SUBJECT) -> Iterable[dict]:
             continue
         knee = knee_of(record)
         yield {
-            "rung": rung.name,
-            "added to": rung.below or UNKNOWN,
+            "rung": printed(rung.name),
+            "added to": printed(rung.below) or UNKNOWN,
             "W4A4 (pp)": _shown(gained(known, model, rung, "w4a4")),
             "W4A8 (pp)": _shown(gained(known, model, rung, "w4a8")),
             "seconds": f"{record.values['seconds']['w4a4']:,.0f}",
@@ -181,13 +191,13 @@ def figure_ladder(known: LadderRecords) -> tuple[Figure, str]:
             axis.plot(middle, places, style, color=colour, label=width.upper(), markersize=4)
             words.append(
                 f"{title(model)} {width.upper()}: "
-                + ", ".join(f"{name} {one.estimate:.1f}" for name, one in changes.items())
+                + ", ".join(f"{printed(name)} {one.estimate:.1f}" for name, one in changes.items())
             )
         axis.axvline(0, color=report.GREY, linewidth=0.8)
         axis.set(title=title(model), xlabel="change from FP32 (pp)")
         axis.set_xscale("symlog", linthresh=1)
         axis.set_xticks([-50, -10, -1, 0], ["-50", "-10", "-1", "0"])
-    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_yticks(range(len(names)), map(printed, names))
     axes[0].invert_yaxis()
     axes[0].legend(loc="lower left")
     return figure, "Change in points on each rung. " + "; ".join(words) + "."
@@ -242,7 +252,7 @@ def learned_table(known: LadderRecords, width: str = "w4a4") -> Iterable[dict]:
 
 
 def side_facts(known: LadderRecords, width: str = "w4a8") -> list[dict[str, object]]:
-    """Of each network with one scale a tensor: what equalization and absorbed biases add, in points, paired."""
+    """Of each network with one scale per tensor: what equalization and absorbed biases add, in points, paired."""
     facts = []
     for model in known.networks:
         changes = [gained(known, model, rung, width) for rung in BESIDE[1:]]
@@ -319,7 +329,7 @@ def eight_table(known: LadderRecords) -> Iterable[dict]:
             change = lost(record, "w8a8")
             yield {
                 "network": title(model),
-                "rung": rung,
+                "rung": printed(rung),
                 "within 1 pp": HELD[_holds(change)],
                 "change at W8A8 (pp)": report.with_interval(change),
                 "images": f"{record.values['images']:,}",
@@ -377,7 +387,7 @@ def verdict_table(known: LadderRecords) -> Iterable[dict]:
         "claim": "8 bits is the knee of complex networks (QuIDE)",
         "verdict": SUPPORTS if not moved else UNDECIDED,
         "reason": f"{title(SUBJECT)}, equal latency: 8 bits on {len(at_eight)} of {len(judged)} rungs"
-        + (f"; fewer bits by {', '.join(moved)}" if moved else ""),
+        + (f"; fewer bits by {', '.join(map(printed, moved))}" if moved else ""),
     }
 
 
@@ -385,7 +395,7 @@ def missing(known: LadderRecords) -> Mapping[str, object]:
     """Facts: which rungs have no record, by network."""
     of = {model: [rung for rung in asked(model) if (model, rung) not in known.rungs] for model in MODELS}
     words = [
-        f"{title(model)}: {'all' if len(rungs) == len(asked(model)) else ', '.join(rungs)}"
+        f"{title(model)}: {'all' if len(rungs) == len(asked(model)) else ', '.join(map(printed, rungs))}"
         for model, rungs in of.items()
         if rungs
     ]
