@@ -182,11 +182,9 @@ def search_facts(known: AiqRecords) -> Mapping[str, object] | Absent:
             f"{split}_gain": gain(traffic(record), record.values["found"]),
             f"{split}_change": change(record.values, "found"),
             f"{split}_selected": selected_change(record),
-            f"{split}_evaluated": len(record.values["evaluated"]),
             f"{split}_counts": _counts(record.values["found"]),
         }
-    size = len(traffic(by["train"]).layers)
-    return facts | {"all_moves": 1 + sum(2 * left for left in range(size, 0, -1))}
+    return facts
 
 
 # --- the audit -------------------------------------------------------------------------------------------------------
