@@ -63,7 +63,7 @@ def on_another_network(verdict: str, reason: str) -> tuple[str, str]:
 def knee_verdict(stated: int, probability: Mapping[int | None, float]) -> tuple[str, str]:
     """Verdict and reason for a knee: the stated width against the bootstrap probabilities of each being the knee."""
     ours = max(probability, key=probability.get)
-    reason = f"ours {ours}-bit, P(knee = {stated}-bit) = {probability.get(stated, 0.0):.2f}"
+    reason = f"ours {ours}-bit, Pr(knee = {stated}-bit) = {probability.get(stated, 0.0):.2f}"
     if ours != stated:
         return NOT_REPRODUCED, reason
     return (REPRODUCED if probability[stated] >= 0.95 else IN_PART), reason

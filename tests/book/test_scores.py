@@ -149,7 +149,7 @@ def test_verdicts_follow_their_stated_limits():
     assert accuracy_verdict(0.80, 0.90, 0.70, 1.0)[0] == NOT_REPRODUCED
     assert accuracy_verdict(float("nan"), 0.9, 0.8, 1.0)[0] == UNDECIDED
     assert knee_verdict(8, {8: 0.97, 4: 0.03, None: 0.0})[0] == REPRODUCED
-    assert knee_verdict(8, {8: 0.60, 4: 0.40, None: 0.0})[0] == IN_PART
+    assert knee_verdict(8, {8: 0.60, 4: 0.40, None: 0.0}) == (IN_PART, "ours 8-bit, Pr(knee = 8-bit) = 0.60")
     assert knee_verdict(8, {8: 0.40, 4: 0.60, None: 0.0})[0] == NOT_REPRODUCED
 
 
