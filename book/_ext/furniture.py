@@ -28,6 +28,7 @@ MOVED = (
     '<meta http-equiv="refresh" content="0; url={target}"></head><body><p>This page has moved: '
     '<a href="{target}">go there</a>.</p></body></html>\n'
 )
+SOURCE = re.compile(r'(<a href="[^"]*_sources/[^"]+")(?! download)')  # which a browser would show instead of keeping
 ICON = '<link rel="icon" type="image/svg+xml" href="{root}_static/favicon.svg">'
 
 
@@ -84,6 +85,7 @@ def furnished(text: str, count: int, total: int, about: str, root: str) -> str:
     if 'name="description"' not in text:
         head = f'<meta name="description" content="{html.escape(about)}">\n{ICON.format(root=root)}\n</head>'
         text = text.replace("</head>", head, 1)
+    text = SOURCE.sub(r"\1 download", text)
     text = _filled(text, MINUTES, f" {minutes(count)} min to read.")
     return _filled(text, TOTAL, f"{total // 60} h {total % 60} min")
 

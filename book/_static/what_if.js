@@ -282,10 +282,12 @@
         const bar = (kind) => element("div", { className: `what-if-bar what-if-${kind}` }, element("span"));
         const line = () => element("div", { className: "what-if-line" }, element("span"), bar("raw"), bar("gated"));
         const key = (kind, text) => element("span", { className: `what-if-key what-if-${kind}`, textContent: text });
-        const keys = [key("raw", "I"), key("gated", "I′"), "▲ highest I, ★ knee, hollow: stated"];
-        const legend = element("div", { className: "what-if-legend" }, ...keys);
+        const marks = element("span", { className: "what-if-marks" });
+        const legend = element("div", { className: "what-if-legend" }, key("raw", "I"), key("gated", "I′"), marks);
         chart.replaceChildren(legend, ...result.rows.map(line));
       }
+      const first = result.whole ? "▲ highest I, ★ knee" : "▲ highest I, ★ highest I′, of those scored";
+      chart.querySelector(".what-if-marks").textContent = `${first}; hollow: stated`;
       [...chart.querySelectorAll(".what-if-line")].forEach((line, place) => {
         const [name, ...bars] = line.children;
         const marks = `${place === result.best ? " ▲" : ""}${place === result.knee ? " ★" : ""}`;

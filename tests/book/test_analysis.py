@@ -97,8 +97,8 @@ def test_forms_of_one_network_by_hand():
     by_hand = {
         "I' (the paper's)": [4 * 0.3 / 2, 8 * 0.1 / 3],
         "natural logarithm": [4 * 0.3 / math.log(4), 8 * 0.1 / math.log(8)],
-        "T in ms an image": [1.2 / math.log2(3 / 64 + 1), 0.8 / math.log2(7 / 64 + 1)],
-        "T in s a batch": [1.2 / math.log2(1.003), 0.8 / math.log2(1.007)],
+        "T in ms per image": [1.2 / math.log2(3 / 64 + 1), 0.8 / math.log2(7 / 64 + 1)],
+        "T in s per batch": [1.2 / math.log2(1.003), 0.8 / math.log2(1.007)],
         "T relative to 32 bits (ours)": [1.2 / 2, 0.8 / 3],
         "no latency": [1.2, 0.8],
         "square root of T": [1.2 / 3**0.5, 0.8 / 7**0.5],
@@ -120,7 +120,7 @@ def test_forms_are_compared_with_the_papers(found, truth):
     for same in ("I' (the paper's)", "natural logarithm"):
         assert outcomes.xs(same, level="form")["tau"].tolist() == pytest.approx([1, 1, 1])
     resnet = outcomes.loc["ResNet-18 / CIFAR-10, paper"]
-    assert resnet.loc["T in s a batch", "first"] == "16" and resnet.loc["I' (the paper's)", "first"] == "8"
+    assert resnet.loc["T in s per batch", "first"] == "16" and resnet.loc["I' (the paper's)", "first"] == "8"
     assert np.isnan(resnet.loc["T relative to 32 bits (ours)", "tau"])
     land = truth.main
     plain = kendalltau(land.gated_index, land.compression * np.maximum(land.accuracy - land.threshold, 0)).statistic

@@ -9,7 +9,7 @@ from quidebook.verdicts import NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 from quide.experiments import ladder, records
 from quide.experiments.runs import Case
-from quide.stats import pack_bits
+from quide.stats import Interval, pack_bits
 
 IMAGES, FULL = 1000, 900
 PROVENANCE = {"date": "2026-01-01", "git_commit": None, "cpu": "x", "threads": 1, "accelerator": None, "packages": {}}
@@ -52,7 +52,7 @@ def test_the_answer_names_the_best_rung_without_labels(known):
 
 def test_a_step_is_from_the_rung_below_and_paired(known):
     steps = page.step_table(known).set_index("rung")
-    assert list(steps.index) == list(RIGHT)
+    assert list(steps.index) == list(map(page.printed, RIGHT))
     assert steps.loc["AdaRound", "W4A4 (pp)"].startswith("1.70 [")
     assert steps.loc["image at 8 bits", "W4A4 (pp)"] == "–"  # the rung below has no record
     assert steps.loc["LSQ", "knee"] == "–"  # not tried at 8 bits
@@ -60,7 +60,7 @@ def test_a_step_is_from_the_rung_below_and_paired(known):
 
 def test_the_ladder_shows_what_was_tried(known):
     table = page.ladder_table(known).set_index("rung")
-    assert table.loc["the paper's", "W4A4"] == "57.00 %" and table.loc["LSQ", "W8A8"] == "–"
+    assert table.loc["our reading of the paper's", "W4A4"] == "57.00 %" and table.loc["LSQ", "W8A8"] == "–"
     figure, alt = page.figure_ladder(known)
     assert "AdaRound -0.3" in alt and len(figure.axes) == 1
     (learned,) = page.learned_table(known).to_dict("records")
@@ -73,6 +73,13 @@ def test_claims_are_judged_by_intervals(known):
     assert verdicts["AdaRound is at least as good as rounding to nearest at 4 bits"] == REPRODUCED
     assert verdicts["Training reaches fewer bits than PTQ (white paper)"] == REPRODUCED
     assert verdicts["8 bits is the knee of complex networks (QuIDE)"] == UNDECIDED  # it is at some rungs
+
+
+def test_an_interval_that_does_not_tell_supports_nothing():
+    assert page._holds(Interval(0.0, -0.4, 0.4)) is True and page._holds(Interval(-3.0, -4.0, -2.0)) is False
+    assert page._holds(Interval(0.0, -4.0, 4.0)) is None
+    assert page._judged(True, True) == REPRODUCED and page._judged(True, None) == page._judged() == UNDECIDED
+    assert page._judged(None, False) == NOT_REPRODUCED
 
 
 def test_claims_that_fail_are_said_to(known):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -78,6 +79,7 @@ FACTS = """() => {
 }"""
 
 
+PAPER = {"width": 720, "height": 1000}  # what an A4 sheet has within its margins, in CSS pixels
 SMALLEST_SCALE = 0.45  # of a picture: words of 10 points, drawn at 160 dots per inch, are then 10 pixels high
 FIRST_PAGE_BYTES = 1_000_000  # everything that opening the first page loads, not compressed
 DARKEST_TEXT = 0.2  # luminance that black ink stays below, from 0 for black to 1 for white
@@ -256,6 +258,17 @@ def test_a_page_prints_black_on_white_without_the_bars_around_it(pages, open_pag
     assert max(channels[:3]) / 255 < DARKEST_TEXT
     tables = page.locator(".quide-table").all()
     assert tables and all(table.evaluate("box => getComputedStyle(box).overflowX") == "visible" for table in tables)
+
+
+def test_paper_has_whole_tables_the_chart_in_its_place_and_the_report_on_one_page(pages, open_page):
+    page, _ = open_page(pages["notebooks/what_if"], PAPER)
+    page.emulate_media(media="print")
+    assert page.locator(".what-if-result").evaluate("panel => getComputedStyle(panel).position") == "static"
+    boxes = page.locator(".quide-table").all()
+    assert boxes and all(box.evaluate("box => box.scrollWidth <= box.clientWidth + 1") for box in boxes)
+    assert page.locator(".quide-provenance table").is_visible(), "what is folded on a screen is on paper"
+    go(page, pages["notebooks/one_page_report"])
+    assert len(re.findall(rb"/Type */Page\b", page.pdf(format="A4"))) == 1
 
 
 @pytest.mark.parametrize("view", ["desktop", "phone"])

@@ -38,6 +38,13 @@ def test_a_page_is_furnished_once(furniture):
     assert furniture.furnished(page, 1400, 90, "It is so.", "../") == page
 
 
+def test_the_source_of_a_page_is_kept_when_its_link_is_pressed(furniture):
+    page = PAGE.replace("<article", '<a href="../_sources/a.ipynb" target="_blank">.ipynb</a><article')
+    page = furniture.furnished(page, 1, 1, "", "../")
+    assert page.count('<a href="../_sources/a.ipynb" download target="_blank">') == 1
+    assert furniture.furnished(page, 1, 1, "", "../") == page
+
+
 def test_a_page_without_code_has_no_switch(furniture):
     assert "quide-show-code" not in furniture.furnished(PAGE.replace("cell_input", "output"), 1, 1, "", "")
 

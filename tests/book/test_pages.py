@@ -33,6 +33,7 @@ FROM_RECORDS = {
     "answer", "every_table_and_figure", "exp1_simplecnn", "exp2_imagenet", "exp2_resnet18", "exp3_mixed_precision",
     "llama3_mmlu", "metric_analysis", "paper_audit", "what_if",
 }  # fmt: skip
+THE_PAPERS_QUANTIZER = re.compile(r"(?i)(?<!reading of )the paper's (?:quantizer|scheme)(?!, as we read it)")
 CONCLUDE = ("Experiments", "The paper, examined")  # parts of the book
 
 
@@ -83,6 +84,24 @@ def test_typed_results_are_told_from_other_numbers(prose, found):
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
 def test_no_result_is_typed_into_a_page(page):
     assert typed_results(page.read_text()) == []
+
+
+@pytest.mark.parametrize("page", [*PROSE, *NOTEBOOKS], ids=lambda page: page.name)
+def test_no_page_takes_our_reading_of_the_quantizer_for_the_papers(page):
+    """Its text leaves open where activations are rounded and how many ranges a tensor has."""
+    text = re.sub(r"[\s\"\\]+", " ", page.read_text().replace("\\n", " "))
+    assert THE_PAPERS_QUANTIZER.findall(text) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("the paper's quantizer rounds", ["the paper's quantizer"]),
+        ("our reading of the paper's quantizer rounds; the paper's quantizer, as we read it, too", []),
+    ],
+)
+def test_our_reading_is_told_from_the_papers_quantizer(words, found):
+    assert THE_PAPERS_QUANTIZER.findall(words) == found
 
 
 def test_experiments_and_analyses_end_with_what_to_take_away():

@@ -194,6 +194,13 @@ def test_a_missing_number_is_told(page, known):
     assert "★" not in "".join(page.evaluate(SHOWN)["lines"]), "none is marked"
 
 
+@pytest.mark.parametrize(("key", "mark"), [(START, "★ knee"), (whatif.RESNET, "★ highest I′, of those scored")])
+def test_a_star_is_called_the_knee_only_where_every_configuration_is_scored(page, known, key, mark):
+    page.evaluate(GO_TO, fragment(known[key].start()))
+    assert known[key].whole(known[key].start()) == (mark == "★ knee")
+    assert mark in page.locator(".what-if-legend").inner_text()
+
+
 def test_what_the_paper_states_is_hollow_where_it_cannot_be_computed(page, known):
     network = known["cifar100-simplecnn-paper"]
     page.evaluate(GO_TO, fragment(network.start()))

@@ -170,11 +170,9 @@ def search_facts(known: AiqRecords) -> Mapping[str, object] | Absent:
             f"{split}_gain": gain(traffic(record), record.values["found"]),
             f"{split}_change": change(record.values, "found"),
             f"{split}_selected": selected_change(record),
-            f"{split}_evaluated": len(record.values["evaluated"]),
             f"{split}_counts": _counts(record.values["found"]),
         }
-    size = len(traffic(by["train"]).layers)
-    return facts | {"all_moves": 1 + sum(2 * left for left in range(size, 0, -1))}
+    return facts
 
 
 # --- the audit -------------------------------------------------------------------------------------------------------
@@ -322,7 +320,7 @@ def choice_table(known: AiqRecords) -> Iterable[dict]:
             "weights (kB)": f"{every.kilobytes[place]:.1f}",
             "gain in intensity": f"{100 * gain(every.counted, every.widths[place]):+.1f} %",
             "change of top-1 (pp)": f"{100 * (every.tested[place] - every.tested[every.full]):+.2f}",
-            "on the true frontier": "yes" if place in edge else "no",
+            "on the frontier": "yes" if place in edge else "no",
         }
 
 
@@ -332,7 +330,7 @@ def figure_choices(known: AiqRecords) -> tuple[Figure, str]:
     figure, (axis,) = report.panels(width=7.2, height=4.0)
     axis.plot(every.kilobytes, 100 * every.tested, ".", color="#BBBBBB", markersize=4, label="every configuration")
     edge = frontier(every)
-    axis.plot(every.kilobytes[edge], 100 * every.tested[edge], "-", color=report.GREY, label="true frontier")
+    axis.plot(every.kilobytes[edge], 100 * every.tested[edge], "-", color=report.GREY, label="frontier")
     words = []
     styles = ("o", "s", "^", "D", "v", "P")
     for marker, (name, place) in zip(styles, choices(every).items(), strict=True):
@@ -342,7 +340,7 @@ def figure_choices(known: AiqRecords) -> tuple[Figure, str]:
     axis.set_xscale("log")
     axis.set(xlabel="bytes of weights (kB)", ylabel="top-1 on the test images (%)")
     reached = sum(place in edge for place in choices(every).values())
-    axis.set_title(f"{reached} of {len(choices(every))} choices lie on the true frontier")
+    axis.set_title(f"{reached} of {len(choices(every))} choices lie on the frontier")
     axis.set_ylim(bottom=100 * every.tested[every.full] - 8)
     axis.legend(fontsize=7, loc="lower right")
     return figure, "; ".join(words) + "."

@@ -13,13 +13,14 @@ from quide import _paths, search
 from quide.data.facts import INFO
 from quide.experiments import llm_runs, paper, provenance, records, runs, staleness
 from quide.experiments.mixed import CHOICES, Landscape
+from quide.experiments.profiles import PROFILES
 from quide.experiments.recipes import SEARCHED
 from quide.experiments.records import Record
 from quide.models import registry
 from quide.ptq.width import label
 from quidebook import report, tables
 from quidebook.evidence import readings, sensitivity
-from quidebook.evidence.conditions import Condition, best_known, present
+from quidebook.evidence.conditions import FITTED, Condition, best_known, present
 from quidebook.evidence.scores import Measured
 from quidebook.report import NO_RECORD, UNKNOWN, Absent, Facts, percent, tabled, with_origin
 from quidebook.shared import (
@@ -39,7 +40,7 @@ from quidebook.shared.imagenet import ImageNetRecords
 from quidebook.shared.landscape import Landscapes
 from quidebook.verdicts import ABSENT, CLOSE, IN_PART, NEAR, NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED, held
 
-SEEDS = 25  # of the genetic search, for Algorithm 1
+SEEDS = PROFILES["paper"].searches  # of the genetic search, for Algorithm 1; as many as on the page of EXP-3
 CLEARLY = 0.95  # share of test sets drawn anew from which a difference counts as more than chance
 EXP1, EXP2, IMAGENET, EXP3, AUDIT, ANALYSIS, LLAMA = (
     "exp1_simplecnn", "exp2_resnet18", "exp2_imagenet", "exp3_mixed_precision", "paper_audit", "metric_analysis",
@@ -170,6 +171,7 @@ def _table1(found: Known) -> Judged:
         "stated": origins["stated"],
         "implied": origins["derived"],
         "accuracies": _tally(accuracies),
+        "fitted": sum(configuration.isdecimal() for _, configuration in FITTED),
         "knees": _tally(knees),
         "beside": "; ".join(f"{each.network} for {each.facts['label']}: {_tally(of_it)}" for each, of_it in beside),
     }
@@ -178,7 +180,7 @@ def _table1(found: Known) -> Judged:
 def _table2(found: Known) -> Judged:
     images, record = imagenet.table2(found.imagenet)["verdict"], found.imagenet.main
     by = f"{imagenet.title(record.spec.model)}, {record.values['images']:,} images" if record else NO_RECORD
-    facts = {"images": _tally(images), "by": by, "searched": label(SEARCHED)}
+    facts = {"images": _tally(images), "by": by, "searched": label(SEARCHED), "fitted": len(FITTED)}
     facts |= {"accuracies": NO_RECORD, "claims": NO_RECORD, "place": UNKNOWN, "uniform": UNKNOWN, "all": UNKNOWN}
     if found.truth is None:
         return judged(images), facts

@@ -249,9 +249,9 @@ def relative_table(found: Sequence[Measured]) -> Iterator[dict]:
     for each in [*readings.cifar10(), *resnet18_ends(), *map(readings.of_measured, found)]:
         variant = components.relative_index(each)
         scores = {
-            "knee by I', ms a batch": each.gated_index(),
-            "ms an image": each.gated_index(None, BATCH_SIZE),
-            "s a batch": each.gated_index(None, 1000),
+            "knee by I', ms per batch": each.gated_index(),
+            "ms per image": each.gated_index(None, BATCH_SIZE),
+            "s per batch": each.gated_index(None, 1000),
             "relative T (ours)": variant,
         }
         yield (

@@ -236,7 +236,7 @@ def tiny_table(known: KernelRecords) -> Iterable[dict]:
         yield {
             "bits": bits,
             "top-1 (%)": report.with_interval(Hits.unpacked(values["correct"][bits]).interval(), 100),
-            "ms an image": report.number(ms, 3),
+            "ms per image": report.number(ms, 3),
             "kB": f"{values['size'][bits] / 1000:,.0f}",
             "I": report.number(index, 2),
         }

@@ -20,7 +20,7 @@ from quidebook.evidence.scores import Measured
 from quidebook.report import Absent, Facts, percent, tabled
 from quidebook.shared import claims, landscape, residual, simplecnn, sites, table2
 from quidebook.shared.sites import SITE_MARKERS
-from quidebook.verdicts import IN_PART, REPRODUCED, SUPPORTS, UNDECIDED, held
+from quidebook.verdicts import IN_PART, NOISY, NONE, REPRODUCED, SUPPORTS, UNDECIDED, held
 
 Answer = tuple[str, Facts]
 WHERE = {"output": "before the ReLU", "relu": "after the ReLU", "input": "at the next layer's input"}
@@ -32,11 +32,12 @@ def judged(parts: Iterable[str], missing: Sequence[str] = ()) -> str:
 
     Reproduced: all parts, and nothing is ``missing``. Not reproduced: none, not even in part. In part: what is between.
     """
-    verdicts = set(parts) - {UNDECIDED}
+    parts = set(parts)
+    verdicts = parts - NONE
     if verdicts != {SUPPORTS}:  # what another network supports adds nothing to what the paper's own decides
         verdicts -= {SUPPORTS}
     if not verdicts:
-        return UNDECIDED
+        return NOISY if NOISY in parts else UNDECIDED
     if verdicts == {REPRODUCED} and missing:
         return IN_PART
     return verdicts.pop() if len(verdicts) == 1 else IN_PART

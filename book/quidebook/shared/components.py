@@ -126,8 +126,8 @@ PAPERS, RAW = "I' (the paper's)", "no gate (I)"
 FORMS: Mapping[str, Callable[[Components], np.ndarray]] = {
     PAPERS: lambda x: x.gain / x.penalty(),
     "natural logarithm": lambda x: x.gain / np.log(x.latency_ms + 1),
-    "T in ms an image": lambda x: x.gain / x.penalty(BATCH_SIZE),
-    "T in s a batch": lambda x: x.gain / x.penalty(1000),
+    "T in ms per image": lambda x: x.gain / x.penalty(BATCH_SIZE),
+    "T in s per batch": lambda x: x.gain / x.penalty(1000),
     "T relative to 32 bits (ours)": lambda x: x.gain / x.penalty(x.reference_ms),
     "no latency": lambda x: x.gain,
     "square root of T": lambda x: x.gain / np.sqrt(x.latency_ms),

@@ -139,11 +139,10 @@ def share_verdict(record: records.Record, name: str, accuracy: float) -> tuple[s
 
 
 def within_verdict(record: records.Record, moved: Interval, limit: float) -> tuple[str, str]:
-    """Reproduced where a change is within ``limit`` and known to 1 pp, in part where its interval reaches it."""
+    """Reproduced where a change is within ``limit`` and known to 1 pp, in part where it is within 1 pp."""
     reason = f"change {report.with_interval(moved, 100)} pp"
     if abs(moved.estimate) > limit:
-        reached = moved.low <= limit and moved.high >= -limit
-        return judge(record, IN_PART if reached else NOT_REPRODUCED, reason)
+        return judge(record, IN_PART if abs(moved.estimate) <= CLOSE else NOT_REPRODUCED, reason)
     if moved.high - moved.low <= 2 * CLOSE:
         return judge(record, REPRODUCED, reason)
     return judge(record, IN_PART, f"{reason}: within the limit, on too few images to know it to {100 * CLOSE:g} pp")

@@ -265,10 +265,10 @@ def _model_claims(known: LanguageRecords) -> Iterator[tuple[str, str, str]]:
 
 
 def _holds(bits: int, ours: Interval) -> str:
-    """Above the stated threshold at 4 bits, not above it at 3 and 2."""
+    """Above the stated threshold at 4 bits, not above it at 3 and 2; none where the interval holds the threshold."""
     above, below = ours.low > table3.threshold(), ours.high <= table3.threshold()
     if not above and not below:
-        return IN_PART
+        return UNDECIDED
     return REPRODUCED if above == (bits == 4) else NOT_REPRODUCED
 
 
