@@ -17,6 +17,7 @@ from quide._check import whole
 from quide.ptq.activations import is_relu
 from quide.ptq.adaround import CLOSED, Reconstruction, rectified_sigmoid, regularizer, start_of
 from quide.ptq.grid import FakeQuantize, Grid
+from quide.ptq.layers import module_of
 from quide.ptq.learned import LearnedQuantizer
 from quide.ptq.passes import Technique, Walk, rounded_layers, set_parameter
 from quide.ptq.prepared import META, Prepared, weight_grid
@@ -184,8 +185,7 @@ class _BlockProblem:
         """The block with variables for weights, and quantizers that let gradients pass."""
         fixed = {}
         for node in self.nodes:
-            part = self.model.get_submodule(node.target) if node.op == "call_module" else None
-            if isinstance(part, FakeQuantize):
+            if isinstance(part := module_of(self.model, node), FakeQuantize):
                 fixed[node.target] = part
                 through = LearnedQuantizer(part.grid(), of_weights=False).requires_grad_(False)
                 self.model.set_submodule(node.target, through)

@@ -19,6 +19,7 @@ from quide._check import whole
 from quide.ptq import fold, trial
 from quide.ptq import graph as graphs
 from quide.ptq.grid import FakeQuantize, HalfPrecision
+from quide.ptq.layers import is_quantizable
 from quide.ptq.learned import LearnedQuantizer
 from quide.ptq.prepared import META, Prepared, prepare, weight_grid
 from quide.ptq.progress import Progress
@@ -231,7 +232,7 @@ def _optimizer(network: fx.GraphModule, how: _Training) -> torch.optim.Optimizer
 
 def _decays(network: fx.GraphModule, name: str) -> bool:
     owner, _, last = name.rpartition(".")
-    return last == "original" or (last == "weight" and isinstance(network.get_submodule(owner), (nn.Conv2d, nn.Linear)))
+    return last == "original" or (last == "weight" and is_quantizable(network.get_submodule(owner)))
 
 
 @torch.no_grad()

@@ -120,7 +120,7 @@ def observed(
         return moments.statistics(traced, norms, sites, calibration)
     by_cross_entropy = scheme.logits_range == "cross_entropy" and scheme.activation_site != "input"
     logits = {site for layer, site in sites.items() if layer in last and by_cross_entropy}
-    return graphs.observe(traced, dict.fromkeys(sites.values()), calibration, scheme, logits)
+    return graphs.observe(traced, sites.values(), calibration, scheme, logits)
 
 
 @torch.inference_mode(False)  # whatever the caller is in: tensors made in it do not count their changes

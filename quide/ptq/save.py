@@ -15,7 +15,7 @@ from torch import fx, nn
 from quide import _files, _paths
 from quide._digest import digest
 from quide.ptq.grid import FakeQuantize, HalfPrecision
-from quide.ptq.layers import quantizable_layers
+from quide.ptq.layers import module_of, quantizable_layers
 from quide.ptq.passes import set_parameter
 from quide.ptq.prepared import META, Prepared, Quantization, prepare
 from quide.ptq.scheme import Scheme
@@ -135,9 +135,8 @@ def _nodes(quantized: nn.Module) -> list[str]:
 
 
 def _called(model: fx.GraphModule, node: fx.Node) -> str:
-    if node.op != "call_module":
+    if (module := module_of(model, node)) is None:
         return getattr(node.target, "__name__", str(node.target))
-    module = model.get_submodule(node.target)
     settings = module.relu if isinstance(module, FakeQuantize) else module.extra_repr()
     return f"{node.target}, {type(module).__name__}({settings})"
 
