@@ -115,8 +115,8 @@ class _BlockProblem:
 
         def loss(progress: float) -> torch.Tensor:
             chosen = torch.randint(len(self.given), (how.batch,), generator=generator)
-            error = _distance(self._output(self.given[chosen]), self.target[chosen])
-            return error + sum(regularizer(one.up(), progress) for one in soft)
+            error = self._output(self.given[chosen]) - self.target[chosen]
+            return error.square().sum(1).mean() + sum(regularizer(one.up(), progress) for one in soft)
 
         with self._learning():
             how.descend([one.variables for one in soft], self._biases(), loss)
@@ -173,8 +173,3 @@ class _BlockProblem:
         parts = zip(self.given.split(256), self.target.split(256), strict=True)
         total = sum(float((self._output(given) - target).square().sum()) for given, target in parts)
         return total / self.target.numel()
-
-
-def _distance(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Squared error, of a sum over channels and a mean over images and places."""
-    return (output - target).square().sum(1).mean()

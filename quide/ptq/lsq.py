@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -167,15 +168,14 @@ def _let_learn(network: fx.GraphModule, prepared: Prepared, bits: Bits | Sequenc
 @torch.no_grad()
 def _start(network: fx.GraphModule, calibration: torch.Tensor) -> None:
     """First steps, those of activations in the order they run, each behind what is rounded already."""
-    hooks = []
-    for part in list(network.modules()):
-        if parametrize.is_parametrized(part, "weight"):
-            part.parametrizations.weight[0].start(part.parametrizations.weight.original)
-        elif isinstance(part, LearnedQuantizer) and not part.of_weights and part.zero_point == 0:
-            hooks.append(part.register_forward_pre_hook(lambda quantizer, given: quantizer.start(given[0])))
-    network.eval()(calibration)
-    for hook in hooks:
-        hook.remove()
+    with ExitStack() as hooks:
+        for part in list(network.modules()):
+            if parametrize.is_parametrized(part, "weight"):
+                part.parametrizations.weight[0].start(part.parametrizations.weight.original)
+            elif isinstance(part, LearnedQuantizer) and not part.of_weights and part.zero_point == 0:
+                hook = part.register_forward_pre_hook(lambda quantizer, given: quantizer.start(given[0]))
+                hooks.enter_context(hook)
+        network.eval()(calibration)
 
 
 def _fit(
@@ -187,7 +187,11 @@ def _fit(
     kept = Progress(
         checkpoint, lambda: [Path(__file__).read_text(), how, network.meta[META].bits, network.state_dict()]
     )
-    losses = _restored(kept, network, optimizer)
+    losses: list[float] = []
+    if (known := kept.read()) is not None:
+        network.load_state_dict(known["network"])
+        optimizer.load_state_dict(known["optimizer"])
+        losses = known["losses"]
     total = how.epochs * len(batches)
     with tqdm(total=total, initial=len(losses) * len(batches), desc="QAT", unit="batch", disable=not progress) as bar:
         for epoch in range(len(losses), how.epochs):
@@ -212,15 +216,6 @@ def _fit(
             state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
             kept.write(state)
     return losses
-
-
-def _restored(kept: Progress, network: fx.GraphModule, optimizer: torch.optim.Optimizer) -> list[float]:
-    """Go on from what is kept; the losses of the epochs that are done."""
-    if (known := kept.read()) is None:
-        return []
-    network.load_state_dict(known["network"])
-    optimizer.load_state_dict(known["optimizer"])
-    return known["losses"]
 
 
 def _optimizer(network: fx.GraphModule, how: _Training) -> torch.optim.Optimizer:
