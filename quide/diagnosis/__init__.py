@@ -103,13 +103,13 @@ def diagnose(
     bench = _Bench(prepared, images, labels, bits)
     network = bench.network(bench.widths) if quantized is None else quantized
     found = {side: bench.hits(bench.network(bench.widths, side)) for side in SIDES[1:]} | {"both": bench.hits(network)}
-    exact, difference = _sanity(model, prepared, calibration, images[:BATCH])
+    exact, difference, classes = _sanity(model, prepared, calibration, images[:BATCH])
     ranges = by_layer(prepared, bench.widths, grids_of(network), calibration, images)
     return Diagnosis(
         bits=bench.widths,
         images=len(images),
         calibrated_on=len(calibration),
-        classes=_outputs(prepared, images),
+        classes=classes,
         exact=exact,
         difference=difference,
         cleaned=prepared.cleaned,
@@ -293,16 +293,12 @@ def _columns(name: str, interval: Interval) -> dict[str, float]:
 @torch.inference_mode()
 def _sanity(
     model: nn.Module, prepared: Prepared, calibration: torch.Tensor, images: torch.Tensor
-) -> tuple[bool, float]:
-    """Whether 32 bits are exactly the model; and by how much folding changes its outputs, of the largest."""
+) -> tuple[bool, float, int]:
+    """Whether 32 bits are exactly the model; the largest change by folding, of the largest output; and the classes."""
     scheme = replace(prepared.scheme, fold_batch_norm=False)
     unfolded = prepare(model, calibration[:2], scheme, keep=prepared.keep).full_precision()
     expected = copy.deepcopy(model).eval()(images.clone())
     exact = torch.equal(unfolded(images.clone()), expected)
-    change = (prepared.full_precision()(images.clone()) - expected).abs().max()
-    return exact, float(change / expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny))
-
-
-@torch.inference_mode()
-def _outputs(prepared: Prepared, images: torch.Tensor) -> int:
-    return prepared.full_precision()(images[:1].clone()).shape[1]
+    folded = prepared.full_precision()(images.clone())
+    largest = expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
+    return exact, float((folded - expected).abs().max() / largest), folded.shape[1]

@@ -12,6 +12,7 @@ from torch import fx, nn
 from quide.ptq import fold
 from quide.ptq.grid import FakeQuantize, HalfPrecision
 from quide.ptq.layers import is_quantizable, module_of
+from quide.ptq.scheme import FULL_PRECISION
 from quide.ptq.trial import Trial
 from quide.ptq.width import Kept
 
@@ -147,7 +148,7 @@ def _check_layer(name: str, layer: nn.Module, kind: str) -> None:
 
 
 def _check_kept(name: str, what: str, kind: str, kept: Kept) -> None:
-    if not kept.in_float(name):
+    if kept.width(name) != FULL_PRECISION:
         role = "weight" if what.startswith("used") else "layer"
         raise ValueError(
             f"{role} {name} of model {kind} is {what}, which cannot be quantized here and would stay in float; "

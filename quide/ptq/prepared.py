@@ -106,7 +106,7 @@ def prepare(
     statistics = observed(traced, sites, calibration, scheme, last, norms)
     unused = [layer for layer in quantizable_layers(model) if layer not in registered]
     return Prepared(
-        traced, layers, scheme, statistics, sites, fixed, left, logits, order, unfolded, cleaned, unused,
+        traced, layers, scheme, statistics, sites, fixed, left, order, unfolded, cleaned, unused,
         dict(keep or {}), fastest_layout, tuple(calibration.shape[1:]), norms,
     )  # fmt: skip
 
@@ -232,7 +232,6 @@ class Prepared:
         sites: the name of that node, by layer.
         fixed: widths of the layers that ``keep`` names.
         left_float: what is not quantized, and its number of weights.
-        logits: layers whose outputs are not rounded, as they are the network's.
         order: what the program's order means besides its data.
         unfolded: names of batch norms that are still computed, or not run in evaluation.
         cleaned: number of denormal weights that were set to zero.
@@ -248,7 +247,6 @@ class Prepared:
     sites: dict[str, str]
     fixed: dict[str, Bits] = field(default_factory=dict)
     left_float: dict[str, int] = field(default_factory=dict)
-    logits: frozenset[str] = frozenset()
     order: graphs.Order = graphs.Order({}, False)
     unfolded: list[str] = field(default_factory=list)
     cleaned: int = 0
