@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pandas as pd
@@ -87,10 +88,8 @@ def arithmetic_intensity(
         raise ValueError(f"model {type(model).__name__} has no convolution or linear layer to count")
     fixed = [name for name in named if as_published and SHORTCUT.search(name)]
     chosen = [name for name in named if name not in fixed]
-    weights, activations = (
-        _by_name("weight_bits", weight_bits, chosen),
-        _by_name("activation_bits", activation_bits, chosen),
-    )
+    weights = _by_name("weight_bits", weight_bits, chosen)
+    activations = _by_name("activation_bits", activation_bits, chosen)
     bias_follows = as_published and isinstance(weight_bits, int)
     calls, total = _calls(model, named, example_input[:1])
     rows = {}
@@ -141,17 +140,12 @@ def _calls(
 ) -> tuple[list[tuple[str, tuple[torch.Tensor, torch.Tensor]]], int]:
     """Each call of a layer with its input and output, in order; and the operations that torch counts in all."""
     calls, was_training = [], model.training
-    hooks = [
-        layer.register_forward_hook(lambda _, given, made, name=name: calls.append((name, (given[0], made))))
-        for name, layer in named.items()
-    ]
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model.eval()(example)
-    finally:
-        model.train(was_training)
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as after, torch.no_grad(), FlopCounterMode(display=False) as counter:
+        after.callback(model.train, was_training)
+        for name, layer in named.items():
+            hook = layer.register_forward_hook(lambda _, given, made, name=name: calls.append((name, (given[0], made))))
+            after.enter_context(hook)
+        model.eval()(example)
     if not calls:
         raise ValueError(f"model {type(model).__name__} calls none of its convolution and linear layers")
     return calls, counter.get_total_flops()

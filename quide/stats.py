@@ -209,12 +209,17 @@ def bootstrap_knee(
         )
     whole("repeats", repeats, 1)
     nominal = [metric.compression_ratio(b) for b in widths]
-    score = _Score(
-        _row("compression", nominal if compression is None else compression, (len(widths),)),
-        _row("latency_ms", latency_ms, (len(widths),), (seeds, len(widths))),
-        _threshold_rule(threshold, tolerance, num_classes),
-        widths.index(max(widths)),
-    )
+    compression = _row("compression", nominal if compression is None else compression, (len(widths),))
+    latency_ms = _row("latency_ms", latency_ms, (len(widths),), (seeds, len(widths)))
+    threshold_of = _threshold_rule(threshold, tolerance, num_classes)
+    widest = widths.index(max(widths))
+
+    def score(accuracy: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """I' ``(r, bits)`` of ``accuracy`` ``(r, seeds, bits)``, each seed counted ``drawn`` ``(r, seeds)`` times."""
+        floor = threshold_of((drawn * accuracy[:, :, widest]).sum(1) / seeds)
+        index = metric.gated_index(compression, accuracy, latency_ms, floor[:, None, None])
+        return (drawn[:, :, None] * index).sum(1) / seeds
+
     generator = np.random.default_rng(seed)
     outcomes = hits.reshape(-1, images).T.astype(np.float64)
     replicates = []
@@ -226,23 +231,6 @@ def bootstrap_knee(
     observed = score(hits.mean(2)[None], np.ones((1, seeds), dtype=int))[0]
     replicates = np.concatenate(replicates)
     return KneeBootstrap(widths, observed, replicates, _knee_shares(widths, replicates))
-
-
-@dataclass(frozen=True)
-class _Score:
-    """I' as a mean over seeds; ``latency`` is ``(bits,)`` or ``(seeds, bits)``, ``full_precision`` a column."""
-
-    compression: np.ndarray
-    latency: np.ndarray
-    threshold: Callable[[np.ndarray], np.ndarray]
-    full_precision: int
-
-    def __call__(self, accuracy: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        """``(r, bits)`` from ``accuracy`` ``(r, seeds, bits)``, each seed counted ``drawn`` ``(r, seeds)`` times."""
-        seeds = drawn.shape[1]
-        floor = self.threshold((drawn * accuracy[:, :, self.full_precision]).sum(1) / seeds)
-        index = metric.gated_index(self.compression, accuracy, self.latency, floor[:, None, None])
-        return (drawn[:, :, None] * index).sum(1) / seeds
 
 
 def _threshold_rule(

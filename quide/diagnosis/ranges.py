@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from quide.data.datasets import BATCH
 from quide.ptq import graph as graphs
+from quide.ptq import trial
 from quide.ptq.grid import Grid
+from quide.ptq.layers import module_of
 from quide.ptq.prepared import META, Prepared, weight_grid
 from quide.ptq.scheme import FULL_PRECISION
 from quide.ptq.width import both
@@ -37,10 +39,10 @@ def by_layer(
     sites = {layer: site for layer, site in prepared.sites.items() if layer in prepared.layers}
     seen, tested = ({layer: _Seen(grids.get(layer)) for layer in sites} for _ in range(2))
     for shown, by in ((calibration, seen), (images, tested)):
-        at = {site: [by[layer] for layer, other in sites.items() if other == site] for site in sites.values()}
+        at = {site: [by[layer].see for layer, other in sites.items() if other == site] for site in sites.values()}
         with torch.inference_mode():
             for batch in shown.split(BATCH):
-                _Channels(prepared.graph, at).run(batch)
+                trial.Watcher(prepared.graph, at).run(batch)
     rows = []
     for layer, width in zip(prepared.layers, widths, strict=True):
         row = {"layer": layer} | _weights(prepared, layer, both(width).weights)
@@ -90,7 +92,7 @@ def _batch_norm(prepared: Prepared, layer: str) -> dict[str, Any]:
     waiting, met = graphs.calls(prepared.graph, layer), set()
     while waiting:
         for user in waiting.pop(0).users:
-            part = prepared.graph.get_submodule(user.target) if user.op == "call_module" else None
+            part = module_of(prepared.graph, user)
             if isinstance(part, _BatchNorm):
                 gain = torch.ones(part.num_features) if part.weight is None else part.weight.abs()
                 channel, spread = _furthest(gain / (part.running_var + part.eps).sqrt())
@@ -122,17 +124,3 @@ class _Seen:
         if self.grid is not None:
             steps = values / self.grid.scale + self.grid.zero_point
             self.beyond += int(((steps < self.grid.low - 0.5) | (steps > self.grid.high + 0.5)).sum())
-
-
-class _Channels(fx.Interpreter):
-    """Runs a traced network and shows the sites' values to what is remembered of them."""
-
-    def __init__(self, model: fx.GraphModule, seen: dict[str, list[_Seen]]):
-        super().__init__(model)
-        self.seen = seen
-
-    def run_node(self, node: fx.Node) -> Any:
-        value = super().run_node(node)
-        for seen in self.seen.get(node.name, ()):
-            seen.see(value)
-        return value

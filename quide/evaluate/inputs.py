@@ -102,7 +102,8 @@ def batches(
     device = next((value.device for value in prepared.graph.parameters()), None)
     last = prepared.layout == "channels_last"
     pairs = [(images, labels)] if isinstance(images, torch.Tensor) else images
-    total = -(-len(images) // BATCH) if isinstance(images, torch.Tensor) else _length(images)
+    total = len(images) if isinstance(images, Sized) else None
+    total = -(-total // BATCH) if isinstance(images, torch.Tensor) else total
     with tqdm(total=total, unit="batch", leave=False, disable=not progress) as bar:
         for pair in pairs:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -115,7 +116,3 @@ def batches(
                 yield part.contiguous(memory_format=torch.channels_last) if last and part.ndim == 4 else part, truth
                 bar.update(isinstance(images, torch.Tensor))
             bar.update(not isinstance(images, torch.Tensor))
-
-
-def _length(images: Iterable) -> int | None:
-    return len(images) if isinstance(images, Sized) else None

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from quide.ptq.fold import is_hooked, plain_kind
 from quide.ptq.grid import FakeQuantize, Grid, fake_quantize
+from quide.ptq.layers import module_of
 
 SMALLEST = 2**14  # weights; in fewer there is little to leave out
 GRAIN = 16  # rows and channels are computed in multiples of it, so that few shapes occur
@@ -52,7 +53,7 @@ class Extremes:
 
 def _quantizer(model: fx.GraphModule, node: fx.Node) -> FakeQuantize | None:
     """The quantizer that alone reads a layer, perhaps through a max-pooling."""
-    if node.op != "call_module" or plain_kind(layer := model.get_submodule(node.target)) is None:
+    if plain_kind(layer := module_of(model, node)) is None:
         return None
     weight = layer.weight
     if weight.numel() < SMALLEST or weight.dtype != torch.float32 or weight.device.type != "cpu":
@@ -60,9 +61,9 @@ def _quantizer(model: fx.GraphModule, node: fx.Node) -> FakeQuantize | None:
     if getattr(layer, "groups", 1) != 1 or is_hooked(layer) or len(node.users) != 1:
         return None
     (reader,) = node.users
-    if reader.op == "call_module" and type(model.get_submodule(reader.target)) is nn.MaxPool2d:
+    if type(module_of(model, reader)) is nn.MaxPool2d:
         reader = next(iter(reader.users)) if len(reader.users) == 1 else node
-    found = model.get_submodule(reader.target) if reader.op == "call_module" else None
+    found = module_of(model, reader)
     return found if isinstance(found, FakeQuantize) else None
 
 

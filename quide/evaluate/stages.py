@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import fx, nn
@@ -64,26 +64,23 @@ def alone(prepared: Prepared, configurations: Sequence[tuple]) -> Stage:
     return stage
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """Nodes of a traced network that make one stage, and the earlier values it is given and later ones it leaves."""
-
-    nodes: list[fx.Node]
-    given: list[fx.Node]
-    left: list[fx.Node]
-
-
 def parts(prepared: Prepared, groups: Sequence[Sequence[str]]) -> Iterator[tuple[int, Prepared]]:
     """The stages in the order they run: each group's place among ``groups``, and its part of the network."""
     called = [node.target for node in prepared.graph.graph.nodes if node.op == "call_module"]
     order = sorted(range(len(groups)), key=lambda place: min(called.index(layer) for layer in groups[place]))
     ranked = [groups[place] for place in order]
-    for rank, cut in enumerate(_cuts(prepared, ranked)):
-        yield order[rank], _part(prepared, cut, ranked[rank])
+    stage_of = _stages(prepared, ranked)
+    parameters = [node for node in stage_of if node.op == "get_attr"]  # not computed: each stage reads them itself
+    crossing = [_crossing(stage_of, rank, parameters) for rank in range(-1, len(groups))]
+    for rank, layers in enumerate(ranked):
+        computed = {node for node, stage in stage_of.items() if stage == rank and node not in parameters}
+        read = {node for node in parameters if any(user in computed for user in node.users)}
+        nodes = [node for node in prepared.graph.graph.nodes if node in computed | read]
+        yield order[rank], _part(prepared, nodes, crossing[rank], crossing[rank + 1], layers)
 
 
-def _cuts(prepared: Prepared, groups: Sequence[Sequence[str]]) -> list[_Cut]:
-    """Each node belongs to the last group it depends on; what crosses from one group to later ones is handed on.
+def _stages(prepared: Prepared, groups: Sequence[Sequence[str]]) -> dict[fx.Node, int]:
+    """The stage that computes each node: that of the last group it depends on; the input comes before, the output last.
 
     A node that overwrites a tensor comes after all that read it before.
     """
@@ -108,15 +105,7 @@ def _cuts(prepared: Prepared, groups: Sequence[Sequence[str]]) -> list[_Cut]:
             )
     if stage_of[returned.args[0]] != len(groups) - 1:
         raise ValueError(f"the result of the model does not depend on {', '.join(groups[-1])}; leave such layers out")
-    parameters = [node for node in stage_of if node.op == "get_attr"]  # not computed: each stage reads them itself
-    cuts = []
-    for rank in range(len(groups)):
-        nodes = [node for node in stage_of if stage_of[node] == rank and node not in parameters]
-        nodes = [node for node in parameters if any(user in nodes for user in node.users)] + nodes
-        nodes = [node for node in model.graph.nodes if node in nodes]
-        given = _crossing(stage_of, rank - 1, parameters)
-        cuts.append(_Cut(nodes, given, _crossing(stage_of, rank, parameters)))
-    return cuts
+    return stage_of
 
 
 def _crossing(stage_of: dict[fx.Node, int], rank: int, parameters: list[fx.Node]) -> list[fx.Node]:
@@ -128,17 +117,20 @@ def _crossing(stage_of: dict[fx.Node, int], rank: int, parameters: list[fx.Node]
     ]
 
 
-def _part(prepared: Prepared, cut: _Cut, layers: Sequence[str]) -> Prepared:
-    """One stage as a prepared network of its own, so that the same code quantizes it."""
+def _part(
+    prepared: Prepared, nodes: list[fx.Node], given: list[fx.Node], left: list[fx.Node], layers: Sequence[str]
+) -> Prepared:
+    """One stage as a prepared network of its own, so that the same code quantizes it: the nodes that make it, the
+    earlier values it is given and those it leaves to later ones."""
     graph = fx.Graph()
-    copies = {node: graph.placeholder(node.name) for node in cut.given}
-    for node in cut.nodes:
+    copies = {node: graph.placeholder(node.name) for node in given}
+    for node in nodes:
         copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(tuple(copies[node] for node in cut.left))
+    graph.output(tuple(copies[node] for node in left))
     statistics = {
         copy.name: prepared.statistics[node.name] for node, copy in copies.items() if node.name in prepared.statistics
     }
-    called = [node.target for node in cut.nodes if node.op == "call_module"]
+    called = [node.target for node in nodes if node.op == "call_module"]
     named = {node.name: copy.name for node, copy in copies.items()}
     sites = {layer: named[site] for layer, site in prepared.sites.items() if layer in called}
     fixed = {layer: width for layer, width in prepared.fixed.items() if layer in called}

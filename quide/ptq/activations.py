@@ -11,58 +11,44 @@ from torch.nn import functional as F
 from torch.nn.modules import activation
 
 from quide.ptq.fold import is_hooked
+from quide.ptq.layers import module_of
 
-MODULES = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Tanh,
-)  # fmt: skip
-_NAMES = ("relu", "relu6", "leaky_relu", "hardtanh", "hardswish", "hardsigmoid", "silu", "gelu", "sigmoid", "tanh")
-_CALLS = {
-    getattr(home, f"{name}{end}")
-    for home in (F, torch) for name in _NAMES for end in ("", "_") if hasattr(home, f"{name}{end}")
+MODULES = {
+    nn.ReLU: "relu", nn.ReLU6: "relu6", nn.LeakyReLU: "leaky_relu", nn.Hardtanh: "hardtanh", nn.Hardswish: "hardswish",
+    nn.Hardsigmoid: "hardsigmoid", nn.SiLU: "silu", nn.GELU: "gelu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh",
 }  # fmt: skip
-_METHODS = {f"{name}{end}" for name in _NAMES for end in ("", "_")}
+_METHODS = {f"{name}{end}": name for name in MODULES.values() for end in ("", "_")}
+_CALLS = {getattr(home, call): name for home in (F, torch) for call, name in _METHODS.items() if hasattr(home, call)}
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
-def is_plain(part: nn.Module, kind: type) -> bool:
-    """Of that very class, and without functions of the user's that run with it."""
-    return type(part) is kind and not is_hooked(part)
+def kind(model: fx.GraphModule, node: fx.Node) -> str | None:
+    """Which of :data:`MODULES` a node is, in whichever form it is written; None where functions of the user's run with
+    it, or it is none of them."""
+    if node.op == "call_module":
+        part = model.get_submodule(node.target)
+        return None if is_hooked(part) else MODULES.get(type(part))
+    return {"call_method": _METHODS, "call_function": _CALLS}.get(node.op, {}).get(node.target)
 
 
 def is_relu(model: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node is a ReLU, which a quantizer can be merged with."""
-    if node.op == "call_module":
-        return is_plain(model.get_submodule(node.target), nn.ReLU)
-    if node.op == "call_method":
-        return node.target in ("relu", "relu_")
-    return node.op == "call_function" and node.target in (F.relu, torch.relu, torch.relu_)
-
-
-def is_activation(model: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node is one of :data:`MODULES`, in whichever form it is written."""
-    if node.op == "call_module":
-        return any(is_plain(model.get_submodule(node.target), kind) for kind in MODULES)
-    return (node.op == "call_method" and node.target in _METHODS) or (
-        node.op == "call_function" and node.target in _CALLS
-    )
+    return kind(model, node) == "relu"
 
 
 def unknown(model: fx.GraphModule, layers: Sequence[str]) -> dict[str, str]:
     """Layers whose output an activation function reads that is none of :data:`MODULES`, and its name."""
     found = {}
     for node in model.graph.nodes:
-        source = node.all_input_nodes[0] if node.all_input_nodes else None
-        if source is None or source.op != "call_module" or source.target not in layers or is_activation(model, node):
-            continue
-        name = _activation_name(model, node)
-        if name:
-            found[source.target] = name
+        source = next(iter(node.all_input_nodes), None)
+        if source is not None and source.op == "call_module" and source.target in layers and not kind(model, node):
+            if name := _activation_name(model, node):
+                found[source.target] = name
     return found
 
 
 def _activation_name(model: fx.GraphModule, node: fx.Node) -> str:
-    if node.op == "call_module":
-        part = model.get_submodule(node.target)
+    if (part := module_of(model, node)) is not None:
         known = isinstance(part, tuple(getattr(activation, name) for name in activation.__all__))
         return type(part).__name__ if known and not isinstance(part, nn.MultiheadAttention) else ""
     name = getattr(node.target, "__name__", str(node.target)).rstrip("_")
@@ -75,7 +61,7 @@ def behind(model: fx.GraphModule, node: fx.Node, additions: bool = False) -> fx.
     addition and the activation that follows; the node itself where something else reads it, or several do."""
     while len(node.users) == 1:
         (reader,) = node.users
-        if is_activation(model, reader):
+        if kind(model, reader):
             return reader
         if not (additions and is_addition(reader)):
             break

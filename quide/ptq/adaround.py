@@ -9,43 +9,22 @@ from pathlib import Path
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from quide._check import whole
-from quide.ptq.grid import Grid
-from quide.ptq.passes import Technique, Walk, rectified, rounded_layers, set_parameter
-from quide.ptq.prepared import META, Prepared, weight_grid
-from quide.ptq.progress import Progress, parts_of
-from quide.ptq.width import both
+from quide.ptq.passes import Walk, rectified, rounded_layers
+from quide.ptq.prepared import Prepared
+from quide.ptq.reconstruction import Learned, Reconstructing, SoftWeight, grid_of, judged, regularizer
 
-ZETA, GAMMA = 1.1, -0.1  # how far the sigmoid is stretched, so that it reaches 0 and 1
-REGULARIZER, WARM_UP, BETA = 0.01, 0.2, (20.0, 2.0)  # weight, share of iterations without it, exponent as it goes
-CLOSED = 0.01  # a rounding variable this near to 0 or 1 has decided
 CHECKED = 8192  # outputs that losses are compared on
 
 
 @dataclass(frozen=True)
-class Reconstruction:
-    """How one layer came out: mean squared errors of its outputs, and the share of variables that decided.
-
-    Attributes:
-        nearest, soft, hard: errors of rounding to nearest, of the variables as they were learned, and of what is used.
-        closed: share of variables within :data:`CLOSED` of 0 or 1.
-    """
-
-    nearest: float
-    soft: float
-    hard: float
-    closed: float
-
-
-@dataclass(frozen=True)
-class AdaRound(Technique):
+class AdaRound(Reconstructing):
     """Learns whether to round each weight up or down, layer by layer in the order they run.
 
     A layer is given what the rounded layers before it give, and is to return what it returned in full precision, behind
     its ReLU where one alone reads it. A layer that would be no better than by rounding to nearest is rounded so.
-    ``meta["adaround"]`` of the network holds a :class:`Reconstruction` a layer.
+    ``meta["adaround"]`` of the network holds a :class:`quide.ptq.reconstruction.Reconstruction` a layer.
 
     Attributes:
         iterations: steps of Adam a layer.
@@ -66,32 +45,20 @@ class AdaRound(Technique):
     progress: bool = False
 
     def __post_init__(self):
-        whole("iterations", self.iterations, 1)
+        super().__post_init__()
         whole("outputs", self.outputs, 1)
 
-    @torch.inference_mode(False)
-    def after(self, quantized: fx.GraphModule, prepared: Prepared, calibration: torch.Tensor) -> None:
-        widths, report = prepared.widths(quantized.meta[META].bits), {}
-        full, rounded = Walk(prepared.graph, calibration), Walk(quantized, calibration)
-        kept = Progress(self.checkpoint, lambda: parts_of(self, quantized, prepared, calibration))
-        done = kept.read() or {}
-        for place, layer in enumerate(tqdm(rounded_layers(quantized), "AdaRound", disable=not self.progress)):
-            one, exact = quantized.get_submodule(layer), prepared.graph.get_submodule(layer)
-            inputs, given = full.to(layer), rounded.to(layer)
-            if layer not in done:
-                with torch.no_grad():
-                    target = exact(inputs)
-                activation = F.relu if rectified(prepared, layer) else (lambda values: values)
-                grid = weight_grid(exact.weight, both(widths[layer]).weights, prepared.scheme)
-                problem = _Problem(one, exact.weight, grid, given, target, activation)
-                done[layer] = problem.solve(self, torch.Generator().manual_seed(self.seed * 1000 + place))
-                kept.write(done)
-            weight, bias, found = done[layer]
-            set_parameter(one, "weight", weight.to(one.weight))
-            if bias is not None:
-                set_parameter(one, "bias", bias.to(one.weight))
-            report[layer] = Reconstruction(**found)
-        quantized.meta["adaround"] = report
+    def parts(self, quantized: fx.GraphModule, prepared: Prepared) -> dict[str, str]:
+        return {layer: layer for layer in rounded_layers(quantized)}
+
+    def problem(self, layer: str, quantized: fx.GraphModule, prepared: Prepared, full: Walk, rounded: Walk) -> _Problem:
+        exact = prepared.graph.get_submodule(layer)
+        inputs, given = full.to(layer), rounded.to(layer)
+        with torch.no_grad():
+            target = exact(inputs)
+        activation = F.relu if rectified(prepared, layer) else (lambda values: values)
+        soft = SoftWeight(exact.weight.detach(), grid_of(layer, quantized, prepared))
+        return _Problem(layer, quantized.get_submodule(layer), soft, given, target, activation)
 
 
 class _Problem:
@@ -100,14 +67,12 @@ class _Problem:
     A convolution is computed at drawn places alone, as a product of its weights with the patches there.
     """
 
-    def __init__(self, layer: nn.Module, weight: torch.Tensor, grid: Grid, given: torch.Tensor, target: torch.Tensor,
+    def __init__(self, name: str, layer: nn.Module, soft: SoftWeight, given: torch.Tensor, target: torch.Tensor,
                  activation: Callable[[torch.Tensor], torch.Tensor]):  # fmt: skip
-        self.layer, self.weight, self.grid, self.activation = layer, weight.detach(), grid, activation
+        self.name, self.layer, self.soft, self.activation = name, layer, soft, activation
         self.groups = getattr(layer, "groups", 1)
         self.patches, self.places = _patches(layer, given)
         self.target = target.movedim(1, -1) if isinstance(layer, nn.Conv2d) else target.flatten(0, -2)
-        self.floor = (self.weight / grid.scale).floor()
-        self.start = start_of(self.weight / grid.scale - self.floor)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs ``(groups, count, taps)`` and targets ``(count, out)`` of random outputs."""
@@ -123,69 +88,35 @@ class _Problem:
         given = torch.bmm(inputs, rows.transpose(1, 2)).transpose(0, 1).reshape(inputs.shape[1], -1)
         return self.activation(given if bias is None else given + bias)
 
-    def on_grid(self, up: torch.Tensor) -> torch.Tensor:
-        """The weight with this share of a step added to what is below it."""
-        return self.grid.scale * (self.floor + up).clamp(self.grid.low, self.grid.high)
+    def solve(self, how: AdaRound, generator: torch.Generator) -> tuple[Learned, dict[str, float]]:
+        bias = self.layer.bias
+        learns = how.learn_bias and bias is not None
+        if learns:
+            bias = nn.Parameter(bias.detach().clone())
 
-    def solve(self, how: AdaRound, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor | None, dict]:
-        old_bias = self.layer.bias
-        variables = self.start.clone().requires_grad_(True)
-        groups = [{"params": [variables], "lr": how.learning_rate}]
-        bias = old_bias
-        if how.learn_bias and bias is not None:
-            bias = old_bias.detach().clone().requires_grad_(True)
-            groups.append({"params": [bias], "lr": how.learning_rate / 10})
-        optimizer = torch.optim.Adam(groups)
-        with torch.enable_grad():
-            for step in range(how.iterations):
-                inputs, target = self.draw(how.outputs, generator)
-                up = rectified_sigmoid(variables)
-                loss = (self.output(inputs, self.on_grid(up), bias) - target).square().sum(1).mean()
-                loss = loss + regularizer(up, step / how.iterations)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        return self._judged(variables.detach(), None if bias is None else bias.detach(), old_bias, generator)
+        def loss(progress: float) -> torch.Tensor:
+            inputs, target = self.draw(how.outputs, generator)
+            up = self.soft.up()
+            error = (self.output(inputs, self.soft.raised(up), bias) - target).square().sum(1).mean()
+            return error + regularizer(up, progress)
+
+        how.descend([self.soft.variables], [bias] if learns else [], loss)
+        return self._judged(bias, generator)
 
     @torch.no_grad()
-    def _judged(
-        self, variables: torch.Tensor, bias: torch.Tensor | None, old_bias: torch.Tensor | None,
-        generator: torch.Generator,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, dict]:  # fmt: skip
+    def _judged(self, bias: torch.Tensor | None, generator: torch.Generator) -> tuple[Learned, dict[str, float]]:
         inputs, target = self.draw(CHECKED, generator)
 
         def error(weight: torch.Tensor, bias: torch.Tensor | None) -> float:
             return float((self.output(inputs, weight, bias) - target).square().mean())
 
-        up, learned = rectified_sigmoid(variables), self.on_grid((variables >= 0).float())
-        nearest, hard = error(self.layer.weight, old_bias), error(learned, bias)
-        found = {
-            "nearest": nearest,
-            "soft": error(self.on_grid(up), bias),
-            "hard": min(hard, nearest),
-            "closed": float(((up < CLOSED) | (up > 1 - CLOSED)).double().mean()),
-        }
+        nearest, soft = error(self.layer.weight, self.layer.bias), error(self.soft(), bias)
+        self.soft.decided = True
+        hard = error(learned := self.soft(), bias)
         if hard > nearest:
-            learned, bias = self.layer.weight.detach(), old_bias
-        return learned, None if bias is None else bias.detach(), found
-
-
-def start_of(share: torch.Tensor) -> torch.Tensor:
-    """The variables that add this share of a step."""
-    return torch.logit((share.clamp(1e-4, 1 - 1e-4) - GAMMA) / (ZETA - GAMMA))
-
-
-def rectified_sigmoid(variables: torch.Tensor) -> torch.Tensor:
-    """The share of a step to add, in [0, 1]."""
-    return (torch.sigmoid(variables) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
-
-
-def regularizer(up: torch.Tensor, progress: float) -> torch.Tensor | float:
-    """What drives the shares to 0 and 1, the harder the further on; nothing at first."""
-    if progress < WARM_UP:
-        return 0.0
-    beta = BETA[0] + (BETA[1] - BETA[0]) * (progress - WARM_UP) / (1 - WARM_UP)
-    return REGULARIZER * (1 - (2 * up - 1).abs().pow(beta)).sum()
+            learned, bias = self.layer.weight.detach(), None
+        found = judged(nearest, soft, hard, self.soft.up())
+        return {self.name: (learned, None if bias is None else bias.detach())}, found
 
 
 def _patches(layer: nn.Module, given: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
@@ -197,11 +128,9 @@ def _patches(layer: nn.Module, given: torch.Tensor) -> tuple[torch.Tensor, tuple
     padding = layer._reversed_padding_repeated_twice
     if any(padding):
         given = F.pad(given, padding, mode=mode)
-    given = given.contiguous()
-    (number, channels, *sizes), strides = given.shape, given.stride()
-    reach = [step * (taps - 1) + 1 for step, taps in zip(layer.dilation, layer.kernel_size, strict=True)]
-    out = [(size - far) // step + 1 for size, far, step in zip(sizes, reach, layer.stride, strict=True)]
-    moved = [stride * step for stride, step in zip(strides[2:], layer.stride, strict=True)]
-    apart = [stride * step for stride, step in zip(strides[2:], layer.dilation, strict=True)]
-    view = given.as_strided((number, channels, *out, *layer.kernel_size), (*strides[:2], *moved, *apart))
-    return view, (number, *out)
+    patches = given.contiguous()
+    for dimension in (0, 1):  # the taps of each output, with those between them that dilation leaves out
+        apart, taps = layer.dilation[dimension], layer.kernel_size[dimension]
+        patches = patches.unfold(2 + dimension, apart * (taps - 1) + 1, layer.stride[dimension])
+    patches = patches[..., :: layer.dilation[0], :: layer.dilation[1]]
+    return patches, (len(patches), *patches.shape[2:4])

@@ -27,7 +27,7 @@ class CorrectBias(Technique):
     def after(self, quantized: fx.GraphModule, prepared: Prepared, calibration: torch.Tensor) -> None:
         layers = rounded_layers(quantized)
         old = {layer: quantized.get_submodule(layer).bias for layer in layers}
-        target = Walk(prepared.graph, calibration).end()
+        target = prepared.graph(calibration)
         before = _error(quantized, calibration, target)
         full, rounded = Walk(prepared.graph, calibration), Walk(quantized, calibration)
         for layer in layers:
@@ -61,4 +61,4 @@ class AnalyticBias(Technique):
 
 
 def _error(model: fx.GraphModule, images: torch.Tensor, target: torch.Tensor) -> float:
-    return float((Walk(model, images).end() - target).square().mean())
+    return float((model(images) - target).square().mean())

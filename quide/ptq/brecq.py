@@ -11,17 +11,15 @@ from pathlib import Path
 import torch
 from torch import fx, nn
 from torch.nn.utils import parametrize
-from tqdm import tqdm
 
 from quide._check import whole
 from quide.ptq.activations import is_relu
-from quide.ptq.adaround import CLOSED, Reconstruction, rectified_sigmoid, regularizer, start_of
-from quide.ptq.grid import FakeQuantize, Grid
+from quide.ptq.grid import FakeQuantize
+from quide.ptq.layers import module_of
 from quide.ptq.learned import LearnedQuantizer
-from quide.ptq.passes import Technique, Walk, rounded_layers, set_parameter
-from quide.ptq.prepared import META, Prepared, weight_grid
-from quide.ptq.progress import Progress, parts_of
-from quide.ptq.width import both
+from quide.ptq.passes import Walk, rounded_layers
+from quide.ptq.prepared import Prepared
+from quide.ptq.reconstruction import Learned, Reconstructing, SoftWeight, grid_of, judged, regularizer
 
 
 @dataclass(frozen=True)
@@ -37,13 +35,13 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Brecq(Technique):
+class Brecq(Reconstructing):
     """Learns whether to round each weight up or down, block by block, so that the block returns what it did.
 
     A block is given what the rounded blocks before it give. The error is the mean square, which the publication weights
     by squared gradients as an option; activation steps stay at the scheme's. A block that would be no better than by
     rounding to nearest is rounded so. ``meta["brecq"]`` of the network holds a
-    :class:`quide.ptq.adaround.Reconstruction` a block, by its first layer.
+    :class:`quide.ptq.reconstruction.Reconstruction` a block, by its first layer.
 
     Attributes:
         iterations: steps of Adam a block (20,000 in the publication).
@@ -62,30 +60,16 @@ class Brecq(Technique):
     progress: bool = False
 
     def __post_init__(self):
-        whole("iterations", self.iterations, 1)
+        super().__post_init__()
         whole("batch", self.batch, 1)
 
-    @torch.inference_mode(False)
-    def after(self, quantized: fx.GraphModule, prepared: Prepared, calibration: torch.Tensor) -> None:
-        report = {}
-        full, rounded = Walk(prepared.graph, calibration), Walk(quantized, calibration)
-        kept = Progress(self.checkpoint, lambda: parts_of(self, quantized, prepared, calibration))
-        done = kept.read() or {}
-        found = blocks(prepared.graph, rounded_layers(quantized))
-        for place, block in enumerate(tqdm(found, "BRECQ", disable=not self.progress)):
-            given, target = rounded.past(block.start), full.past(block.end)
-            first = block.layers[0]
-            if first not in done:
-                problem = _BlockProblem(quantized, prepared, block, given, target)
-                done[first] = problem.solve(self, torch.Generator().manual_seed(self.seed * 1000 + place))
-                kept.write(done)
-            learned, judged = done[first]
-            for layer, (weight, bias) in learned.items():
-                set_parameter(quantized.get_submodule(layer), "weight", weight.to(given))
-                if bias is not None:
-                    set_parameter(quantized.get_submodule(layer), "bias", bias.to(given))
-            report[first] = Reconstruction(**judged)
-        quantized.meta["brecq"] = report
+    def parts(self, quantized: fx.GraphModule, prepared: Prepared) -> dict[str, Block]:
+        return {block.layers[0]: block for block in blocks(prepared.graph, rounded_layers(quantized))}
+
+    def problem(
+        self, block: Block, quantized: fx.GraphModule, prepared: Prepared, full: Walk, rounded: Walk
+    ) -> _BlockProblem:
+        return _BlockProblem(quantized, prepared, block, rounded.past(block.start), full.past(block.end))
 
 
 def blocks(model: fx.GraphModule, layers: list[str]) -> list[Block]:
@@ -109,25 +93,6 @@ def blocks(model: fx.GraphModule, layers: list[str]) -> list[Block]:
     return found
 
 
-class _Soft(nn.Module):
-    """Weights between the two grid values around each, as their variables say."""
-
-    def __init__(self, weight: torch.Tensor, grid: Grid):
-        super().__init__()
-        self.step, self.low, self.high = grid.scale, grid.low, grid.high
-        self.floor = (weight / grid.scale).floor()
-        self.variables = nn.Parameter(start_of(weight / grid.scale - self.floor))
-        self.decided = False
-
-    def forward(self, _: torch.Tensor) -> torch.Tensor:
-        up = (self.variables >= 0).to(self.floor) if self.decided else self.up()
-        return self.step * (self.floor + up).clamp(self.low, self.high)
-
-    def up(self) -> torch.Tensor:
-        """The share of a step that is added."""
-        return rectified_sigmoid(self.variables)
-
-
 class _BlockProblem:
     """One block: which way to round its weights, given what comes in and what is to come out."""
 
@@ -135,66 +100,51 @@ class _BlockProblem:
         self, quantized: fx.GraphModule, prepared: Prepared, block: Block, given: torch.Tensor, target: torch.Tensor
     ):
         self.model, self.block, self.given, self.target = quantized, block, given, target
-        names = [node.name for node in quantized.graph.nodes]
-        nodes = list(quantized.graph.nodes)[names.index(block.start) + 1 : names.index(block.end) + 1]
-        self.nodes = nodes
-        (self.start,) = (node for node in quantized.graph.nodes if node.name == block.start)
-        self.exact = {layer: prepared.graph.get_submodule(layer).weight.detach() for layer in block.layers}
-        widths = prepared.widths(quantized.meta[META].bits)
-        self.grids = {
-            layer: weight_grid(weight, both(widths[layer]).weights, prepared.scheme)
-            for layer, weight in self.exact.items()
+        nodes = list(quantized.graph.nodes)
+        names = [node.name for node in nodes]
+        start = names.index(block.start)
+        self.start, *self.nodes = nodes[start : names.index(block.end) + 1]
+        self.soft = {
+            layer: SoftWeight(prepared.graph.get_submodule(layer).weight.detach(), grid_of(layer, quantized, prepared))
+            for layer in block.layers
         }
 
-    def solve(self, how: Brecq, generator: torch.Generator) -> tuple[dict, dict]:
-        """Weights and biases by layer, and how the block came out."""
+    def solve(self, how: Brecq, generator: torch.Generator) -> tuple[Learned, dict[str, float]]:
         old = {layer: copy.copy(self.model.get_submodule(layer)._parameters) for layer in self.block.layers}
-        nearest = self._error()
-        with self._learning() as soft:
-            biases = self._biases()
-            optimizer = torch.optim.Adam(
-                [
-                    {"params": [one.variables for one in soft.values()], "lr": how.learning_rate},
-                    *([{"params": biases, "lr": how.learning_rate / 10}] if biases else []),
-                ]
-            )
-            with torch.enable_grad():
-                for step in range(how.iterations):
-                    chosen = torch.randint(len(self.given), (how.batch,), generator=generator)
-                    loss = _distance(self._output(self.given[chosen]), self.target[chosen])
-                    loss = loss + sum(regularizer(one.up(), step / how.iterations) for one in soft.values())
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-            closed = torch.cat([one.up().detach().flatten() for one in soft.values()])
+        nearest, soft = self._error(), self.soft.values()
+
+        def loss(progress: float) -> torch.Tensor:
+            chosen = torch.randint(len(self.given), (how.batch,), generator=generator)
+            error = self._output(self.given[chosen]) - self.target[chosen]
+            return error.square().sum(1).mean() + sum(regularizer(one.up(), progress) for one in soft)
+
+        with self._learning():
+            how.descend([one.variables for one in soft], self._biases(), loss)
+            up = torch.cat([one.up().detach().flatten() for one in soft])
             soft_error = self._error()
-            for one in soft.values():
+            for one in soft:
                 one.decided = True
             hard = self._error()
-            learned = {layer: self._settled(layer) for layer in soft}
+            learned = {layer: self._settled(layer) for layer in self.soft}
         for layer, parameters in old.items():
             self.model.get_submodule(layer)._parameters.update(parameters)
         if hard > nearest:
             learned = {layer: (parameters["weight"].detach(), None) for layer, parameters in old.items()}
-        decided = float(((closed < CLOSED) | (closed > 1 - CLOSED)).double().mean())
-        return learned, {"nearest": nearest, "soft": soft_error, "hard": min(hard, nearest), "closed": decided}
+        return learned, judged(nearest, soft_error, hard, up)
 
     @contextmanager
-    def _learning(self) -> Iterator[dict[str, _Soft]]:
+    def _learning(self) -> Iterator[None]:
         """The block with variables for weights, and quantizers that let gradients pass."""
         fixed = {}
         for node in self.nodes:
-            part = self.model.get_submodule(node.target) if node.op == "call_module" else None
-            if isinstance(part, FakeQuantize):
+            if isinstance(part := module_of(self.model, node), FakeQuantize):
                 fixed[node.target] = part
                 through = LearnedQuantizer(part.grid(), of_weights=False).requires_grad_(False)
                 self.model.set_submodule(node.target, through)
-        soft = {}
-        for layer, weight in self.exact.items():
-            soft[layer] = _Soft(weight, self.grids[layer])
-            parametrize.register_parametrization(self.model.get_submodule(layer), "weight", soft[layer])
-        yield soft
-        for layer in soft:
+        for layer, soft in self.soft.items():
+            parametrize.register_parametrization(self.model.get_submodule(layer), "weight", soft)
+        yield
+        for layer in self.soft:
             parametrize.remove_parametrizations(self.model.get_submodule(layer), "weight")
         for name, part in fixed.items():
             self.model.set_submodule(name, part)
@@ -223,8 +173,3 @@ class _BlockProblem:
         parts = zip(self.given.split(256), self.target.split(256), strict=True)
         total = sum(float((self._output(given) - target).square().sum()) for given, target in parts)
         return total / self.target.numel()
-
-
-def _distance(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Squared error, of a sum over channels and a mean over images and places."""
-    return (output - target).square().sum(1).mean()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from operator import attrgetter
 
 import torch
 from torch import fx, nn
 
 from quide.ptq import fold
 from quide.ptq.grid import FakeQuantize, HalfPrecision
-from quide.ptq.layers import is_quantizable
+from quide.ptq.layers import is_quantizable, module_of
+from quide.ptq.scheme import FULL_PRECISION
 from quide.ptq.trial import Trial
 from quide.ptq.width import Kept
 
@@ -61,12 +63,8 @@ def check_type(model: nn.Module, images: torch.Tensor, name: str) -> None:
         raise ValueError(f"{name} is on {images.device}, the model on {weight.device}; move one to the other's device")
 
 
-def inputs_beside_images(model: nn.Module) -> list[str]:
-    """Names of what ``forward`` takes besides the images, all of which have a default.
-
-    Raises:
-        ValueError: one has none.
-    """
+def takes_more_than_images(model: nn.Module) -> bool:
+    """Whether ``forward`` has inputs besides the images; refuses one that has no default."""
     taken = [
         parameter
         for parameter in inspect.signature(model.forward).parameters.values()
@@ -78,7 +76,7 @@ def inputs_beside_images(model: nn.Module) -> list[str]:
             f"model {type(model).__name__} takes {len(needed)} inputs ({', '.join(needed)}); "
             "wrap it in a module whose forward takes the images alone"
         )
-    return [parameter.name for parameter in taken][1:]
+    return len(taken) > 1
 
 
 def check_agreement(model: nn.Module, ours: object, theirs: object, again: object) -> None:
@@ -106,14 +104,12 @@ def check_modules(model: fx.GraphModule, kind: str, kept: Kept) -> dict[str, int
     with their number of weights."""
     left = {}
     for node in model.graph.nodes:
-        if node.op != "call_module":
-            continue
-        part = model.get_submodule(node.target)
+        part = module_of(model, node)
         if is_quantizable(part):
             _check_layer(node.target, part, kind)
-        elif not isinstance(part, _NORMS) and any(True for _ in part.parameters()):
+        elif part is not None and not isinstance(part, _NORMS) and any(True for _ in part.parameters()):
             _check_kept(node.target, f"a {type(part).__name__}", kind, kept)
-            left[node.target] = _matrix_weights(part)
+            left[node.target] = sum(value.numel() for value in part.parameters() if value.ndim > 1)
     return left
 
 
@@ -128,8 +124,9 @@ def check_functions(model: fx.GraphModule, kind: str, trial: Trial, kept: Kept) 
             continue
         names = [name for source in node.all_input_nodes for name in constant.get(source, [])]
         if node.name in trial.products:
+            spoken = getattr(node.target, "__name__", str(node.target))
             for name in names:
-                _check_kept(name, f"used by {_spoken(node)} outside of a module", kind, kept)
+                _check_kept(name, f"used by {spoken} outside of a module", kind, kept)
         left |= {name: size for name in names if (size := _size(model, name))}
     for name, sources in trial.overwritten.items():
         if any(source in constant for source in sources):
@@ -151,7 +148,7 @@ def _check_layer(name: str, layer: nn.Module, kind: str) -> None:
 
 
 def _check_kept(name: str, what: str, kind: str, kept: Kept) -> None:
-    if not kept.in_float(name):
+    if kept.width(name) != FULL_PRECISION:
         role = "weight" if what.startswith("used") else "layer"
         raise ValueError(
             f"{role} {name} of model {kind} is {what}, which cannot be quantized here and would stay in float; "
@@ -162,30 +159,17 @@ def _check_kept(name: str, what: str, kind: str, kept: Kept) -> None:
 def _note_constant(model: fx.GraphModule, node: fx.Node, constant: dict[fx.Node, list[str]]) -> None:
     """Which parameters and buffers a value is made of that does not depend on the images."""
     if node.op == "get_attr":
-        constant[node] = [str(node.target)] if isinstance(_attribute(model, node.target), torch.Tensor) else []
+        constant[node] = [str(node.target)] if isinstance(attrgetter(node.target)(model), torch.Tensor) else []
     elif node.op in ("call_function", "call_method") and node.all_input_nodes:
         if all(source in constant for source in node.all_input_nodes):
             constant[node] = [name for source in node.all_input_nodes for name in constant[source]]
 
 
-def _matrix_weights(part: nn.Module) -> int:
-    return sum(value.numel() for value in part.parameters() if value.ndim > 1)
-
-
-def _attribute(model: nn.Module, path: str) -> object:
-    owner, _, name = path.rpartition(".")
-    return getattr(model.get_submodule(owner), name)
-
-
 def _size(model: nn.Module, name: str) -> int:
     """Weights of a parameter that has two or more dimensions to speak of; 0 for others and for buffers."""
-    value = _attribute(model, name)
+    value = attrgetter(name)(model)
     matrix = isinstance(value, nn.Parameter) and sum(size > 1 for size in value.shape) > 1
     return value.numel() if matrix else 0
-
-
-def _spoken(node: fx.Node) -> str:
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
 
 
 def _alike(ours: object, theirs: torch.Tensor) -> bool:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from quide.ptq import graph as graphs
 from quide.ptq.activations import is_relu
+from quide.ptq.layers import is_quantizable, module_of
 from quide.ptq.passes import Technique, Walk, of_constant, set_parameter, with_graph
 from quide.ptq.prepared import Prepared
 
@@ -87,34 +88,22 @@ def pairs(model: fx.GraphModule) -> list[tuple[str, str]]:
     """Layers between which channels can be rescaled without changing the network, in the order they run."""
     found = []
     for node in model.graph.nodes:
-        layer = _layer(model, node)
+        layer, name = module_of(model, node), node.target
         reader = next(iter(node.users), None)
         while reader is not None and len(node.users) == 1 and _is_through(model, reader):
             node, reader = reader, next(iter(reader.users), None)
-        if layer is None or reader is None or len(node.users) != 1:
+        if not is_quantizable(layer) or reader is None or len(node.users) != 1:
             continue
-        after = _layer(model, reader)
-        if after is not None and isinstance(after, nn.Conv2d) == isinstance(layer, nn.Conv2d):
-            found.append((_start(model, node), reader.target))
+        after = module_of(model, reader)
+        if is_quantizable(after) and isinstance(after, nn.Conv2d) == isinstance(layer, nn.Conv2d):
+            found.append((name, reader.target))
     return found
-
-
-def _start(model: fx.GraphModule, node: fx.Node) -> str:
-    while _layer(model, node) is None:
-        node = node.all_input_nodes[0]
-    return node.target
-
-
-def _layer(model: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    part = model.get_submodule(node.target) if node.op == "call_module" else None
-    return part if isinstance(part, (nn.Conv2d, nn.Linear)) else None
 
 
 def _is_through(model: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a positive factor of a channel passes a node unchanged, and the channels stay where they are."""
-    if node.op == "call_module":
-        return isinstance(model.get_submodule(node.target), _THROUGH)
-    return is_relu(model, node) or (node.op == "call_function" and node.target in _THROUGH_CALLS)
+    through = node.op == "call_function" and node.target in _THROUGH_CALLS
+    return through or is_relu(model, node) or isinstance(module_of(model, node), _THROUGH)
 
 
 def _relu_between(model: fx.GraphModule, first: str, second: str) -> bool:

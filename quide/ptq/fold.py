@@ -7,6 +7,8 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fusion
 
+from quide.ptq.layers import module_of
+
 
 def fold(model: fx.GraphModule, ranks: dict[str, int]) -> list[str]:
     """Fold what can be folded, in place: a batch norm that alone reads a convolution of rank 4 or a linear layer of
@@ -42,11 +44,15 @@ def affine(model: fx.GraphModule) -> dict[str, tuple[str, tuple[torch.Tensor, to
     found = {}
     for node in model.graph.nodes:
         if _is_batch_norm(model, node) and node.all_input_nodes and node.all_input_nodes[0].op == "call_module":
-            norm = model.get_submodule(node.target)
-            beta = torch.zeros_like(norm.running_mean) if norm.bias is None else norm.bias.detach().clone()
-            gamma = torch.ones_like(norm.running_mean) if norm.weight is None else norm.weight.detach().clone()
-            found[node.all_input_nodes[0].target] = node.target, (beta, gamma)
+            learned = _affine(model.get_submodule(node.target))
+            found[node.all_input_nodes[0].target] = node.target, tuple(values.detach().clone() for values in learned)
     return found
+
+
+def _affine(norm: _BatchNorm) -> tuple[torch.Tensor, torch.Tensor]:
+    """Beta and gamma."""
+    beta = torch.zeros_like(norm.running_mean) if norm.bias is None else norm.bias
+    return beta, torch.ones_like(norm.running_mean) if norm.weight is None else norm.weight
 
 
 def plain_kind(layer: nn.Module) -> type | None:
@@ -67,18 +73,16 @@ _COMPUTING = ("forward", "_conv_forward", "__call__")
 
 
 def _is_batch_norm(model: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op != "call_module":
+    norm = module_of(model, node)
+    if not isinstance(norm, _BatchNorm) or norm.running_var is None or is_hooked(norm):
         return False
-    norm = model.get_submodule(node.target)
-    standard = type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward) and "forward" not in vars(norm)
-    return isinstance(norm, _BatchNorm) and standard and norm.running_var is not None and not is_hooked(norm)
+    return type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward) and "forward" not in vars(norm)
 
 
 def _fold_into(model: fx.GraphModule, name: str, norm: _BatchNorm) -> None:
     """As ``torch.nn.utils.fusion`` computes it, into parameters of the layer's own: another layer may share them."""
     layer = model.get_submodule(name)
-    weight = torch.ones_like(norm.running_mean) if norm.weight is None else norm.weight
-    bias = torch.zeros_like(norm.running_mean) if norm.bias is None else norm.bias
+    beta, gamma = _affine(norm)
     fused = fusion.fuse_conv_bn_weights if isinstance(layer, nn.Conv2d) else fusion.fuse_linear_bn_weights
-    found = fused(layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, weight, bias)
+    found = fused(layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, gamma, beta)
     layer.weight, layer.bias = (nn.Parameter(values.detach(), requires_grad=False) for values in found)

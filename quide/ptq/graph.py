@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from quide.ptq import check, trial
-from quide.ptq.activations import behind, is_plain, is_relu
+from quide.ptq.activations import behind, is_relu
 from quide.ptq.fold import is_hooked
 from quide.ptq.grid import FakeQuantize
-from quide.ptq.layers import is_quantizable, quantizable_layers
+from quide.ptq.layers import is_quantizable, module_of, quantizable_layers
 from quide.ptq.ranges import Statistics
 from quide.ptq.scheme import Scheme
 
@@ -33,7 +33,7 @@ class _Tracer(fx.Tracer):
 def trace(model: nn.Module) -> fx.GraphModule:
     """A copy of a network in evaluation mode as a graph that takes the images alone."""
     copied = copy.deepcopy(model).eval().requires_grad_(False)
-    if check.inputs_beside_images(copied):
+    if check.takes_more_than_images(copied):
         _take_images_alone(copied)
     try:
         return fx.GraphModule(copied, _Tracer().trace(copied), type(model).__name__)
@@ -107,17 +107,16 @@ class Order:
     entangled: bool
 
 
-def channels_last(model: fx.GraphModule) -> bool:
-    """Bring a network to the layout in which a CPU convolves fastest; whether it was in another."""
+def channels_last(model: fx.GraphModule) -> None:
+    """Bring a network to the layout in which a CPU convolves fastest."""
     weights = [part.weight for part in model.modules() if isinstance(part, nn.Conv2d)]
     if all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights):
-        return False
+        return
     model.to(memory_format=torch.channels_last)
     for node in model.graph.nodes:
         if node.op == "call_method" and node.target == "view":
             node.target = "reshape"  # a view of the other layout need not exist
     model.recompile()
-    return True
 
 
 def last_layers(model: fx.GraphModule, layers: Sequence[str]) -> frozenset[str]:
@@ -164,10 +163,9 @@ def _once(model: fx.GraphModule, sites: dict[str, fx.Node]) -> dict[str, fx.Node
 
 @torch.inference_mode()
 def observe(
-    model: fx.GraphModule, sites: dict[str, fx.Node], calibration: torch.Tensor, scheme: Scheme,
-    logits: Collection[str] = (),
+    model: fx.GraphModule, sites: Iterable[str], calibration: torch.Tensor, scheme: Scheme, logits: Collection[str],
 ) -> dict[str, Statistics]:  # fmt: skip
-    """Ranges of the sites over the calibration images; a second pass fills histograms if the range rule needs them.
+    """Ranges of the sites, by node, over the calibration images; a second pass fills histograms if the rule needs them.
 
     All values are kept of the sites in ``logits``.
     """
@@ -176,46 +174,29 @@ def observe(
         statistics[name].logits = []
     passes = ["extremes"] if scheme.activation_range == "minmax" else ["extremes", "histogram"]
     for step in passes:
+        seeing = {name: [getattr(one, f"see_{step}")] for name, one in statistics.items()}
         for images in calibration.split(CALIBRATION_BATCH):
-            _Watcher(model, statistics, step).run(images)
+            trial.Watcher(model, seeing).run(images)
     return statistics
 
 
-class _Watcher(trial.Quiet):
-    """Runs a traced network and shows the watched nodes' outputs to their statistics."""
-
-    def __init__(self, model: fx.GraphModule, statistics: dict[str, Statistics], step: str):
-        super().__init__(model)
-        self.statistics, self.step = statistics, step
-
-    def run_node(self, node: fx.Node):
-        value = super().run_node(node)
-        if node.name in self.statistics:
-            getattr(self.statistics[node.name], f"see_{self.step}")(value)
-        return value
-
-
 def _is_max_pool(model: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        pool = model.get_submodule(node.target)
-        return is_plain(pool, nn.MaxPool2d) and not pool.return_indices
+    if (pool := module_of(model, node)) is not None:
+        return type(pool) is nn.MaxPool2d and not is_hooked(pool) and not pool.return_indices
     return node.op == "call_function" and node.target in (F.max_pool2d, torch.max_pool2d) and len(node.args) > 0
 
 
 def commute(model: fx.GraphModule) -> None:
     """Merge quantizers with the ReLU beside them, move them past max-pooling, and let them overwrite their input."""
     for node in list(model.graph.nodes):
-        if node.op == "call_module" and isinstance(model.get_submodule(node.target), FakeQuantize):
+        if isinstance(quantizer := module_of(model, node), FakeQuantize):
             _merge_relu(model, node)
             _move_past_max_pool(model, node)
             # A tensor read by nobody else may be overwritten, unless it is the caller's own or a view of it.
             source = node.args[0]
-            made_here = source.op == "call_module" and _makes_its_output(model.get_submodule(source.target))
-            model.get_submodule(node.target).inplace = made_here and len(source.users) == 1
-
-
-def _makes_its_output(part: nn.Module) -> bool:
-    return isinstance(part, (nn.Conv2d, nn.Linear, nn.MaxPool2d)) and not is_hooked(part)
+            maker = module_of(model, source)
+            made_here = isinstance(maker, (nn.Conv2d, nn.Linear, nn.MaxPool2d)) and not is_hooked(maker)
+            quantizer.inplace = made_here and len(source.users) == 1
 
 
 def _merge_relu(model: fx.GraphModule, node: fx.Node) -> None:

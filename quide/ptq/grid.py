@@ -61,12 +61,14 @@ def fake_quantize(values: torch.Tensor, grid: Grid, rounding: str = "half_even",
     """Round float32 ``values`` to ``grid``; with ``half_even``, bit for bit what torch's fake_quantize functions give.
 
     Multiplies by the reciprocal of the scale, as torch does: dividing would round a few values the other way.
-    ``inplace`` overwrites ``values``.
+    ``inplace`` overwrites ``values``. Halves are rounded in float32 and given back in their own type.
 
     Exact up to 24 bits, where float32 still holds every integer of the grid; wider grids are finer than float32 itself
     and return each value to within its own rounding. Values beyond 2^63 steps saturate and NaN stays NaN here, while
     torch's conversion to integers overflows.
     """
+    if values.dtype in HALVES:  # which do not hold the ends, or every step, of a grid
+        return fake_quantize(values.float(), grid, rounding, inplace=True).to(values.dtype)
     scaled = values.mul_(1 / grid.scale) if inplace else values * (1 / grid.scale)
     rounded = _ROUNDINGS[rounding](scaled)
     clamped = rounded.clamp_(grid.low - grid.zero_point, grid.high - grid.zero_point)
@@ -91,8 +93,6 @@ class FakeQuantize(nn.Module):
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         low = self.zero_point if self.relu else self.low
         grid = Grid(self.scale, self.zero_point, low, self.high)
-        if values.dtype in HALVES:  # which do not hold the ends of every grid
-            return fake_quantize(values.float(), grid, self.rounding).to(values.dtype)
         return fake_quantize(values, grid, self.rounding, self.inplace and not values.requires_grad)
 
     def extra_repr(self) -> str:

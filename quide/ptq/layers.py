@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import fx, nn
 
 
-def is_quantizable(part: nn.Module) -> bool:
+def is_quantizable(part: nn.Module | None) -> bool:
     """Whether a module is a layer to quantize: a 2-D convolution or a linear layer."""
     return isinstance(part, (nn.Conv2d, nn.Linear))
+
+
+def module_of(model: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    """The module that a node calls; None where it calls none."""
+    return model.get_submodule(node.target) if node.op == "call_module" else None
 
 
 def quantizable_layers(model: nn.Module) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from quide._check import whole
 from quide.ptq import fold, trial
 from quide.ptq import graph as graphs
 from quide.ptq.grid import FakeQuantize, HalfPrecision
+from quide.ptq.layers import is_quantizable
 from quide.ptq.learned import LearnedQuantizer
 from quide.ptq.prepared import META, Prepared, prepare, weight_grid
 from quide.ptq.progress import Progress
@@ -170,18 +172,17 @@ def _start(network: fx.GraphModule, calibration: torch.Tensor) -> None:
     Batch norms take the statistics of the batch, as they will in training: those of full precision do not fit what
     few bits leave of the weights, and steps that start far off hardly recover.
     """
-    hooks = []
     network.eval()
-    for part in list(network.modules()):
-        if isinstance(part, _BatchNorm):
-            part.train()
-        if parametrize.is_parametrized(part, "weight"):
-            part.parametrizations.weight[0].start(part.parametrizations.weight.original)
-        elif isinstance(part, LearnedQuantizer) and not part.of_weights and part.zero_point == 0:
-            hooks.append(part.register_forward_pre_hook(lambda quantizer, given: quantizer.start(given[0])))
-    network(calibration)
-    for hook in hooks:
-        hook.remove()
+    with ExitStack() as hooks:
+        for part in list(network.modules()):
+            if isinstance(part, _BatchNorm):
+                part.train()
+            if parametrize.is_parametrized(part, "weight"):
+                part.parametrizations.weight[0].start(part.parametrizations.weight.original)
+            elif isinstance(part, LearnedQuantizer) and not part.of_weights and part.zero_point == 0:
+                hook = part.register_forward_pre_hook(lambda quantizer, given: quantizer.start(given[0]))
+                hooks.callback(hook.remove)
+        network(calibration)
 
 
 def _fit(
@@ -193,7 +194,11 @@ def _fit(
     kept = Progress(
         checkpoint, lambda: [Path(__file__).read_text(), how, network.meta[META].bits, network.state_dict()]
     )
-    losses = _restored(kept, network, optimizer)
+    losses: list[float] = []
+    if (known := kept.read()) is not None:
+        network.load_state_dict(known["network"])
+        optimizer.load_state_dict(known["optimizer"])
+        losses = known["losses"]
     total = how.epochs * len(batches)
     with tqdm(total=total, initial=len(losses) * len(batches), desc="QAT", unit="batch", disable=not progress) as bar:
         for epoch in range(len(losses), how.epochs):
@@ -220,15 +225,6 @@ def _fit(
     return losses
 
 
-def _restored(kept: Progress, network: fx.GraphModule, optimizer: torch.optim.Optimizer) -> list[float]:
-    """Go on from what is kept; the losses of the epochs that are done."""
-    if (known := kept.read()) is None:
-        return []
-    network.load_state_dict(known["network"])
-    optimizer.load_state_dict(known["optimizer"])
-    return known["losses"]
-
-
 def _optimizer(network: fx.GraphModule, how: _Training) -> torch.optim.Optimizer:
     weights = [parameter for name, parameter in network.named_parameters() if _decays(network, name)]
     others = [parameter for name, parameter in network.named_parameters() if not _decays(network, name)]
@@ -238,7 +234,7 @@ def _optimizer(network: fx.GraphModule, how: _Training) -> torch.optim.Optimizer
 
 def _decays(network: fx.GraphModule, name: str) -> bool:
     owner, _, last = name.rpartition(".")
-    return last == "original" or (last == "weight" and isinstance(network.get_submodule(owner), (nn.Conv2d, nn.Linear)))
+    return last == "original" or (last == "weight" and is_quantizable(network.get_submodule(owner)))
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from quide.ptq import activations
+from quide.ptq.layers import is_quantizable, module_of
 from quide.ptq.ranges import Statistics
 
 DEVIATIONS = 6.0
@@ -68,8 +69,7 @@ def _passed(model: fx.GraphModule, node: fx.Node, sources: list[Normal]) -> Norm
     if activations.is_addition(node):
         (one, spread), (other, wide) = (source.moments() for source in sources)
         return Normal(one + other, (spread.square() + wide.square()).sqrt()) if one.shape == other.shape else None
-    if node.op == "call_module":
-        part = model.get_submodule(node.target)
+    if (part := module_of(model, node)) is not None:
         if isinstance(part, nn.ConstantPad3d) and part.value == 0:
             return _padded(part.padding, sources[0])
         return sources[0] if isinstance(part, _SAME) else None
@@ -130,8 +130,8 @@ def expected_inputs(model: fx.GraphModule, norms: Norms) -> dict[str, torch.Tens
     """Mean of each channel that a layer reads, ``(in,)``, where it is known, by layer."""
     known, found = of_values(model, norms), {}
     for node in model.graph.nodes:
-        layer = model.get_submodule(node.target) if node.op == "call_module" else None
-        if isinstance(layer, (nn.Conv2d, nn.Linear)) and node.all_input_nodes[0].name in known:
+        layer = module_of(model, node)
+        if is_quantizable(layer) and node.all_input_nodes[0].name in known:
             mean = known[node.all_input_nodes[0].name].moments()[0]
             width = layer.in_channels if isinstance(layer, nn.Conv2d) else layer.in_features
             if width % len(mean) == 0:  # flattened: each channel has as many values in turn

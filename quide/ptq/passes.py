@@ -89,15 +89,15 @@ class Walk:
     def __init__(self, model: fx.GraphModule, images: torch.Tensor):
         self._runner = fx.Interpreter(model, garbage_collect_values=False)
         self._runner.env, self._runner.args_iter = {}, iter([images])
-        self._values: dict[str, torch.Tensor] = {}
         self._nodes = list(model.graph.nodes)
+        self._named = {node.name: node for node in self._nodes}
         self._unread = {node: len(node.users) for node in self._nodes}
 
     @torch.no_grad()
     def to(self, layer: str) -> torch.Tensor:
         """What a layer that has not run yet is given, which is left to it alone."""
         while self._nodes and self._nodes[0].target != layer:
-            self._step(self._nodes.pop(0))
+            self._step()
         if not self._nodes:
             raise ValueError(f"layer {layer} has run already, or is not in the network")
         return self._runner.env[self._nodes[0].all_input_nodes[0]]
@@ -105,24 +105,17 @@ class Walk:
     @torch.no_grad()
     def past(self, node: str) -> torch.Tensor:
         """The value of a node that has just run, or runs now."""
-        while self._nodes and node not in self._values:
-            self._step(self._nodes.pop(0))
-        return self._values[node]
+        while self._nodes and self._named[node] not in self._runner.env:
+            self._step()
+        return self._runner.env[self._named[node]]
 
-    @torch.no_grad()
-    def end(self) -> torch.Tensor:
-        """What the network returns."""
-        while self._nodes:
-            value = self._step(self._nodes.pop(0))
-        return value
-
-    def _step(self, node: fx.Node) -> torch.Tensor:
-        value = self._runner.env[node] = self._values[node.name] = self._runner.run_node(node)
+    def _step(self) -> None:
+        node = self._nodes.pop(0)
+        self._runner.env[node] = self._runner.run_node(node)
         for source in node.all_input_nodes:
             self._unread[source] -= 1
             if not self._unread[source]:
-                del self._runner.env[source], self._values[source.name]
-        return value
+                del self._runner.env[source]
 
 
 def rounded_layers(model: fx.GraphModule) -> list[str]:

@@ -18,7 +18,7 @@ from torch import fx, nn
 
 from quide.ptq import activations, check, fold, moments, trial
 from quide.ptq import graph as graphs
-from quide.ptq.grid import HALVES, FakeQuantize, Grid, HalfPrecision, affine_grid, fake_quantize, symmetric_grid
+from quide.ptq.grid import FakeQuantize, Grid, HalfPrecision, affine_grid, fake_quantize, symmetric_grid
 from quide.ptq.layers import is_quantizable, quantizable_layers
 from quide.ptq.ranges import Statistics, weight_range
 from quide.ptq.scheme import FULL_PRECISION, HALF_PRECISION, PAPER, Scheme
@@ -106,7 +106,7 @@ def prepare(
     statistics = observed(traced, sites, calibration, scheme, last, norms)
     unused = [layer for layer in quantizable_layers(model) if layer not in registered]
     return Prepared(
-        traced, layers, scheme, statistics, sites, fixed, left, logits, order, unfolded, cleaned, unused,
+        traced, layers, scheme, statistics, sites, fixed, left, order, unfolded, cleaned, unused,
         dict(keep or {}), fastest_layout, tuple(calibration.shape[1:]), norms,
     )  # fmt: skip
 
@@ -120,7 +120,7 @@ def observed(
         return moments.statistics(traced, norms, sites, calibration)
     by_cross_entropy = scheme.logits_range == "cross_entropy" and scheme.activation_site != "input"
     logits = {site for layer, site in sites.items() if layer in last and by_cross_entropy}
-    return graphs.observe(traced, dict.fromkeys(sites.values()), calibration, scheme, logits)
+    return graphs.observe(traced, sites.values(), calibration, scheme, logits)
 
 
 @torch.inference_mode(False)  # whatever the caller is in: tensors made in it do not count their changes
@@ -170,8 +170,8 @@ def _clean(traced: fx.GraphModule) -> int:
     """Set denormal weights to zero, with which a CPU can be many times slower; how many there were."""
     cleaned = 0
     for value in [*traced.parameters(), *traced.buffers()]:
-        if value.dtype in _SMALLEST:
-            whole, smallest = _SMALLEST[value.dtype]
+        if value.is_floating_point() and (whole := _WHOLE.get(value.element_size())):
+            smallest = torch.tensor(torch.finfo(value.dtype).tiny, dtype=value.dtype).view(whole).item()
             pattern = value.view(whole) & torch.iinfo(whole).max  # as floats they may pass for zero
             denormal = (pattern > 0) & (pattern < smallest)
             if count := int(denormal.sum()):
@@ -180,13 +180,7 @@ def _clean(traced: fx.GraphModule) -> int:
     return cleaned
 
 
-# The pattern of bits of each type's smallest normal number, in integers of the same size.
-_SMALLEST = {
-    torch.float64: (torch.int64, 2**52),
-    torch.float32: (torch.int32, 2**23),
-    torch.float16: (torch.int16, 2**10),
-    torch.bfloat16: (torch.int16, 2**7),
-}
+_WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
 def _free_and_fixed(
@@ -238,7 +232,6 @@ class Prepared:
         sites: the name of that node, by layer.
         fixed: widths of the layers that ``keep`` names.
         left_float: what is not quantized, and its number of weights.
-        logits: layers whose outputs are not rounded, as they are the network's.
         order: what the program's order means besides its data.
         unfolded: names of batch norms that are still computed, or not run in evaluation.
         cleaned: number of denormal weights that were set to zero.
@@ -254,7 +247,6 @@ class Prepared:
     sites: dict[str, str]
     fixed: dict[str, Bits] = field(default_factory=dict)
     left_float: dict[str, int] = field(default_factory=dict)
-    logits: frozenset[str] = frozenset()
     order: graphs.Order = graphs.Order({}, False)
     unfolded: list[str] = field(default_factory=list)
     cleaned: int = 0
@@ -278,13 +270,15 @@ class Prepared:
         )  # fmt: skip
         if set(widths.values()) == {HALF_PRECISION} and self.scheme.sixteen_bit == "float16":
             return HalfPrecision(model)
-        named = {node.name: node for node in model.graph.nodes}
+        rounding, named = self.scheme.rounding, {node.name: node for node in model.graph.nodes}
         nodes = {layer: named[site] for layer, site in self.sites.items() if layer in widths}
         for layer, width in widths.items():
             if both(width).weights != FULL_PRECISION:
-                how.weight_scales[layer] = _quantize_weight(
-                    model.get_submodule(layer), both(width).weights, self.scheme
-                )
+                one = model.get_submodule(layer)
+                grid = weight_grid(one.weight.detach(), both(width).weights, self.scheme)
+                how.weight_scales[layer] = grid.scale
+                # A new parameter: another layer may share the old one, at another width.
+                one.weight = nn.Parameter(fake_quantize(one.weight.detach(), grid, rounding), requires_grad=False)
             if both(width).activations != FULL_PRECISION and layer in nodes:
                 self._insert(model, nodes[layer], layer, both(width).activations)
         if commute:
@@ -321,17 +315,12 @@ class Prepared:
         What is left in float counts as layers of 32 bits, and with ``size_weighted`` by its number of weights.
         """
         widths = self.widths(bits)
-        layers = [(getattr(both(width), side), self._size(layer)) for layer, width in widths.items()]
+        weights = {layer: self.graph.get_submodule(layer).weight.numel() for layer in widths}
+        layers = [(getattr(both(width), side), weights[layer]) for layer, width in widths.items()]
         floats = [(FULL_PRECISION, size) for size in self.left_float.values()]
         each, sizes = zip(*layers, *floats, strict=True)
-        return (
-            FULL_PRECISION * sum(sizes) / sum(map(operator.mul, each, sizes))
-            if size_weighted
-            else (FULL_PRECISION * len(each) / sum(each))
-        )
-
-    def _size(self, layer: str) -> int:
-        return self.graph.get_submodule(layer).weight.numel()
+        counts = sizes if size_weighted else (1,) * len(sizes)
+        return FULL_PRECISION * sum(counts) / sum(map(operator.mul, each, counts))
 
     def activation_grid(self, site: str, bits: int) -> Grid:
         """The grid of a site at a width."""
@@ -368,26 +357,10 @@ def quantized_weight(weight: torch.Tensor, bits: int, scheme: Scheme = PAPER) ->
     """The weight tensor ``(out, ...)`` rounded by the scheme; the same tensor at 32 bits."""
     if bits == FULL_PRECISION:
         return weight
-    return _rounded(weight, weight_grid(weight, bits, scheme), scheme)
+    return fake_quantize(weight, weight_grid(weight, bits, scheme), scheme.rounding)
 
 
 def weight_grid(weight: torch.Tensor, bits: int, scheme: Scheme = PAPER) -> Grid:
     """The grid of a weight tensor ``(out, ...)``."""
     minimum, maximum = weight_range(weight, scheme.weight_range, bits, scheme.percentile, scheme.weight_per_channel)
     return symmetric_grid(minimum, maximum, bits, restricted=scheme.weight_levels == "restricted")
-
-
-def _rounded(weight: torch.Tensor, grid: Grid, scheme: Scheme) -> torch.Tensor:
-    """Halves through float32: they do not hold every step of a grid."""
-    if weight.dtype in HALVES:
-        return fake_quantize(weight.float(), grid, scheme.rounding).to(weight.dtype)
-    return fake_quantize(weight, grid, scheme.rounding)
-
-
-def _quantize_weight(layer: nn.Module, bits: int, scheme: Scheme) -> torch.Tensor:
-    """The scale that the weight was rounded with."""
-    weight = layer.weight.detach()
-    grid = weight_grid(weight, bits, scheme)
-    # A new parameter: another layer may share the old one, at another width.
-    layer.weight = nn.Parameter(_rounded(weight, grid, scheme), requires_grad=False)
-    return grid.scale

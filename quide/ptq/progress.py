@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import fx
 
 from quide import _files, _paths
 from quide._digest import digest
-from quide.ptq.prepared import META, Prepared
-
-if TYPE_CHECKING:
-    from quide.ptq.passes import Technique
 
 
 class Progress:
@@ -52,10 +45,3 @@ class Progress:
             whole = {"made_for": self.made_for, "state": state}
             with _paths.atomic(self.file) as partial:
                 torch.save({**whole, "digest": digest(whole)}, partial)
-
-
-def parts_of(technique: Technique, quantized: fx.GraphModule, prepared: Prepared, calibration: torch.Tensor) -> list:
-    """What decides the result of a technique: the text of its file, its settings, the networks and the images."""
-    code = Path(sys.modules[type(technique).__module__].__file__).read_text()
-    settings = [replace(technique, checkpoint=None, progress=False), prepared.scheme, quantized.meta[META].bits]
-    return [code, settings, [[one.code, one.state_dict()] for one in (prepared.graph, quantized)], calibration]

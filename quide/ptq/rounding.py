@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 import torch
@@ -60,18 +61,12 @@ def round_weights(
 def observe(model: Callable, layers: Sequence[str], inputs: Iterable[torch.Tensor]) -> dict[str, Statistics]:
     """Smallest and largest output of each named layer over the inputs, one batch at a time."""
     statistics = {name: Statistics() for name in layers}
-    hooks = [
-        model.get_submodule(name).register_forward_hook(
-            lambda layer, arguments, output, seen=seen: seen.see_extremes(output)
-        )
-        for name, seen in statistics.items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, seen in statistics.items():
+            hook = model.get_submodule(name).register_forward_hook(lambda *call, seen=seen: seen.see_extremes(call[-1]))
+            hooks.enter_context(hook)
         for batch in inputs:
             model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return statistics
 
 
@@ -92,9 +87,8 @@ def stored_bits(weight: torch.Tensor, bits: int, granularity: Granularity = PER_
     """Bits that a rounded weight tensor ``(out, ...)`` takes: its integers, and its scales at 16 bits each."""
     _check_granularity(granularity)
     rows, columns = len(weight), weight[0].numel()
-    scales = {PER_TENSOR: 1, PER_CHANNEL: rows}.get(granularity)
-    if scales is None:
-        scales = rows * -(-columns // granularity)
+    known = {PER_TENSOR: 1, PER_CHANNEL: rows}
+    scales = known[granularity] if granularity in known else rows * -(-columns // granularity)
     return bits * weight.numel() + SCALE_BITS * scales
 
 

@@ -15,7 +15,7 @@ from torch import fx, nn
 from quide import _files, _paths
 from quide._digest import digest
 from quide.ptq.grid import FakeQuantize, HalfPrecision
-from quide.ptq.layers import quantizable_layers
+from quide.ptq.layers import module_of, quantizable_layers
 from quide.ptq.passes import set_parameter
 from quide.ptq.prepared import META, Prepared, Quantization, prepare
 from quide.ptq.scheme import Scheme
@@ -42,12 +42,12 @@ def save(quantized: nn.Module, file: str | Path) -> Path:
     tensors = quantized.state_dict() | {WEIGHT_SCALE + layer: scale for layer, scale in how.weight_scales.items()}
     metadata = {
         "format": FORMAT,
-        "layers": list(how.layers),
-        "bits": [_written(width) for width in how.bits],
-        "keep": {name: _written(width) for name, width in how.keep.items()},
+        "layers": how.layers,
+        "bits": how.bits,
+        "keep": how.keep,
         "fastest_layout": how.fastest_layout,
         "image": how.image,
-        "scheme": asdict(how.scheme),
+        "scheme": how.scheme,
         "commute": how.commute,
         "nodes": _nodes(quantized),
         # The layout in memory decides which kernel runs, and so the last bits.
@@ -58,7 +58,7 @@ def save(quantized: nn.Module, file: str | Path) -> Path:
     copies = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     metadata["digest"] = _proof(copies, metadata)
     with _paths.atomic(file) as partial:  # one entry, since safetensors writes several in any order
-        save_file(copies, partial, {"quide": json.dumps(metadata)})
+        save_file(copies, partial, {"quide": _text(metadata)})
     return file
 
 
@@ -92,9 +92,8 @@ def _loaded(model: nn.Module, file: Path, tensors: dict[str, torch.Tensor], meta
         raise ValueError(_misfit(file, model, f"{len(metadata['nodes'])} steps", str(len(_nodes(quantized)))))
     device = next(model.parameters()).device
     for name, strides in metadata["strides"].items():
-        tensors[name] = torch.empty_strided(tensors[name].shape, strides, dtype=tensors[name].dtype).copy_(
-            tensors[name]
-        )
+        held = tensors[name]
+        tensors[name] = torch.empty_strided(held.shape, strides, dtype=held.dtype).copy_(held)
     tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
     for layer in quantized.meta[META].weight_scales:
         quantized.meta[META].weight_scales[layer] = tensors.pop(WEIGHT_SCALE + layer)
@@ -125,25 +124,26 @@ def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def _proof(tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> str:
-    return digest([json.dumps(metadata), dict(sorted(tensors.items()))])
+    return digest([_text(metadata), dict(sorted(tensors.items()))])
+
+
+def _text(metadata: dict[str, Any]) -> str:
+    return json.dumps(metadata, default=asdict)  # a scheme, and widths of two sides
 
 
 def _nodes(quantized: nn.Module) -> list[str]:
     """What the network computes, a line a node: so that a network which only has the same weights is told apart."""
     model = quantized.model if isinstance(quantized, HalfPrecision) else quantized
-    return [f"{node.name}: {_called(model, node)} of {_given((node.args, node.kwargs))}" for node in model.graph.nodes]
+    nodes = model.graph.nodes
+    given = {node: fx.node.map_arg((node.args, node.kwargs), lambda source: f"%{source.name}") for node in nodes}
+    return [f"{node.name}: {_called(model, node)} of {given[node]}" for node in nodes]
 
 
 def _called(model: fx.GraphModule, node: fx.Node) -> str:
-    if node.op != "call_module":
+    if (module := module_of(model, node)) is None:
         return getattr(node.target, "__name__", str(node.target))
-    module = model.get_submodule(node.target)
     settings = module.relu if isinstance(module, FakeQuantize) else module.extra_repr()
     return f"{node.target}, {type(module).__name__}({settings})"
-
-
-def _given(value: Any) -> str:
-    return str(fx.node.map_arg(value, lambda node: f"%{node.name}"))
 
 
 def _prepared(model: nn.Module, file: Path, metadata: dict[str, Any], scheme: Scheme) -> Prepared:
@@ -155,10 +155,6 @@ def _prepared(model: nn.Module, file: Path, metadata: dict[str, Any], scheme: Sc
         return prepare(model, images, scheme, keep=keep, fastest_layout=metadata["fastest_layout"])
     except ValueError as error:
         raise ValueError(f"{file} does not fit the model ({error})") from error
-
-
-def _written(width: Bits) -> int | dict[str, int]:
-    return asdict(width) if isinstance(width, Width) else width
 
 
 def _width(width: int | dict[str, int]) -> Bits:

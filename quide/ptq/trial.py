@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +53,20 @@ class Quiet(fx.Interpreter):
     def __init__(self, model: fx.GraphModule, keep_all: bool = False):
         super().__init__(model, garbage_collect_values=not keep_all)
         self.extra_traceback = False
+
+
+class Watcher(Quiet):
+    """Runs a network and shows the values of nodes, by their names, to those who are to see them."""
+
+    def __init__(self, model: fx.GraphModule, seeing: Mapping[str, Sequence[Callable]]):
+        super().__init__(model)
+        self.seeing = seeing
+
+    def run_node(self, node: fx.Node):
+        value = super().run_node(node)
+        for see in self.seeing.get(node.name, ()):
+            see(value)
+        return value
 
 
 class _Runner(Quiet):

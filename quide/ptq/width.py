@@ -100,10 +100,6 @@ class Kept:
                 return width
         return None
 
-    def in_float(self, name: str) -> bool:
-        """Whether something that cannot be quantized is to stay in float."""
-        return self.width(name) == FULL_PRECISION
-
     def check_used(self, layers: Sequence[str]) -> None:
         """Refuse a pattern that fits nothing."""
         if unused := [pattern for pattern in self._widths if pattern not in self._used]:

@@ -6,6 +6,7 @@ tree); here they are numbers.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -78,11 +79,11 @@ def narrowing(
         ValueError: an argument out of range, or a fitness that is not finite.
     """
     num_layers, choices = space(num_layers, choices)
-    left = None if steps is None else whole("steps", steps, 1)
+    rounds = itertools.count() if steps is None else range(whole("steps", steps, 1))
     here = (FULL_PRECISION,) * num_layers
     with Scorer(fitness, finite, None, executor, progress) as scorer:
         scorer.round([here])
-        while left is None or left > 0:
+        for _ in rounds:
             moves = [
                 (*here[:layer], width, *here[layer + 1 :])
                 for layer in range(num_layers)
@@ -92,7 +93,6 @@ def narrowing(
             if not moves or scorer.values[best := _best(scorer, moves, bound)] <= scorer.values[here]:
                 break
             here = best
-            left = None if left is None else left - 1
     return scorer.result()
 
 
@@ -127,10 +127,8 @@ def coordinate_descent(
         while here != before:
             before = here
             for layer in order:
-                moves = [
-                    here,
-                    *((*here[:layer], width, *here[layer + 1 :]) for width in choices if width != here[layer]),
-                ]
+                others = [width for width in choices if width != here[layer]]
+                moves = [here, *((*here[:layer], width, *here[layer + 1 :]) for width in others)]
                 here = _best(scorer, moves, bound)  # the first of equals: where it stands
     return scorer.result()
 
@@ -182,10 +180,9 @@ def random_of_equal_bytes(
     found: dict[Configuration, None] = {}
     for _ in range(whole("tries", tries, 1)):
         drawn = rng.choice(choices, num_layers)
-        if abs(sizes @ drawn - wanted) <= tolerance * wanted and (alike := tuple(drawn.tolist())) != tuple(
-            configuration
-        ):
-            found[alike] = None
+        alike = abs(sizes @ drawn - wanted) <= tolerance * wanted
+        if alike and (other := tuple(drawn.tolist())) != tuple(configuration):
+            found[other] = None
             if len(found) >= count:
                 break
     return list(found)

@@ -90,9 +90,8 @@ def greedy(
         while steps := [
             (*here[:layer], lower[width], *here[layer + 1 :]) for layer, width in enumerate(here) if width in lower
         ]:
-            standing = scorer.values[here]
             scores = scorer.round(steps)
-            if max(scores) <= standing:
+            if max(scores) <= scorer.values[here]:
                 break
             here = steps[scores.index(max(scores))]
     return scorer.result()
