@@ -153,7 +153,7 @@ def _outputs(model: nn.Module, data: Data) -> torch.Tensor:
     shape = tuple(data.images.shape[1:])
     try:
         with torch.inference_mode():
-            outputs = copy.deepcopy(model).eval()(data.images[:1])
+            outputs = copy.deepcopy(model).eval()(data.images[:1].clone())
     except (Exception, SystemExit) as error:  # the user's own code
         raise ValueError(
             f"the network does not take an image of shape {shape} ({brief(error)}); "

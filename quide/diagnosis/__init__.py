@@ -18,7 +18,7 @@ from quide import evaluate
 from quide.data.datasets import BATCH
 from quide.diagnosis.ranges import by_layer, grids_of
 from quide.diagnosis.sentence import sentence
-from quide.evaluate.inputs import Images, calibration_images, gathered
+from quide.evaluate.inputs import Images, calibration_images, check_outputs, gathered
 from quide.ptq.grid import FakeQuantize
 from quide.ptq.prepared import META, Prepared, layer_widths, prepare
 from quide.ptq.scheme import FULL_PRECISION, PAPER, Scheme
@@ -63,7 +63,7 @@ def sensitivity(
         ValueError: as :func:`quide.sweep`.
     """
     scheme = replace(scheme, sixteen_bit="grid")
-    prepared = prepare(model, calibration_images(calibration), scheme, keep=keep, fastest_layout=True)
+    prepared = prepare(model, calibration_images(calibration, images), scheme, keep=keep, fastest_layout=True)
     return _Bench(prepared, *gathered(images, labels, prepared), bits).sensitivity(progress)
 
 
@@ -89,7 +89,7 @@ def diagnose(
     Raises:
         ValueError: as :func:`quide.sweep`; ``quantized`` is of another kind, or of other layers.
     """
-    calibration = calibration_images(calibration)
+    calibration = calibration_images(calibration, images)
     if quantized is not None:
         how = getattr(quantized, "meta", {}).get(META)
         if how is None:
@@ -109,7 +109,7 @@ def diagnose(
         bits=bench.widths,
         images=len(images),
         calibrated_on=len(calibration),
-        classes=_outputs(prepared, images),
+        classes=bench.classes,
         exact=exact,
         difference=difference,
         cleaned=prepared.cleaned,
@@ -246,6 +246,7 @@ class _Bench:
     def __init__(self, prepared: Prepared, images: torch.Tensor, labels: torch.Tensor, bits: int | Sequence[int]):
         self.prepared, self.images, self.labels = prepared, images, labels
         self.widths = layer_widths(bits, prepared.layers)
+        self.classes = _classes(prepared, images, labels)
         self.full = self.hits(prepared.full_precision())
 
     def hits(self, network: nn.Module) -> Hits:
@@ -304,5 +305,5 @@ def _sanity(
 
 
 @torch.inference_mode()
-def _outputs(prepared: Prepared, images: torch.Tensor) -> int:
-    return prepared.full_precision()(images[:1].clone()).shape[1]
+def _classes(prepared: Prepared, images: torch.Tensor, labels: torch.Tensor) -> int:
+    return check_outputs(prepared.full_precision()(images[:1].clone()), labels, rows=1)

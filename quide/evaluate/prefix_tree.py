@@ -65,9 +65,8 @@ def exhaustive(
         ValueError: as :func:`quide.quantize`; images and labels of different number, or none; groups that do not hold
             each layer once or that run in turns; more than ``limit`` configurations.
     """
-    if score is None or not isinstance(images, torch.Tensor):
-        check_given(images, labels)
-    prepared = prepare(model, calibration_images(calibration), scheme, keep=keep, fastest_layout=True)
+    check_given(images, labels, score is not None)
+    prepared = prepare(model, calibration_images(calibration, images), scheme, keep=keep, fastest_layout=True)
     tree = PrefixTree(prepared, choices, groups, limit)
     hits, outputs, truths = torch.zeros(len(tree.configurations), dtype=torch.long), [], []
     for batch, truth in batches(images, labels, prepared, progress, scored=score is not None):

@@ -59,15 +59,23 @@ def brief(error: Exception) -> str:
 def own_images(model: fx.GraphModule, tried: trial.Trial) -> bool:
     """Let a network that overwrites its input overwrite a copy; whether it did."""
     (images,) = (node for node in model.graph.nodes if node.op == "placeholder")
-    storage = tried.places[images.name][0]
-    overwritten = [source for sources in tried.overwritten.values() for source in sources]
-    if not any(source.name in tried.places and tried.places[source.name][0] == storage for source in overwritten):
+    waiting, met = [source for sources in tried.overwritten.values() for source in sources], set()
+    while waiting:  # what is a view of other images may be a copy of those that were tried
+        if (node := waiting.pop()) not in met and not _makes_a_tensor(model, node):
+            met.add(node)
+            waiting += node.all_input_nodes
+    if images not in met:
         return False
     with model.graph.inserting_after(images):
         copied = model.graph.call_method("clone", (images,))
     images.replace_all_uses_with(copied, delete_user_cb=lambda user: user is not copied)
     model.recompile()
     return True
+
+
+def _makes_a_tensor(model: fx.GraphModule, node: fx.Node) -> bool:
+    part = model.get_submodule(node.target) if node.op == "call_module" else None
+    return (is_quantizable(part) or isinstance(part, _BatchNorm)) and not is_hooked(part)
 
 
 def thread_overwrites(model: fx.GraphModule, tried: trial.Trial) -> Order:
