@@ -159,3 +159,32 @@ def test_one_iterator_cannot_serve_calibration_and_test():
         quide.sweep(two_layers(), batches, None, batches, (8,), **QUICK)
     both = [(X, Y)] * 2  # which can be gone through again
     assert evaluate.exhaustive(two_layers(), both, None, both, (8,)) == evaluate.exhaustive(two_layers(), X, Y, X, (8,))
+
+
+# --- arithmetic intensity --------------------------------------------------------------------------------------------
+
+
+def test_intensity_counts_layers_called_by_keyword_and_leaves_what_the_network_counts():
+    def counting(net, x):
+        net.seen.add_(1)
+        return net.conv(input=x)
+
+    model = network(counting, conv=nn.Conv2d(3, 4, 3))
+    model.register_buffer("seen", torch.zeros(1))
+    assert quide.arithmetic_intensity(model, PICTURES).flops == 2 * 36 * 4 * 27
+    assert model.seen == 0 and not model.conv._forward_hooks
+
+
+def test_intensity_takes_widths_of_numpy():
+    def held(bits):
+        found = quide.arithmetic_intensity(two_layers(), X, bits, as_published=True).layers
+        return found[["weight_bytes", "bias_bytes"]].to_numpy().tolist()
+
+    assert held(np.int64(4)) == held(4) and held(np.array([4, 8])) == held([4, 8])
+
+
+@pytest.mark.parametrize("images", [X.numpy(), PICTURES, None])
+def test_intensity_of_what_the_network_does_not_take_is_refused_in_one_line(images):
+    with pytest.raises(ValueError, match=r"model Sequential does not take the example_input \(") as caught:
+        quide.arithmetic_intensity(two_layers(), images)
+    assert "\n" not in str(caught.value)
