@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable
 from numbers import Integral
@@ -22,6 +23,17 @@ def wholes(argument: str, values: Iterable[Any], low: float = -math.inf, high: f
         if not _is_whole(value, low, high):
             raise ValueError(f"{argument} must be whole numbers{_bounds(low, high)}, got {value!r}")
     return [int(value) for value in values]
+
+
+def evaluating(model: Any) -> Any:
+    """A copy of a network in evaluation mode; ``ValueError`` if it holds what cannot be copied."""
+    try:
+        return copy.deepcopy(model).eval()
+    except Exception as error:  # whatever its parts raise
+        raise ValueError(
+            f"model {type(model).__name__} cannot be copied ({str(error).partition('.')[0]}); keep locks, files and "
+            "computed tensors out of it, and make weight norm plain with torch.nn.utils.remove_weight_norm"
+        ) from error
 
 
 def _is_whole(value: Any, low: float, high: float) -> bool:

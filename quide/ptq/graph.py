@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from quide._check import evaluating
 from quide.ptq import check, trial
 from quide.ptq.activations import behind, is_plain, is_relu
 from quide.ptq.fold import is_hooked
@@ -32,11 +32,15 @@ class _Tracer(fx.Tracer):
 
 def trace(model: nn.Module) -> fx.GraphModule:
     """A copy of a network in evaluation mode as a graph that takes the images alone."""
-    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    copied = evaluating(model).requires_grad_(False)
     if check.inputs_beside_images(copied):
         _take_images_alone(copied)
     try:
-        return fx.GraphModule(copied, _Tracer().trace(copied), type(model).__name__)
+        graph = _Tracer().trace(copied)
+        for node in graph.nodes:
+            if node.op == "call_module" and list(node.kwargs) == ["input"]:
+                node.args, node.kwargs = tuple(node.kwargs.values()), {}
+        return fx.GraphModule(copied, graph, type(model).__name__)
     except Exception as error:  # tracing runs the model's own code, which can fail in any way
         doubt = check.names_in_doubt(model, quantizable_layers(model))
         raise ValueError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 import quide
-from quide import evaluate
+from quide import evaluate, ptq
 from quide.cli import probe
 
 QUICK = {"warmup": 1, "passes": 2}
@@ -188,3 +191,179 @@ def test_intensity_of_what_the_network_does_not_take_is_refused_in_one_line(imag
     with pytest.raises(ValueError, match=r"model Sequential does not take the example_input \(") as caught:
         quide.arithmetic_intensity(two_layers(), images)
     assert "\n" not in str(caught.value)
+
+
+# --- networks --------------------------------------------------------------------------------------------------------
+
+
+def numbered(net, x):
+    net.calls += 1
+    return net.fc(x) * net.calls
+
+
+def counter(calls) -> nn.Module:
+    model = network(numbered, fc=nn.Linear(6, 4))
+    model.register_buffer("calls", calls) if isinstance(calls, torch.Tensor) else setattr(model, "calls", calls)
+    return model
+
+
+class MonteCarlo(nn.Dropout):
+    def train(self, mode=True):
+        return super().train(True)
+
+
+def computed() -> nn.Module:
+    model = two_layers()
+    model.cached = model(X)
+    return model
+
+
+def locked() -> nn.Module:
+    model = two_layers()
+    model.lock = threading.Lock()
+    return model
+
+
+def hooked() -> nn.Module:
+    model = two_layers()
+    model.register_forward_pre_hook(lambda part, given: (given[0] * 2 + 1,))
+    return model
+
+
+def patched() -> nn.Module:
+    model = two_layers()
+    model.forward = types.MethodType(lambda self, images: nn.Sequential.forward(self, images * 2), model)
+    return model
+
+
+def named(name: str) -> nn.Module:
+    return network(lambda net, x: net.last(getattr(net, name)(x)), last=nn.Linear(6, 4), **{name: nn.Linear(6, 6)})
+
+
+REFUSED = {
+    "a counter": (lambda: counter(torch.zeros(1)), "other outputs each time"),
+    "a counter in Python": (lambda: counter(0), "other outputs each time"),
+    "a little dropout": (lambda: network(lambda net, x: F.dropout(net.fc(x), 1e-4), fc=nn.Linear(6, 4)), "each time"),
+    "dropout left on": (lambda: nn.Sequential(nn.Linear(6, 6), MonteCarlo(1e-4), nn.Linear(6, 4)), "each time"),
+    "a computed tensor": (computed, "cannot be copied .*remove_weight_norm"),
+    "a lock": (locked, "cannot be copied"),
+    "no values": (lambda: two_layers().to("meta"), "0.weight of model Sequential is on the meta device"),
+    "a compiled part": (lambda: nn.Sequential(torch.compile(two_layers()), nn.ReLU()), "pass .* model.0._orig_mod"),
+    "a scripted part": (lambda: nn.Sequential(torch.jit.script(two_layers()), nn.ReLU()), "model.0 is a TorchScript"),
+    "hooks": (hooked, r"pass torch.nn.Sequential\(model\)"),
+    "a forward put on it": (patched, r"pass torch.nn.Sequential\(model\)"),
+    "a name of fx": (lambda: named("code"), "code of model Own has a name"),
+    "another name of fx": (lambda: named("meta"), "meta of model Own has a name"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_would_be_another_network_is_refused_in_one_line_and_draws_nothing(kind):
+    build, message = REFUSED[kind]
+    model, before = build(), torch.get_rng_state()
+    with pytest.raises(ValueError, match=message) as caught:
+        quide.quantize(model, 8, X)
+    assert "\n" not in str(caught.value) and torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("build", [hooked, patched, lambda: named("code"), lambda: named("meta")])
+def test_the_remedy_of_the_message_works(build):
+    model = build()
+    with torch.no_grad():
+        assert torch.allclose(quide.quantize(nn.Sequential(model), 24, X)(X), model(X), atol=1e-4)
+
+
+class Spread(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, images, *rest, **options):
+        return self.fc(images)
+
+
+class Packed(Spread):
+    def forward(self, *images):
+        return self.fc(images[0])
+
+
+@pytest.mark.parametrize("kind", [Spread, Packed])
+def test_inputs_without_number_are_left_out(kind):
+    model = kind()
+    with torch.no_grad():
+        assert torch.allclose(quide.quantize(model, 24, X)(X), model(X), atol=1e-4)
+
+
+def test_layers_called_by_keyword_are_tried_at_all_widths():
+    model = network(lambda net, x: net.b(input=net.a(input=x).relu()), a=nn.Linear(192, 192), b=nn.Linear(192, 4))
+    images = PICTURES.flatten(1)
+    for bits, accuracy in evaluate.exhaustive(model, images, Y, images, (8, 2)).items():
+        alone = evaluate.predict(quide.quantize(model, bits, images), images)
+        assert accuracy == (alone == Y).double().mean().item()
+
+
+def test_attention_that_is_kept_counts_once_and_is_not_called_unused():
+    model = network(
+        lambda net, x: net.fc(net.mix(x, x, x, need_weights=False)[0]), mix=nn.MultiheadAttention(6, 2),
+        fc=nn.Linear(6, 4),
+    )  # fmt: skip
+    found = quide.sweep(model, X, Y, X, (32, (8,)), keep={"mix": 32}, **QUICK)
+    assert found.attrs["left_float"] == {"mix": 4 * 36} and found.attrs["unused"] == []
+
+
+def test_a_layer_that_nothing_reads_is_named_with_what_leaves_it_out():
+    def forward(net, x):
+        values = net.a(x)
+        net.idle(x)
+        return values
+
+    model = network(forward, a=nn.Linear(6, 4), idle=nn.Linear(6, 3))
+    with pytest.raises(ValueError, match=r"does not depend on idle; leave it out with keep={'idle': 32}"):
+        evaluate.exhaustive(model, X, Y, X, (8, 4))
+    assert len(evaluate.exhaustive(model, X, Y, X, (8, 4), keep={"idle": 32})) == 2
+
+
+def test_a_table_of_positions_may_be_resized():
+    model = network(
+        lambda net, x: net.conv(x + F.interpolate(net.table, size=x.shape[2:], mode="bilinear")).flatten(1),
+        conv=nn.Conv2d(3, 4, 8), table=nn.Parameter(normals(1, 3, 4, 4)),
+    )  # fmt: skip
+    with torch.no_grad():
+        assert torch.allclose(quide.quantize(model, 24, PICTURES)(PICTURES), model(PICTURES), atol=1e-3)
+
+
+@pytest.mark.parametrize("scheme", ["BEST", {"rounding": "floor"}, None])
+def test_a_scheme_is_one(scheme):
+    with pytest.raises(ValueError, match=r"scheme must be a quide.Scheme"):
+        quide.quantize(two_layers(), 8, X, scheme)
+
+
+def test_weights_of_half_precision_get_the_ranges_of_their_values():
+    weight = normals(8, 64).to(torch.bfloat16)
+    for bits in (2, 4, 8):
+        ours, theirs = (ptq.prepared.weight_grid(each, bits, quide.BEST).scale for each in (weight, weight.float()))
+        assert torch.equal(ours, theirs)
+
+
+def test_the_channels_of_tokens_are_their_features():
+    model = network(lambda net, x: net.b(net.a(x).relu()).mean(1), a=nn.Linear(6, 6), b=nn.Linear(6, 4))
+    with torch.no_grad():
+        model.a.weight[3] *= 50
+        model.b.weight[:, 3] = 0
+    images = normals(40, 5, 6)
+    layers = quide.diagnose(model, images, evaluate.predict(model, images), images, 4).layers
+    assert layers.activation_channel[0] == layers.weight_channel[0] == 3 and layers.activation_outlier[0] > 8
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_that_divides_by_its_images_comes_back(tmp_path):
+    model = network(lambda net, x: net.fc((x - x.mean(1, True)) / x.std(1, keepdim=True)), fc=nn.Linear(6, 4))
+    quantized = quide.quantize(model, 8, X)
+    restored = quide.load(model, quide.save(quantized, tmp_path / "own.safetensors"))
+    assert torch.equal(restored(X), quantized(X))
+    with pytest.raises(ValueError, match="does not fit the model .*no convolution or Linear"):
+        quide.load(nn.Flatten(), tmp_path / "own.safetensors")
+    with pytest.raises(ValueError, match=r"model must be a torch.nn.Module"):
+        quide.load(str(tmp_path / "own.safetensors"), model)
