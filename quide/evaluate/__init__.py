@@ -203,7 +203,7 @@ def num_weights(model: nn.Module) -> list[int]:
 
 def _configurations(bits: Iterable[Bits | Sequence[Bits]], layers: Sequence[str]) -> list[Bits | tuple[Bits, ...]]:
     """Checked before anything is computed: a wrong last width must not cost the time of the ones before it."""
-    entries = list(bits) if isinstance(bits, Iterable) else []
+    entries = list(bits) if isinstance(bits, Iterable) and not isinstance(bits, str) else []
     if not entries:
         raise ValueError(f"bits must list one or more configurations, such as (32, 8), got {bits!r}")
     return [layer_widths(entry, layers) if isinstance(entry, Iterable) else checked(entry) for entry in entries]

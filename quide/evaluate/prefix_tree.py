@@ -225,10 +225,10 @@ def _checked_groups(groups: Sequence[Sequence[str]] | None, layers: Sequence[str
 
 
 def _checked_choices(choices: Sequence[Bits]) -> tuple[Bits, ...]:
-    choices = tuple(map(checked, choices))
-    if not choices or len(set(choices)) != len(choices):
+    found = tuple(checked(width, "choices") for width in choices) if isinstance(choices, Iterable) else ()
+    if not found or len(set(found)) != len(found):
         raise ValueError(f"choices must be one or more different widths, got {choices}")
-    return choices
+    return found
 
 
 def _is_batched(value: object, rows: int) -> bool:

@@ -277,11 +277,11 @@ class Prepared:
         ``commute`` moves quantizers past max-pooling and merges them with the ReLU. A quantizer is monotone and maps
         zero to zero, so this changes no result; it does a quarter of the work after a 2x2 pooling.
         """
+        bits = layer_widths(bits, self.layers)
         widths = self.widths(bits)
         model = copy.deepcopy(self.graph)
         model.meta[META] = how = Quantization(
-            tuple(self.layers), layer_widths(bits, self.layers), self.scheme, commute,
-            self.keep, self.fastest_layout, self.image,
+            tuple(self.layers), bits, self.scheme, commute, self.keep, self.fastest_layout, self.image
         )  # fmt: skip
         if set(widths.values()) == {HALF_PRECISION} and self.scheme.sixteen_bit == "float16":
             return HalfPrecision(model)

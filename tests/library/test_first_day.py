@@ -367,3 +367,35 @@ def test_a_network_that_divides_by_its_images_comes_back(tmp_path):
         quide.load(nn.Flatten(), tmp_path / "own.safetensors")
     with pytest.raises(ValueError, match=r"model must be a torch.nn.Module"):
         quide.load(str(tmp_path / "own.safetensors"), model)
+
+
+# --- widths ----------------------------------------------------------------------------------------------------------
+
+WIDTHS = {
+    "text": (lambda: quide.quantize(two_layers(), "8", X), "bits must be a width or one a layer, in order, got '8'"),
+    "text of two sides": (lambda: quide.quantize(two_layers(), "W4A8", X), "got 'W4A8'"),
+    "by name": (lambda: quide.quantize(two_layers(), {"0": 8, "2": 4}, X), "keep= takes widths by name"),
+    "without order": (lambda: quide.quantize(two_layers(), {8, 4}, X), "in order"),
+    "no dimension": (lambda: quide.quantize(two_layers(), np.array(8), X), r"bits must be whole .* got array\(8\)"),
+    "a tensor": (lambda: quide.quantize(two_layers(), torch.tensor(8), X), r"bits must be whole .* got tensor\(8\)"),
+    "a sweep of text": (lambda: quide.sweep(two_layers(), X, Y, X, "8,4"), r"such as \(32, 8\), got '8,4'"),
+    "choices of text": (lambda: evaluate.exhaustive(two_layers(), X, Y, X, "84"), "choices must be .* got '8'"),
+    "one choice": (lambda: evaluate.exhaustive(two_layers(), X, Y, X, 8), "choices must be one or more .* got 8"),
+    "kept at text": (lambda: quide.quantize(two_layers(), 8, X, keep={"2": "8"}), "keep must be whole numbers"),
+    "kept by number": (lambda: quide.quantize(two_layers(), 8, X, keep={2: 8}), "keep must map names"),
+    "kept too late": (lambda: quide.quantize(two_layers(), 8, X, keep={"*": 8, "2": 32}), "keep names '2' after what"),
+}
+
+
+@pytest.mark.parametrize("kind", WIDTHS)
+def test_widths_that_are_none_are_refused_by_the_argument_s_name(kind):
+    call, message = WIDTHS[kind]
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_widths_may_come_one_by_one():
+    wanted = quide.quantize(two_layers(), (8, 4), X)(X)
+    assert torch.equal(quide.quantize(two_layers(), (bits for bits in (8, 4)), X)(X), wanted)
+    assert torch.equal(quide.quantize(two_layers(), np.array([8, 4]), X)(X), wanted)
