@@ -12,7 +12,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 import quide
-from quide import evaluate, ptq
+from quide import cli, evaluate, ptq
 from quide.cli import probe
 
 QUICK = {"warmup": 1, "passes": 2}
@@ -399,3 +399,33 @@ def test_widths_may_come_one_by_one():
     wanted = quide.quantize(two_layers(), (8, 4), X)(X)
     assert torch.equal(quide.quantize(two_layers(), (bits for bits in (8, 4)), X)(X), wanted)
     assert torch.equal(quide.quantize(two_layers(), np.array([8, 4]), X)(X), wanted)
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+BUILT = """
+import torch
+from torch import nn
+
+
+def meta():
+    return nn.Sequential(nn.Linear(6, 4)).to("meta")
+
+
+def computed():
+    model = nn.Sequential(nn.Linear(6, 4))
+    model.cached = model(torch.zeros(2, 6))
+    return model
+"""
+
+
+@pytest.mark.parametrize("command", ["sweep", "debug"])
+@pytest.mark.parametrize(("name", "said"), [("meta", "is on the meta device"), ("computed", "cannot be copied")])
+def test_the_command_names_what_is_wrong_with_a_network(command, name, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "first.py").write_text(BUILT)
+    np.savez("set.npz", images=X, labels=Y, calibration=X)
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, f"first.py:{name}", "--data", "set.npz", "--output", "out.json"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and said in line and not (tmp_path / "out.json").exists()
