@@ -19,6 +19,7 @@ from quide.data.datasets import BATCH
 from quide.diagnosis.ranges import by_layer, grids_of
 from quide.diagnosis.sentence import sentence
 from quide.evaluate.inputs import Images, calibration_images, check_outputs, gathered
+from quide.ptq.check import check_scheme
 from quide.ptq.grid import FakeQuantize
 from quide.ptq.prepared import META, Prepared, layer_widths, prepare
 from quide.ptq.scheme import FULL_PRECISION, PAPER, Scheme
@@ -62,6 +63,7 @@ def sensitivity(
     Raises:
         ValueError: as :func:`quide.sweep`.
     """
+    check_scheme(scheme)
     scheme = replace(scheme, sixteen_bit="grid")
     prepared = prepare(model, calibration_images(calibration, images), scheme, keep=keep, fastest_layout=True)
     return _Bench(prepared, *gathered(images, labels, prepared), bits).sensitivity(progress)
@@ -95,6 +97,7 @@ def diagnose(
         if how is None:
             raise ValueError(f"quantized must be what quide.quantize returned, got {type(quantized).__name__}")
         bits, scheme, keep = how.bits, how.scheme, how.keep
+    check_scheme(scheme)
     fastest = quantized is None or how.fastest_layout
     prepared = prepare(model, calibration, replace(scheme, sixteen_bit="grid"), keep=keep, fastest_layout=fastest)
     if quantized is not None and list(how.layers) != prepared.layers:

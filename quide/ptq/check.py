@@ -11,6 +11,7 @@ from torch import fx, nn
 from quide.ptq import fold
 from quide.ptq.grid import FakeQuantize, HalfPrecision
 from quide.ptq.layers import is_quantizable
+from quide.ptq.scheme import Scheme
 from quide.ptq.trial import Trial
 from quide.ptq.width import Kept
 
@@ -44,6 +45,12 @@ def check_model(model: nn.Module) -> None:
     for name in {**model._modules, **model._parameters, **model._buffers}:
         if name in ("meta", "_graph") or hasattr(fx.GraphModule, name):
             raise ValueError(f"{name} of model {kind} has a name that torch.fx needs; pass torch.nn.Sequential(model)")
+
+
+def check_scheme(scheme: object) -> None:
+    """Refuse what is no scheme."""
+    if not isinstance(scheme, Scheme):
+        raise ValueError(f"scheme must be a quide.Scheme, such as quide.PAPER or quide.BEST, got {scheme!r}")
 
 
 def check_calibration(model: nn.Module, calibration: torch.Tensor) -> None:

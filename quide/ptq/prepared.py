@@ -87,8 +87,7 @@ def prepare(
     """
     check.check_model(model)
     check.check_calibration(model, calibration)
-    if not isinstance(scheme, Scheme):
-        raise ValueError(f"scheme must be a quide.Scheme, such as quide.PAPER or quide.BEST, got {scheme!r}")
+    check.check_scheme(scheme)
     if is_quantizable(model):
         model = nn.Sequential(model)
     kept, kind = Kept(keep), type(model).__name__

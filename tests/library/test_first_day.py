@@ -336,6 +336,10 @@ def test_a_table_of_positions_may_be_resized():
 def test_a_scheme_is_one(scheme):
     with pytest.raises(ValueError, match=r"scheme must be a quide.Scheme"):
         quide.quantize(two_layers(), 8, X, scheme)
+    with pytest.raises(ValueError, match=r"scheme must be a quide.Scheme"):
+        quide.sensitivity(two_layers(), X, Y, X, scheme=scheme)
+    with pytest.raises(ValueError, match=r"scheme must be a quide.Scheme"):
+        quide.qat(two_layers(), (X, Y), 8, scheme, batch_norm="left")
 
 
 def test_weights_of_half_precision_get_the_ranges_of_their_values():
@@ -429,3 +433,44 @@ def test_the_command_names_what_is_wrong_with_a_network(command, name, said, tmp
         cli.main([command, f"first.py:{name}", "--data", "set.npz", "--output", "out.json"])
     (line,) = capsys.readouterr().err.splitlines()
     assert ended.value.code == 2 and said in line and not (tmp_path / "out.json").exists()
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+UNTRAINED = {
+    "arrays": (two_layers, (X.numpy(), Y.numpy()), "train must be all images and all labels"),
+    "named batches": (two_layers, [{"images": X, "labels": Y}], "train must be all images and all labels"),
+    "labels above": (two_layers, (X, Y + 9), r"the loss of images \(40, 6\) and labels \(40,\), torch.int64, fails"),
+    "labels of floats": (two_layers, (X, Y.float()), "torch.float32, fails"),
+    "one output": (lambda: nn.Sequential(nn.Linear(6, 1)), (X, Y), "fails"),
+    "half precision": (lambda: two_layers().half(), (X.half(), Y), r"pass model.float\(\)"),
+}
+
+
+@pytest.mark.parametrize("kind", UNTRAINED)
+def test_what_cannot_be_trained_is_refused_in_one_line(kind):
+    build, train, message = UNTRAINED[kind]
+    with pytest.raises(ValueError, match=message) as caught:
+        quide.qat(build(), train, 4)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_both_trains_as_the_pair():
+    ours, theirs = (quide.qat(two_layers(), train, 4, batch_size=16)(X) for train in ([X, Y], (X, Y)))
+    assert torch.equal(ours, theirs)
+
+
+OTHER = {
+    "labels": lambda options: options | {"train": (X, (Y + 1) % 4)},
+    "loss": lambda options: options | {"loss": nn.MultiMarginLoss()},
+    "batches": lambda options: options | {"batch_size": 8},
+    "precision": lambda options: options | {"mixed_precision": True},
+}
+
+
+@pytest.mark.parametrize("kind", OTHER)
+def test_a_checkpoint_of_another_training_is_not_gone_on_from(kind, tmp_path):
+    options = {"model": two_layers(), "train": (X, Y), "bits": 4, "batch_size": 16, "checkpoint": tmp_path / "kept.pt"}
+    quide.qat(**options)
+    other = OTHER[kind](options)
+    assert quide.qat(**other).meta["qat"] == quide.qat(**other | {"checkpoint": None}).meta["qat"]
