@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Collection, Iterable
 from numbers import Integral
@@ -29,6 +30,17 @@ def one_of(argument: str, value: Any, known: Collection[str]) -> Any:
     if value not in tuple(known):  # which asks no hash of it
         raise ValueError(f"{argument} must be one of {', '.join(known)}, got {value!r}")
     return value
+
+
+def evaluating(model: Any) -> Any:
+    """A copy of a network in evaluation mode; ``ValueError`` if it holds what cannot be copied."""
+    try:
+        return copy.deepcopy(model).eval()
+    except Exception as error:  # whatever its parts raise
+        raise ValueError(
+            f"model {type(model).__name__} cannot be copied ({str(error).partition('.')[0]}); keep locks, files and "
+            "computed tensors out of it, and make weight norm plain with torch.nn.utils.remove_weight_norm"
+        ) from error
 
 
 def _is_whole(value: Any, low: float, high: float) -> bool:

@@ -6,12 +6,14 @@ weights, its bias and its input, and writes its output. Nothing is timed.
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
+from numbers import Integral
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -19,6 +21,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils.flop_counter import FlopCounterMode
 
 from quide._check import whole, wholes
+from quide._files import brief
 
 FULL_PRECISION = 32
 SHORTCUT = re.compile(r"(^|\.)(shortcut|downsample)\.")  # how residual networks name the layers of their skips
@@ -83,6 +86,7 @@ def arithmetic_intensity(
         UserWarning: the network computes outside of its convolution and linear layers, which is not counted.
     """
     whole("batch", batch, 1)
+    model = copy.deepcopy(model).eval()
     named = {name: part for name, part in model.named_modules() if isinstance(part, (_ConvNd, nn.Linear))}
     if not named:
         raise ValueError(f"model {type(model).__name__} has no convolution or linear layer to count")
@@ -90,8 +94,8 @@ def arithmetic_intensity(
     chosen = [name for name in named if name not in fixed]
     weights = _by_name("weight_bits", weight_bits, chosen)
     activations = _by_name("activation_bits", activation_bits, chosen)
-    bias_follows = as_published and isinstance(weight_bits, int)
-    calls, total = _calls(model, named, example_input[:1])
+    bias_follows = as_published and isinstance(weight_bits, Integral)
+    calls, total = _calls(model, named, example_input)
     rows = {}
     for name, (given, made) in calls:
         layer, known = named[name], rows.get(name)
@@ -125,7 +129,7 @@ def _by_name(argument: str, bits: Bits, layers: Sequence[str]) -> dict[str, int]
         if unknown := sorted(set(bits) - set(layers)):
             raise ValueError(f"{argument} names {unknown[0]}, which is not one of {', '.join(layers)}")
         widths = dict.fromkeys(layers, FULL_PRECISION) | dict(bits)
-    elif isinstance(bits, Sequence) and not isinstance(bits, str):
+    elif np.ndim(bits):
         if len(bits) != len(layers):
             raise ValueError(f"{argument} names {len(bits)} layers, the model has {len(layers)}: {', '.join(layers)}")
         widths = dict(zip(layers, bits, strict=True))
@@ -139,13 +143,17 @@ def _calls(
     model: nn.Module, named: Mapping[str, nn.Module], example: torch.Tensor
 ) -> tuple[list[tuple[str, tuple[torch.Tensor, torch.Tensor]]], int]:
     """Each call of a layer with its input and output, in order; and the operations that torch counts in all."""
-    calls, was_training = [], model.training
-    with ExitStack() as after, torch.no_grad(), FlopCounterMode(display=False) as counter:
-        after.callback(model.train, was_training)
-        for name, layer in named.items():
-            hook = layer.register_forward_hook(lambda _, given, made, name=name: calls.append((name, (given[0], made))))
-            after.enter_context(hook)
-        model.eval()(example)
+    calls = []
+    for name, layer in named.items():
+        layer.register_forward_hook(
+            lambda _, given, options, made, name=name: calls.append((name, ((*given, *options.values())[0], made))),
+            with_kwargs=True,
+        )
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(example[:1].clone())
+    except Exception as error:  # the model's own code
+        raise ValueError(f"model {type(model).__name__} does not take the example_input ({brief(error)})") from error
     if not calls:
         raise ValueError(f"model {type(model).__name__} calls none of its convolution and linear layers")
     return calls, counter.get_total_flops()

@@ -145,7 +145,9 @@ def sweep(
         float,
         typer.Option(min=0, max=1, help="Accuracy that may be lost, a fraction; the delta of the paper's threshold."),
     ] = 0.05,
-    passes: Annotated[int, typer.Option(min=1, help="Timed passes a width; the paper takes 1000.")] = 100,
+    passes: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Timed passes a width; the paper takes 1000.")
+    ] = 100,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     output: Annotated[Path | None, typer.Option(help="Also write it to a .csv or .json file.", metavar="FILE")] = None,
     keep: Annotated[

@@ -23,6 +23,7 @@ from torch import nn
 
 from quide import _files
 from quide._files import brief
+from quide.ptq.check import check_model
 
 ARRAYS = ("images", "labels", "calibration")
 _STORING = f"it must hold {', '.join(ARRAYS[:-1])} and {ARRAYS[-1]}"
@@ -74,6 +75,7 @@ def read_network(name: str, weights: str | Path | None = None) -> nn.Module:
         raise ValueError(f"model {name} returned {type(model).__name__}, not a torch.nn.Module; {naming}")
     if weights is not None:
         _fill(model, Path(weights))
+    check_model(model)
     return model.float().eval()
 
 
@@ -140,7 +142,8 @@ def read_data(path: str | Path, scored: bool = False) -> Data:
             )
         tensors[name] = tensors[name].float()
     images, labels, calibration = tensors.values()
-    if not scored and (labels.is_floating_point() or labels.ndim != 1):
+    whole = not (labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool)
+    if not scored and (not whole or labels.ndim != 1):
         raise ValueError(f"labels of {path} must be whole numbers (n,), the class of each image")
     if images.shape[1:] != calibration.shape[1:]:
         shapes = f"{tuple(images.shape)} and {tuple(calibration.shape)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from quide import evaluate, latency, metric, stats
+from quide._check import evaluating
 from quide.cli import output
 from quide.cli.files import ARRAYS, Data, Score, brief, read_data, read_network  # noqa: F401 - what a probe starts from
 from quide.evaluate import inputs, knees
@@ -151,9 +151,10 @@ def _outputs(model: nn.Module, data: Data) -> torch.Tensor:
     if len(data.images) == 0:
         raise ValueError("images are none; give the images of a test set")
     shape = tuple(data.images.shape[1:])
+    copied = evaluating(model)
     try:
         with torch.inference_mode():
-            outputs = copy.deepcopy(model).eval()(data.images[:1])
+            outputs = copied(data.images[:1].clone())
     except (Exception, SystemExit) as error:  # the user's own code
         raise ValueError(
             f"the network does not take an image of shape {shape} ({brief(error)}); "

@@ -129,12 +129,13 @@ def calibration_indices(count: int, size: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).choice(count, size, replace=False))
 
 
-def check_images(images: torch.Tensor, labels: torch.Tensor) -> None:
-    """Refuse what cannot be scored: no images, another number of labels, values that are not normalized numbers."""
+def check_images(images: torch.Tensor, labels: torch.Tensor, any_labels: bool = False) -> None:
+    """Refuse what cannot be scored: no images, another number of labels, values that are not normalized numbers;
+    ``any_labels`` may have more dimensions than one."""
     if not isinstance(images, torch.Tensor) or not images.is_floating_point():
         kind = getattr(images, "dtype", type(images).__name__)
         raise ValueError(f"images must be a floating-point tensor of normalized images, got {kind}")
-    if not isinstance(labels, torch.Tensor) or labels.ndim != 1:
+    if not isinstance(labels, torch.Tensor) or labels.ndim < 1 or (labels.ndim > 1 and not any_labels):
         raise ValueError("labels must be a tensor (n,) with the class number of each image")
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(

@@ -18,7 +18,8 @@ from quide import evaluate
 from quide.data.datasets import BATCH
 from quide.diagnosis.ranges import by_layer, grids_of
 from quide.diagnosis.sentence import sentence
-from quide.evaluate.inputs import Images, calibration_images, gathered
+from quide.evaluate.inputs import Images, calibration_images, check_outputs, gathered
+from quide.ptq.check import check_scheme
 from quide.ptq.grid import FakeQuantize
 from quide.ptq.prepared import META, Prepared, layer_widths, prepare
 from quide.ptq.scheme import FULL_PRECISION, PAPER, Scheme
@@ -62,8 +63,9 @@ def sensitivity(
     Raises:
         ValueError: as :func:`quide.sweep`.
     """
+    check_scheme(scheme)
     scheme = replace(scheme, sixteen_bit="grid")
-    prepared = prepare(model, calibration_images(calibration), scheme, keep=keep, fastest_layout=True)
+    prepared = prepare(model, calibration_images(calibration, images), scheme, keep=keep, fastest_layout=True)
     return _Bench(prepared, *gathered(images, labels, prepared), bits).sensitivity(progress)
 
 
@@ -89,12 +91,13 @@ def diagnose(
     Raises:
         ValueError: as :func:`quide.sweep`; ``quantized`` is of another kind, or of other layers.
     """
-    calibration = calibration_images(calibration)
+    calibration = calibration_images(calibration, images)
     if quantized is not None:
         how = getattr(quantized, "meta", {}).get(META)
         if how is None:
             raise ValueError(f"quantized must be what quide.quantize returned, got {type(quantized).__name__}")
         bits, scheme, keep = how.bits, how.scheme, how.keep
+    check_scheme(scheme)
     fastest = quantized is None or how.fastest_layout
     prepared = prepare(model, calibration, replace(scheme, sixteen_bit="grid"), keep=keep, fastest_layout=fastest)
     if quantized is not None and list(how.layers) != prepared.layers:
@@ -103,13 +106,13 @@ def diagnose(
     bench = _Bench(prepared, images, labels, bits)
     network = bench.network(bench.widths) if quantized is None else quantized
     found = {side: bench.hits(bench.network(bench.widths, side)) for side in SIDES[1:]} | {"both": bench.hits(network)}
-    exact, difference, classes = _sanity(model, prepared, calibration, images[:BATCH])
+    exact, difference = _sanity(model, prepared, calibration, images[:BATCH])
     ranges = by_layer(prepared, bench.widths, grids_of(network), calibration, images)
     return Diagnosis(
         bits=bench.widths,
         images=len(images),
         calibrated_on=len(calibration),
-        classes=classes,
+        classes=bench.classes,
         exact=exact,
         difference=difference,
         cleaned=prepared.cleaned,
@@ -246,6 +249,7 @@ class _Bench:
     def __init__(self, prepared: Prepared, images: torch.Tensor, labels: torch.Tensor, bits: int | Sequence[int]):
         self.prepared, self.images, self.labels = prepared, images, labels
         self.widths = layer_widths(bits, prepared.layers)
+        self.classes = _classes(prepared, images, labels)
         self.full = self.hits(prepared.full_precision())
 
     def hits(self, network: nn.Module) -> Hits:
@@ -293,12 +297,16 @@ def _columns(name: str, interval: Interval) -> dict[str, float]:
 @torch.inference_mode()
 def _sanity(
     model: nn.Module, prepared: Prepared, calibration: torch.Tensor, images: torch.Tensor
-) -> tuple[bool, float, int]:
-    """Whether 32 bits are exactly the model; by how much folding changes its outputs, of the largest; their number."""
+) -> tuple[bool, float]:
+    """Whether 32 bits are exactly the model; and by how much folding changes its outputs, of the largest."""
     scheme = replace(prepared.scheme, fold_batch_norm=False)
     unfolded = prepare(model, calibration[:2], scheme, keep=prepared.keep).full_precision()
     expected = copy.deepcopy(model).eval()(images.clone())
     exact = torch.equal(unfolded(images.clone()), expected)
     change = (prepared.full_precision()(images.clone()) - expected).abs().max()
-    largest = expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
-    return exact, float(change / largest), expected.shape[1]
+    return exact, float(change / expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny))
+
+
+@torch.inference_mode()
+def _classes(prepared: Prepared, images: torch.Tensor, labels: torch.Tensor) -> int:
+    return check_outputs(prepared.full_precision()(images[:1].clone()), labels, rows=1)

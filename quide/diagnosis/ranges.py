@@ -37,7 +37,8 @@ def by_layer(
 ) -> pd.DataFrame:
     """The columns of :class:`quide.diagnosis.Diagnosis` that tell a layer's ranges."""
     sites = {layer: site for layer, site in prepared.sites.items() if layer in prepared.layers}
-    seen, tested = ({layer: _Seen(grids.get(layer)) for layer in sites} for _ in range(2))
+    last = [layer for layer in sites if isinstance(prepared.graph.get_submodule(layer), nn.Linear)]
+    seen, tested = ({layer: _Seen(grids.get(layer), -1 if layer in last else 1) for layer in sites} for _ in range(2))
     for shown, by in ((calibration, seen), (images, tested)):
         at = {site: [by[layer].see for layer, other in sites.items() if other == site] for site in sites.values()}
         with torch.inference_mode():
@@ -108,6 +109,7 @@ class _Seen:
     """What passes a site: how far each channel reaches, and how much lies beyond the grid by more than half a step."""
 
     grid: Grid | None
+    dimension: int  # of the channels
     reach: torch.Tensor | None = None
     beyond: int = 0
     count: int = 0
@@ -117,8 +119,8 @@ class _Seen:
         return self.beyond / self.count
 
     def see(self, values: torch.Tensor) -> None:
-        channels = values.transpose(0, 1).flatten(1) if values.ndim > 1 else values[None]
-        reach = channels.abs().amax(1)
+        channels = values.movedim(self.dimension, 0)
+        reach = channels.reshape(len(channels), -1).abs().amax(1)
         self.reach = reach if self.reach is None else torch.maximum(self.reach, reach)
         self.count += values.numel()
         if self.grid is not None:

@@ -9,15 +9,16 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
-from torch import fx, nn
+from torch import nn
 
 from quide import _denormals, latency, metric
+from quide._check import whole
 from quide.data.datasets import BATCH, ImageSet
 from quide.evaluate import inputs, knees
 from quide.evaluate.inputs import Images, Score
 from quide.evaluate.prefix_tree import exhaustive  # noqa: F401 - one of this module's public names
 from quide.ptq.layers import quantizable_layers
-from quide.ptq.prepared import Prepared, prepare
+from quide.ptq.prepared import META, Prepared, prepare
 from quide.ptq.scheme import FULL_PRECISION, PAPER, Scheme
 from quide.ptq.width import PAPER_BITS, Bits, checked, label, layer_widths
 from quide.stats import pack_bits
@@ -26,15 +27,24 @@ FULL = f"{FULL_PRECISION} bits"  # the network itself, whatever its configuratio
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Predicted classes, int64 ``(n,)``, of batches of network input, which are left as they were.
+def predict(model: nn.Module, batches: torch.Tensor | Iterable[torch.Tensor]) -> torch.Tensor:
+    """Predicted classes, int64 ``(n,)``, of batches of network input, or of all of it as one tensor.
+
+    They are left as they were, and the model in the mode, of training or evaluation, that each of its parts was in.
 
     Raises:
-        ValueError: a score is NaN, so that there is no highest one.
+        ValueError: the network does not return a score a class, or one is NaN, so that there is no highest one.
     """
-    model.eval()
-    copied = not isinstance(model, fx.GraphModule)  # which overwrites nothing, see quide.ptq.prepare
-    return torch.cat([inputs.numbers(model(images.clone() if copied else images)).argmax(1) for images in batches])
+    training = [part for part in model.modules() if part.training]
+    batches = batches.split(BATCH) if isinstance(batches, torch.Tensor) else batches
+    copied = META not in getattr(model, "meta", {})  # which overwrites nothing, see quide.ptq.prepare
+    try:
+        model.eval()
+        scores = ((model(images.clone() if copied else images), len(images)) for images in batches)
+        return torch.cat([inputs.check_scores(*each).argmax(1) for each in scores])
+    finally:
+        for part in training:
+            part.training = True
 
 
 def correct(model: nn.Module, images: ImageSet, batch: int = BATCH) -> torch.Tensor:
@@ -100,9 +110,10 @@ def sweep(
         ValueError: as :func:`quide.quantize`; images and labels of different number, or none; labels that are not
             classes of the network, or a network without a score a class.
     """
-    if score is None or not isinstance(images, torch.Tensor):
-        inputs.check_given(images, labels)
-    prepared = prepare(model, inputs.calibration_images(calibration), scheme, keep=keep, fastest_layout=True)
+    inputs.check_given(images, labels, score is not None)
+    whole("batch_size", batch_size, 1)
+    taken = inputs.calibration_images(calibration, images)
+    prepared = prepare(model, taken, scheme, keep=keep, fastest_layout=True)
     bits = _configurations(bits, prepared.layers)
     networks = {FULL: prepared.full_precision()} | {label(width): prepared.at(width) for width in bits}
     scored = _score(prepared, networks, images, labels, score, batch_size, progress)
@@ -192,7 +203,7 @@ def num_weights(model: nn.Module) -> list[int]:
 
 def _configurations(bits: Iterable[Bits | Sequence[Bits]], layers: Sequence[str]) -> list[Bits | tuple[Bits, ...]]:
     """Checked before anything is computed: a wrong last width must not cost the time of the ones before it."""
-    entries = list(bits) if isinstance(bits, Iterable) else []
+    entries = list(bits) if isinstance(bits, Iterable) and not isinstance(bits, str) else []
     if not entries:
         raise ValueError(f"bits must list one or more configurations, such as (32, 8), got {bits!r}")
     return [layer_widths(entry, layers) if isinstance(entry, Iterable) else checked(entry) for entry in entries]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 import torch
 from tqdm import tqdm
 
+from quide._files import brief
 from quide.data.datasets import BATCH, check_images
 from quide.ptq import check
 from quide.ptq.prepared import Prepared
@@ -18,13 +19,14 @@ Images = torch.Tensor | Iterable[tuple[torch.Tensor, torch.Tensor]]
 Score = Callable[[torch.Tensor, torch.Tensor], float]
 
 
-def check_given(images: Images, labels: torch.Tensor | None) -> None:
-    """Refuse tensors that cannot be scored, and what is neither a tensor nor batches of images and labels."""
+def check_given(images: Images, labels: torch.Tensor | None, scored: bool = False) -> None:
+    """Refuse tensors that cannot be scored, and what is neither a tensor nor batches of images and labels; ``scored``
+    lets labels be of any type and shape, for a score of the user's."""
     if hasattr(images, "__array_interface__") and not isinstance(images, torch.Tensor):
         raise ValueError("images must be a floating-point tensor, got a numpy array; use torch.from_numpy(images)")
     if isinstance(images, torch.Tensor) or labels is not None:
-        check_images(images, labels)
-        if labels.is_floating_point() or labels.dtype == torch.bool:
+        check_images(images, labels, scored)
+        if not scored and (labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool):
             raise ValueError(f"labels must be whole numbers, the class of each image, got {labels.dtype}")
     elif not isinstance(images, Iterable):
         raise ValueError(f"images must be a tensor or batches of (images, labels), got {type(images).__name__}")
@@ -35,17 +37,22 @@ def check_outputs(outputs: torch.Tensor, labels: torch.Tensor, rows: int | None 
 
     ``rows`` is the number of images that the outputs are of, that of the labels unless given.
     """
-    if outputs.ndim != 2 or outputs.shape[1] < 2 or len(outputs) != (len(labels) if rows is None else rows):
+    classes = check_scores(outputs, len(labels) if rows is None else rows).shape[1]
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        span = f"{int(labels.min())}..{int(labels.max())}"
+        raise ValueError(f"labels lie in {span}, the network's {classes} classes are numbered 0..{classes - 1}")
+    return classes
+
+
+def check_scores(outputs: torch.Tensor, rows: int) -> torch.Tensor:
+    """The outputs, of so many images, if there is a score a class for each."""
+    if outputs.ndim != 2 or outputs.shape[1] < 2 or len(outputs) != rows:
         one = ", one output an image" if outputs.shape[1:] == (1,) else ""
         raise ValueError(
             f"the network must return one score a class, (n, classes), got {tuple(outputs.shape)}{one}; "
             "in Python, score= takes other outputs"
         )
-    classes = numbers(outputs).shape[1]
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        span = f"{int(labels.min())}..{int(labels.max())}"
-        raise ValueError(f"labels lie in {span}, the network's {classes} classes are numbered 0..{classes - 1}")
-    return classes
+    return numbers(outputs)
 
 
 def numbers(outputs: torch.Tensor) -> torch.Tensor:
@@ -55,10 +62,13 @@ def numbers(outputs: torch.Tensor) -> torch.Tensor:
     return outputs
 
 
-def calibration_images(calibration: torch.Tensor | Iterable) -> torch.Tensor:
-    """Calibration images as one tensor; the first 512 of an iterable of batches, with labels or without."""
+def calibration_images(calibration: torch.Tensor | Iterable, images: Images) -> torch.Tensor:
+    """Calibration images as one tensor; the first 512 of an iterable of batches, with labels or without, which must
+    not be what the test images still have to be drawn from."""
     if isinstance(calibration, torch.Tensor) or not isinstance(calibration, Iterable):
         return calibration
+    if calibration is images and isinstance(images, Iterator):
+        raise ValueError("images and calibration are one iterator, which gives each batch once; give one for each")
     taken, count = [], 0
     for batch in calibration:
         images = batch[0] if isinstance(batch, (tuple, list)) else batch
@@ -73,7 +83,11 @@ def calibration_images(calibration: torch.Tensor | Iterable) -> torch.Tensor:
 
 def scored(score: Score, outputs: torch.Tensor, labels: torch.Tensor) -> float:
     """What a score of the user's makes of all outputs: a fraction, or refused."""
-    found = score(outputs, labels)
+    try:
+        found = score(outputs, labels.clone())  # which the next network is scored by
+    except Exception as error:  # the user's own code
+        shapes = f"outputs {tuple(outputs.shape)} and labels {tuple(labels.shape)}"
+        raise ValueError(f"score fails ({brief(error)}); it is called with all {shapes}") from error
     try:
         value = float(found)
     except (TypeError, ValueError):
@@ -108,10 +122,10 @@ def batches(
         for pair in pairs:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise ValueError("images must be a tensor or batches of (images, labels), got something else in them")
-            if not isinstance(images, torch.Tensor) and not scored:
-                check_given(*pair)
+            if not isinstance(images, torch.Tensor):
+                check_given(*pair, scored)
             for part, truth in zip(pair[0].split(BATCH), pair[1].split(BATCH), strict=True):
-                part, truth = part.to(device), truth.to(device)
+                part, truth = part.to(device), truth.to(device, truth.dtype if scored else torch.long)
                 check.check_type(prepared.graph, part, "images")
                 yield part.contiguous(memory_format=torch.channels_last) if last and part.ndim == 4 else part, truth
                 bar.update(isinstance(images, torch.Tensor))

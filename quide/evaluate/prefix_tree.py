@@ -65,9 +65,8 @@ def exhaustive(
         ValueError: as :func:`quide.quantize`; images and labels of different number, or none; groups that do not hold
             each layer once or that run in turns; more than ``limit`` configurations.
     """
-    if score is None or not isinstance(images, torch.Tensor):
-        check_given(images, labels)
-    prepared = prepare(model, calibration_images(calibration), scheme, keep=keep, fastest_layout=True)
+    check_given(images, labels, score is not None)
+    prepared = prepare(model, calibration_images(calibration, images), scheme, keep=keep, fastest_layout=True)
     tree = PrefixTree(prepared, choices, groups, limit)
     hits, outputs, truths = torch.zeros(len(tree.configurations), dtype=torch.long), [], []
     for batch, truth in batches(images, labels, prepared, progress, scored=score is not None):
@@ -226,10 +225,10 @@ def _checked_groups(groups: Sequence[Sequence[str]] | None, layers: Sequence[str
 
 
 def _checked_choices(choices: Sequence[Bits]) -> tuple[Bits, ...]:
-    choices = tuple(map(checked, choices))
-    if not choices or len(set(choices)) != len(choices):
+    found = tuple(checked(width, "choices") for width in choices) if isinstance(choices, Iterable) else ()
+    if not found or len(set(found)) != len(found):
         raise ValueError(f"choices must be one or more different widths, got {choices}")
-    return choices
+    return found
 
 
 def _is_batched(value: object, rows: int) -> bool:

@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from quide.evaluate import spared
 from quide.ptq.prepared import Prepared
+from quide.ptq.scheme import FULL_PRECISION
 
 
 class Stage:
@@ -104,7 +105,9 @@ def _stages(prepared: Prepared, groups: Sequence[Sequence[str]]) -> dict[fx.Node
                 f"{', '.join(groups[stage_of[node]])}; put layers in one group that run between each other"
             )
     if stage_of[returned.args[0]] != len(groups) - 1:
-        raise ValueError(f"the result of the model does not depend on {', '.join(groups[-1])}; leave such layers out")
+        idle = groups[-1]
+        keep = dict.fromkeys(idle, FULL_PRECISION)
+        raise ValueError(f"the result of the model does not depend on {', '.join(idle)}; leave it out with keep={keep}")
     return stage_of
 
 

@@ -12,7 +12,7 @@ from torch import fx, nn
 from quide.ptq import fold
 from quide.ptq.grid import FakeQuantize, HalfPrecision
 from quide.ptq.layers import is_quantizable, module_of
-from quide.ptq.scheme import FULL_PRECISION
+from quide.ptq.scheme import FULL_PRECISION, Scheme
 from quide.ptq.trial import Trial
 from quide.ptq.width import Kept
 
@@ -28,11 +28,12 @@ def check_model(model: nn.Module) -> None:
     kind = type(model).__name__
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a torch.nn.Module, got {kind}")
-    if kind in _WRAPPERS:
-        raise ValueError(f"model is wrapped in {kind}; pass what is inside, model.{_WRAPPERS[kind]}")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ValueError("model is a TorchScript program; pass the torch.nn.Module that it was made from")
     for name, part in model.named_modules():
+        place, inside = f"model.{name}".rstrip("."), type(part).__name__
+        if inside in _WRAPPERS:
+            raise ValueError(f"{place} is wrapped in {inside}; pass what is inside, {place}.{_WRAPPERS[inside]}")
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ValueError(f"{place} is a TorchScript program; pass the torch.nn.Module that it was made from")
         if isinstance(part, (FakeQuantize, HalfPrecision)) or type(part).__module__.startswith("torch.ao."):
             raise ValueError(
                 f"model {kind} is quantized already ({name or kind} is a {type(part).__name__}); pass the original"
@@ -40,6 +41,17 @@ def check_model(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ValueError(f"parameter {name} of model {kind} has no shape yet; run the model on an image first")
+        if parameter.is_meta:
+            raise ValueError(f"parameter {name} of model {kind} is on the meta device, without values; load them first")
+    for name in {**model._modules, **model._parameters, **model._buffers}:
+        if name in ("meta", "_graph") or hasattr(fx.GraphModule, name):
+            raise ValueError(f"{name} of model {kind} has a name that torch.fx needs; pass torch.nn.Sequential(model)")
+
+
+def check_scheme(scheme: object) -> None:
+    """Refuse what is no scheme."""
+    if not isinstance(scheme, Scheme):
+        raise ValueError(f"scheme must be a quide.Scheme, such as quide.PAPER or quide.BEST, got {scheme!r}")
 
 
 def check_calibration(model: nn.Module, calibration: torch.Tensor) -> None:
@@ -65,32 +77,35 @@ def check_type(model: nn.Module, images: torch.Tensor, name: str) -> None:
 
 def takes_more_than_images(model: nn.Module) -> bool:
     """Whether ``forward`` has inputs besides the images; refuses one that has no default."""
-    taken = [
-        parameter
-        for parameter in inspect.signature(model.forward).parameters.values()
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
+    given = list(inspect.signature(model.forward).parameters.values())
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    taken = [parameter for parameter in given if parameter.kind not in several]
     needed = [parameter.name for parameter in taken if parameter.default is parameter.empty]
     if len(needed) > 1:
         raise ValueError(
             f"model {type(model).__name__} takes {len(needed)} inputs ({', '.join(needed)}); "
             "wrap it in a module whose forward takes the images alone"
         )
-    return len(taken) > 1
+    return len(taken) > 1 or len(given) > len(taken)
 
 
 def check_agreement(model: nn.Module, ours: object, theirs: object, again: object) -> None:
-    """Refuse a network that, taken apart, is not what it was; ``theirs`` and ``again`` are two runs of the original."""
+    """Refuse a network that, taken apart, is not what it was; ``theirs`` and ``again`` are two runs of the original,
+    one after the other, the second None if they drew random numbers."""
     kind = type(model).__name__
     if not isinstance(theirs, torch.Tensor):
         raise ValueError(
             f"model {kind} returns a {type(theirs).__name__}, not one tensor; "
             "wrap it in a module whose forward returns the scores alone"
         )
-    if not _alike(theirs, again):
+    if not _alike(again, theirs):
         raise ValueError(
-            f"model {kind} gives the same images other outputs each time; "
-            "make dropout a module, or pass training=self.training to it, and take out what is random"
+            f"model {kind} gives the same images other outputs each time; make dropout a module, or pass "
+            "training=self.training to it, and take out what is random or kept between calls"
+        )
+    if not _alike(ours, theirs) and (fold.is_hooked(model) or "forward" in vars(model)):
+        raise ValueError(
+            f"model {kind} has hooks or a forward put on it, which torch.fx leaves out; pass torch.nn.Sequential(model)"
         )
     if not _alike(ours, theirs):
         raise ValueError(

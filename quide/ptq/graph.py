@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from quide._check import evaluating
 from quide.ptq import check, trial
 from quide.ptq.activations import behind, is_relu
 from quide.ptq.fold import is_hooked
@@ -32,11 +32,15 @@ class _Tracer(fx.Tracer):
 
 def trace(model: nn.Module) -> fx.GraphModule:
     """A copy of a network in evaluation mode as a graph that takes the images alone."""
-    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    copied = evaluating(model).requires_grad_(False)
     if check.takes_more_than_images(copied):
         _take_images_alone(copied)
     try:
-        return fx.GraphModule(copied, _Tracer().trace(copied), type(model).__name__)
+        graph = _Tracer().trace(copied)
+        for node in graph.nodes:
+            if node.op == "call_module" and list(node.kwargs) == ["input"]:
+                node.args, node.kwargs = tuple(node.kwargs.values()), {}
+        return fx.GraphModule(copied, graph, type(model).__name__)
     except Exception as error:  # tracing runs the model's own code, which can fail in any way
         doubt = check.names_in_doubt(model, quantizable_layers(model))
         raise ValueError(
@@ -59,15 +63,23 @@ def brief(error: Exception) -> str:
 def own_images(model: fx.GraphModule, tried: trial.Trial) -> bool:
     """Let a network that overwrites its input overwrite a copy; whether it did."""
     (images,) = (node for node in model.graph.nodes if node.op == "placeholder")
-    storage = tried.places[images.name][0]
-    overwritten = [source for sources in tried.overwritten.values() for source in sources]
-    if not any(source.name in tried.places and tried.places[source.name][0] == storage for source in overwritten):
+    waiting, met = [source for sources in tried.overwritten.values() for source in sources], set()
+    while waiting:  # what is a view of other images may be a copy of those that were tried
+        if (node := waiting.pop()) not in met and not _makes_a_tensor(model, node):
+            met.add(node)
+            waiting += node.all_input_nodes
+    if images not in met:
         return False
     with model.graph.inserting_after(images):
         copied = model.graph.call_method("clone", (images,))
     images.replace_all_uses_with(copied, delete_user_cb=lambda user: user is not copied)
     model.recompile()
     return True
+
+
+def _makes_a_tensor(model: fx.GraphModule, node: fx.Node) -> bool:
+    part = model.get_submodule(node.target) if node.op == "call_module" else None
+    return (is_quantizable(part) or isinstance(part, _BatchNorm)) and not is_hooked(part)
 
 
 def thread_overwrites(model: fx.GraphModule, tried: trial.Trial) -> Order:

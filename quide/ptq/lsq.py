@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from quide import _denormals
 from quide._check import whole
-from quide.ptq import fold, trial
+from quide._files import brief
+from quide.ptq import check, fold, trial
 from quide.ptq import graph as graphs
-from quide.ptq.grid import FakeQuantize, HalfPrecision
+from quide.ptq.grid import HALVES, FakeQuantize, HalfPrecision
 from quide.ptq.layers import is_quantizable
 from quide.ptq.learned import LearnedQuantizer
 from quide.ptq.prepared import META, Prepared, prepare, weight_grid
@@ -94,10 +95,14 @@ def qat(
     how = _Training(whole("epochs", epochs, 1), learning_rate, weight_decay, batch_norm, whole("seed", seed, 0))
     if batch_norm not in BATCH_NORMS:
         raise ValueError(f"batch_norm must be one of {', '.join(BATCH_NORMS)}, got {batch_norm!r}")
-    batches = _Shuffled(*train, whole("batch_size", batch_size, 1), seed) if isinstance(train, tuple) else train
+    check.check_scheme(scheme)
+    batch_size = whole("batch_size", batch_size, 1)
+    batches = _Shuffled(*train, batch_size, seed) if _is_pair(train) else train
     calibration = _first_images(batches)
     training_scheme = scheme if batch_norm == "folded" else replace(scheme, fold_batch_norm=False)
     prepared = prepare(model, calibration, training_scheme, keep=keep, fastest_layout=True)
+    if any(value.dtype in HALVES for value in prepared.graph.parameters()):
+        raise ValueError("model is in half precision; pass model.float(), and mixed_precision=True where it is faster")
     network = prepared.at(bits, commute=False)
     if isinstance(network, HalfPrecision) or not _let_learn(network, prepared, bits):
         raise ValueError(f"bits must round something that training can make up for, got {bits!r}")
@@ -142,13 +147,21 @@ def _first_images(batches: Batches) -> torch.Tensor:
     if not hasattr(batches, "__len__"):
         raise ValueError("train must be tensors or batches with a length, such as a DataLoader: a generator ends once")
     found: list[torch.Tensor] = []
-    for images, _ in batches:
-        found.append(images)
+    for pair in batches:
+        if not _is_pair(pair):
+            raise ValueError("train must be all images and all labels, tensors, or batches of both; got something else")
+        found.append(pair[0])
         if sum(map(len, found)) >= CALIBRATION:
             break
     if not found:
         raise ValueError("train holds no batches")
     return torch.cat(found)[:CALIBRATION]
+
+
+def _is_pair(given: object) -> bool:
+    return (
+        isinstance(given, (tuple, list)) and len(given) == 2 and all(isinstance(part, torch.Tensor) for part in given)
+    )
 
 
 def _let_learn(network: fx.GraphModule, prepared: Prepared, bits: Bits | Sequence[Bits]) -> int:
@@ -191,9 +204,10 @@ def _fit(
 ) -> list[float]:  # fmt: skip
     """Train in place; the mean loss of each epoch."""
     optimizer = _optimizer(network, how)
-    kept = Progress(
-        checkpoint, lambda: [Path(__file__).read_text(), how, network.meta[META].bits, network.state_dict()]
-    )
+    data = [batches.images, batches.labels, batches.size] if isinstance(batches, _Shuffled) else len(batches)
+    named = str(getattr(loss, "__qualname__", loss if isinstance(loss, nn.Module) else type(loss)))
+    settings = [how, network.meta[META].bits, network.state_dict(), data, named, mixed_precision]
+    kept = Progress(checkpoint, lambda: [Path(__file__).read_text(), *settings])
     losses: list[float] = []
     if (known := kept.read()) is not None:
         network.load_state_dict(known["network"])
@@ -210,8 +224,12 @@ def _fit(
                 done = (epoch + step / len(batches)) / how.epochs
                 for group in optimizer.param_groups:
                     group["lr"] = how.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-                with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed_precision):
-                    value = loss(network(images), labels)
+                try:
+                    with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed_precision):
+                        value = loss(network(images), labels)
+                except (IndexError, RuntimeError) as error:  # as torch's losses refuse labels that are no classes
+                    shapes = f"images {tuple(images.shape)} and labels {tuple(labels.shape)}"
+                    raise ValueError(f"the loss of {shapes}, {labels.dtype}, fails ({brief(error)})") from error
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()
                 optimizer.step()

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx, nn
 
+from quide._check import evaluating
 from quide.ptq import activations, check, fold, moments, trial
 from quide.ptq import graph as graphs
-from quide.ptq.grid import FakeQuantize, Grid, HalfPrecision, affine_grid, fake_quantize, symmetric_grid
+from quide.ptq.grid import HALVES, FakeQuantize, Grid, HalfPrecision, affine_grid, fake_quantize, symmetric_grid
 from quide.ptq.layers import is_quantizable, quantizable_layers
 from quide.ptq.ranges import Statistics, weight_range
 from quide.ptq.scheme import FULL_PRECISION, HALF_PRECISION, PAPER, Scheme
@@ -86,6 +87,7 @@ def prepare(
     """
     check.check_model(model)
     check.check_calibration(model, calibration)
+    check.check_scheme(scheme)
     if is_quantizable(model):
         model = nn.Sequential(model)
     kept, kind = Kept(keep), type(model).__name__
@@ -97,14 +99,15 @@ def prepare(
             raise
         taken = _taken_apart(model, kind, calibration, scheme, kept, False)  # it may depend on the layout
     traced, order, left, unfolded, cleaned, norms = taken
-    registered = quantizable_layers(traced)
+    registered = [layer for layer in quantizable_layers(traced) if graphs.calls(traced, layer)]
     layers, fixed = _free_and_fixed(model, traced, registered, kept)
     kept.check_used([*registered, *left])
     last = graphs.last_layers(traced, registered)
     logits = frozenset() if scheme.quantize_logits else last
     sites = {layer: node.name for layer, node in graphs.site_nodes(traced, registered, scheme, logits).items()}
     statistics = observed(traced, sites, calibration, scheme, last, norms)
-    unused = [layer for layer in quantizable_layers(model) if layer not in registered]
+    held = tuple(f"{name}." for name in left)
+    unused = [layer for layer in quantizable_layers(model) if layer not in registered and not layer.startswith(held)]
     return Prepared(
         traced, layers, scheme, statistics, sites, fixed, left, order, unfolded, cleaned, unused,
         dict(keep or {}), fastest_layout, tuple(calibration.shape[1:]), norms,
@@ -123,6 +126,7 @@ def observed(
     return graphs.observe(traced, sites.values(), calibration, scheme, logits)
 
 
+@torch.random.fork_rng(devices=[])  # what a network draws is not taken from the caller
 @torch.inference_mode(False)  # whatever the caller is in: tensors made in it do not count their changes
 def _taken_apart(
     model: nn.Module, kind: str, calibration: torch.Tensor, scheme: Scheme, kept: Kept, fast: bool
@@ -141,8 +145,7 @@ def _taken_apart(
     cleaned = _clean(traced)
     tried = _tried(traced, kind, calibration)
     order = graphs.thread_overwrites(traced, tried)
-    theirs, again = (_outputs(model, calibration) for _ in range(2))
-    check.check_agreement(model, _tried(traced, kind, calibration).outputs, theirs, again)
+    check.check_agreement(model, _tried(traced, kind, calibration).outputs, *_outputs(model, calibration))
     named = [name for name, part in model.named_modules() if getattr(part, "running_var", None) is not None]
     unfolded = [name for name in named if name not in folded]
     in_layers = {layer: known for layer, (name, known) in norms.items() if name in folded}
@@ -161,8 +164,11 @@ def _tried(traced: fx.GraphModule, kind: str, calibration: torch.Tensor) -> tria
 
 
 @torch.no_grad()
-def _outputs(model: nn.Module, calibration: torch.Tensor) -> object:
-    return copy.deepcopy(model).eval()(calibration[: trial.IMAGES].detach().clone())
+def _outputs(model: nn.Module, calibration: torch.Tensor) -> tuple[object, object]:
+    """Of two runs, one after the other; None for the second if they drew random numbers."""
+    model, before = evaluating(model), torch.get_rng_state()
+    theirs, again = (model(calibration[: trial.IMAGES].detach().clone()) for _ in range(2))
+    return theirs, again if torch.equal(before, torch.get_rng_state()) else None
 
 
 @torch.no_grad()
@@ -262,11 +268,11 @@ class Prepared:
         ``commute`` moves quantizers past max-pooling and merges them with the ReLU. A quantizer is monotone and maps
         zero to zero, so this changes no result; it does a quarter of the work after a 2x2 pooling.
         """
+        bits = layer_widths(bits, self.layers)
         widths = self.widths(bits)
         model = copy.deepcopy(self.graph)
         model.meta[META] = how = Quantization(
-            tuple(self.layers), layer_widths(bits, self.layers), self.scheme, commute,
-            self.keep, self.fastest_layout, self.image,
+            tuple(self.layers), bits, self.scheme, commute, self.keep, self.fastest_layout, self.image
         )  # fmt: skip
         if set(widths.values()) == {HALF_PRECISION} and self.scheme.sixteen_bit == "float16":
             return HalfPrecision(model)
@@ -362,5 +368,6 @@ def quantized_weight(weight: torch.Tensor, bits: int, scheme: Scheme = PAPER) ->
 
 def weight_grid(weight: torch.Tensor, bits: int, scheme: Scheme = PAPER) -> Grid:
     """The grid of a weight tensor ``(out, ...)``."""
+    weight = weight.float() if weight.dtype in HALVES else weight
     minimum, maximum = weight_range(weight, scheme.weight_range, bits, scheme.percentile, scheme.weight_per_channel)
     return symmetric_grid(minimum, maximum, bits, restricted=scheme.weight_levels == "restricted")

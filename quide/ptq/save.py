@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from quide import _files, _paths
 from quide._digest import digest
+from quide.ptq.check import check_model
 from quide.ptq.grid import FakeQuantize, HalfPrecision
 from quide.ptq.layers import module_of, quantizable_layers
 from quide.ptq.passes import set_parameter
@@ -73,6 +74,7 @@ def load(model: nn.Module, file: str | Path) -> nn.Module:
         FileNotFoundError: there is no such file.
         ValueError: the file was not written by :func:`save` or has changed since, or the model is not such a network.
     """
+    check_model(model)
     file = Path(file)
     with _files.reading(file, "save the network again"):
         return _loaded(model, file, *_read(file))
@@ -147,9 +149,9 @@ def _called(model: fx.GraphModule, node: fx.Node) -> str:
 
 
 def _prepared(model: nn.Module, file: Path, metadata: dict[str, Any], scheme: Scheme) -> Prepared:
-    """On images that say nothing: the ranges come from the file."""
-    first = next(model.parameters())
-    images = torch.zeros(2, *metadata["image"], dtype=first.dtype, device=first.device)
+    """On images that say nothing: the ranges come from the file. They are not zeros, by which a network may divide."""
+    first = next(model.parameters(), torch.zeros(()))
+    images = torch.rand(2, *metadata["image"], generator=torch.Generator().manual_seed(0)).to(first)
     keep = {name: _width(width) for name, width in metadata["keep"].items()}
     try:
         return prepare(model, images, scheme, keep=keep, fastest_layout=metadata["fastest_layout"])

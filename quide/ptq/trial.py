@@ -83,7 +83,7 @@ class _Runner(Quiet):
             value = super().run_node(node)
         if changed := [source for source, version in before.items() if given[source]._version != version]:
             self.overwritten[node.name] = changed
-        if any(_PRODUCTS.search(name) for name in operations.names):
+        if any(_PRODUCTS.search(name) and "upsample" not in name for name in operations.names):
             self.products.add(node.name)
         return value
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import total_ordering
@@ -58,9 +58,9 @@ def both(width: Bits) -> Width:
     return width if isinstance(width, Width) else Width(width, width)
 
 
-def checked(width: Bits) -> Bits:
+def checked(width: Bits, argument: str = "bits") -> Bits:
     """A width as it is, or a Python integer in 1..32."""
-    return width if isinstance(width, Width) else _whole(width)
+    return width if isinstance(width, Width) else _whole(width, argument)
 
 
 def read(text: str) -> Bits:
@@ -74,7 +74,10 @@ def read(text: str) -> Bits:
 
 def layer_widths(bits: Bits | Sequence[Bits], layers: Sequence[str]) -> tuple[Bits, ...]:
     """One checked width for each layer."""
-    widths = tuple(bits) if isinstance(bits, Iterable) else (bits,) * len(layers)
+    if isinstance(bits, (str, Set, Mapping)):
+        raise ValueError(f"bits must be a width or one a layer, in order, got {bits!r}; keep= takes widths by name")
+    several = isinstance(bits, Iterable) and getattr(bits, "ndim", 1) > 0
+    widths = tuple(bits) if several else (bits,) * len(layers)
     if len(widths) != len(layers):
         raise ValueError(f"bits names {len(widths)} layers, the model has {len(layers)}: {', '.join(layers)}")
     return tuple(map(checked, widths))
@@ -87,24 +90,32 @@ class Kept:
     """
 
     def __init__(self, keep: Mapping[str, Bits] | None):
-        if keep is not None and not isinstance(keep, Mapping):
+        if keep is not None and not (isinstance(keep, Mapping) and all(isinstance(name, str) for name in keep)):
             raise ValueError(f"keep must map names of layers to widths, such as {{'fc': 32}}, got {keep!r}")
-        self._widths = {pattern: checked(width) for pattern, width in (keep or {}).items()}
+        self._widths = {pattern: checked(width, "keep") for pattern, width in (keep or {}).items()}
         self._used: set[str] = set()
 
     def width(self, name: str) -> Bits | None:
         """The width that is asked for a name; None when nothing is."""
         for pattern, width in self._widths.items():
-            if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*"):
+            if _fits(name, pattern):
                 self._used.add(pattern)
                 return width
         return None
 
     def check_used(self, layers: Sequence[str]) -> None:
-        """Refuse a pattern that fits nothing."""
+        """Refuse a pattern that fits nothing, or nothing but what one before it does."""
         if unused := [pattern for pattern in self._widths if pattern not in self._used]:
+            if any(_fits(layer, unused[0]) for layer in layers):
+                raise ValueError(
+                    f"keep names {unused[0]!r} after what fits the same layers; put it first, which counts"
+                )
             raise ValueError(f"keep names {unused[0]!r}, which fits no layer of the model: {', '.join(layers)}")
 
 
-def _whole(width: int) -> int:
-    return wholes("bits", [width], 1, FULL_PRECISION)[0]
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+
+
+def _whole(width: int, argument: str = "bits") -> int:
+    return wholes(argument, [width], 1, FULL_PRECISION)[0]

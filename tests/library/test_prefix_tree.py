@@ -241,7 +241,7 @@ def test_images_are_streamed(monkeypatch):
         ({"groups": [["conv1", "conv2", "fc1", "fc2"], []]}, "each layer of the model once"),
         ({"choices": ()}, "choices must be"),
         ({"choices": (8, 8)}, "choices must be"),
-        ({"choices": (8, 64)}, "bits must be whole numbers in 1..32"),
+        ({"choices": (8, 64)}, "choices must be whole numbers in 1..32"),
         ({"limit": 255}, "256 configurations, more than limit=255; pass groups"),
     ],
 )
