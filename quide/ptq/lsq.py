@@ -55,7 +55,7 @@ def qat(
     epochs: int = 1,
     *,
     keep: Mapping[str, Bits] | None = None,
-    learning_rate: float = 0.01,
+    learning_rate: float = 0.003,
     weight_decay: float = 1e-4,
     batch_norm: str = "folded",
     batch_size: int = 128,
