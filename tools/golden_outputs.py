@@ -136,13 +136,13 @@ def in_kernels(model: torch.nn.Module) -> str:
     return digest(*logits, counted.to_numpy(dtype=float), *kernels._layers(model, batch))
 
 
-def laddered(model: torch.nn.Module) -> str:
-    """Logits on each rung of the ladder, after few steps of what learns."""
+def laddered(model: torch.nn.Module, trained: bool) -> str:
+    """Logits on each rung of the ladder that trains, or does not, after few steps of what learns."""
     pool = embedded.load("cifar10", "calibration").subset(slice(0, 2 * IMAGES))
     batch, layers, found = pool.normalized(), ptq.quantizable_layers(model), []
     short = {"adaround": ptq.AdaRound(iterations=9, outputs=64), "brecq": ptq.Brecq(iterations=9, batch=4)}
-    for rung in RUNGS.values():
-        if rung.epochs:
+    for rung in (one for one in RUNGS.values() if bool(one.epochs) == trained):
+        if trained:
             keep = {layers[0]: 8, layers[-1]: 8}
             rounded = lsq.qat(
                 model, (batch, pool.labels), 4, rung.scheme, keep=keep, batch_norm=rung.batch_norm, batch_size=IMAGES
@@ -249,8 +249,9 @@ def outputs() -> dict[str, str]:
         found |= {f"{kind}/{name}": digest(computed, timed()) for kind in ("kernel_latency", "roofline")}
         found[f"kernel_accuracy/{name}"] = digest(computed, *normalized)
     for name in ("simplecnn", "resnet20"):
-        rounded = digest(laddered(network(name)), *normalized)
+        rounded = digest(laddered(network(name), trained=False), *normalized)
         found |= {f"{kind}/{name}": rounded for kind in ("ladder", "calibration_draws")}
+        found[f"ladder trained/{name}"] = digest(laddered(network(name), trained=True), *normalized)
     simple = network("simplecnn")
     hits = tree(simple, batch)
     found["mixed_accuracy/simplecnn"] = digest(hits, *normalized)

@@ -33,14 +33,13 @@ def computed(checkout: Path) -> dict:
 
 
 def computed_by(commit: str) -> dict:
-    """The same of a commit; one that is older than the script is asked by today's."""
+    """The same of a commit, asked by today's script."""
     with tempfile.TemporaryDirectory() as folder:
         old = Path(folder, "old")
         subprocess.run(["git", "worktree", "add", "--detach", "--quiet", old, commit], cwd=CHECKOUT, check=True)
         try:
-            if not (script := old / "tools" / "golden_outputs.py").exists():
-                script.parent.mkdir(exist_ok=True)
-                shutil.copy(CHECKOUT / "tools" / script.name, script)
+            (old / "tools").mkdir(exist_ok=True)
+            shutil.copy(CHECKOUT / "tools" / "golden_outputs.py", old / "tools")
             return computed(old)
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", old], cwd=CHECKOUT, check=True)
@@ -58,7 +57,7 @@ def main(*commits: str) -> None:
             print(commit, "equal  " if was.get(name) == after.get(name) else "DIFFERS", name, flush=True)
         equal = {name for name in was if was[name] == after.get(name)}
         for record, code in held:
-            kind = record.spec.kind
+            kind = record.spec.kind + " trained" * bool(record.spec.details.get("epochs"))
             proven = record.code in before["fresh"] and {f"{kind}/{record.spec.model}", f"{kind}/*"} & equal
             if record.code != code and proven:
                 known.setdefault(record.code, set()).add(code)
