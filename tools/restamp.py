@@ -57,7 +57,8 @@ def main(*commits: str) -> None:
             print(commit, "equal  " if was.get(name) == after.get(name) else "DIFFERS", name, flush=True)
         equal = {name for name in was if was[name] == after.get(name)}
         for record, code in held:
-            kind = record.spec.kind + " trained" * bool(record.spec.details.get("epochs"))
+            trained = record.spec.kind == "ladder" and bool(record.spec.details["epochs"])
+            kind = record.spec.kind + " trained" * trained
             proven = record.code in before["fresh"] and {f"{kind}/{record.spec.model}", f"{kind}/*"} & equal
             if record.code != code and proven:
                 known.setdefault(record.code, set()).add(code)
