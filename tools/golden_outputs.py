@@ -244,6 +244,9 @@ def outputs() -> dict[str, str]:
         found[f"accuracy/{name}"] = digest(*logits, *normalized, predicted)
         found[f"latency/{name}"] = digest(*logits, *uncommuted, timed())
         found[f"deployed/{name}"] = digest(in_integers(model), *logits, timed())
+        if name != "simplecnn":
+            parts = ptq.stages(model)
+            found[f"mixed_stages/{name}"] = digest(tree(model, batch, (8, 4), list(parts.values())), str(parts))
     for name in ("simplecnn", "resnet20"):
         computed = in_kernels(network(name))
         found |= {f"{kind}/{name}": digest(computed, timed()) for kind in ("kernel_latency", "roofline")}
