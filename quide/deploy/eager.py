@@ -18,18 +18,20 @@ def compiled(width: str, model: nn.Module, calibration: torch.Tensor, batch: tor
     last = width != "32"
     layout = torch.channels_last if last else torch.contiguous_format
     model = copy.deepcopy(model).eval().to(memory_format=layout)
-    return Artefact(in_bfloat16(model) if width == "bfloat16" else without_gradients(model), saved_bytes(model), last)
+    return Artefact(
+        in_bfloat16(model) if width == "bfloat16" else without_gradients(model), saved_bytes(model.state_dict()), last
+    )
 
 
 def without_gradients(model: nn.Module):
-    """The network as it stands."""
-    return torch.no_grad()(lambda images: model(images))
+    """The network as it stands, in one mode whoever calls it: in another torch.compile would compile it anew."""
+    return torch.inference_mode()(lambda images: model(images))
 
 
 def in_bfloat16(model: nn.Module):
     """The network under torch's automatic casts."""
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def run(images: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             return model(images).float()

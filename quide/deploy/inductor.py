@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch._inductor import config
 
 from quide.deploy import Artefact, saved_bytes
@@ -28,7 +28,8 @@ def compiled(width: str, model: nn.Module, calibration: torch.Tensor, batch: tor
         model = model.to(memory_format=torch.channels_last)
     frozen = torch.compile(model, dynamic=False)
     run = in_bfloat16(frozen) if width == "bfloat16" else without_gradients(frozen)
-    artefact = Artefact(run, saved_bytes(model), channels_last=True)
+    values = _read(model) if width == "8" else model.state_dict()
+    artefact = Artefact(run, saved_bytes(values), channels_last=True)
     with config.patch(freezing=True):  # as an option of torch.compile it does not reach the passes that pack integers
         run(artefact.laid_out(batch))  # it is compiled by its first batch
     return artefact
@@ -47,9 +48,11 @@ def _integers(model: nn.Module, calibration: torch.Tensor, rows: int) -> nn.Modu
     prepared = prepare_pt2e(exported, quantizer)
     for part in calibration.split(rows):
         prepared(part.contiguous())
-    converted = convert_pt2e(prepared)
-    read = {node.target for node in converted.graph.nodes if node.op == "get_attr"}
-    for name in converted.state_dict().keys() - read:  # weights in float32, which would count as bytes on disk
-        owner, _, last = name.rpartition(".")
-        delattr(converted.get_submodule(owner), last)
-    return converted
+    return convert_pt2e(prepared)
+
+
+def _read(model: fx.GraphModule) -> dict[str, torch.Tensor]:
+    """The values that a network computes with: one that was converted to integers still holds its weights in float32,
+    without which inductor finds no kernel for it."""
+    named = {node.target for node in model.graph.nodes if node.op == "get_attr"}
+    return {name: value for name, value in model.state_dict().items() if name in named}

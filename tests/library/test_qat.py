@@ -145,3 +145,17 @@ def test_batch_norms_are_folded_without_factors_and_into_layers_that_stay_in_flo
     assert not any(isinstance(part, nn.BatchNorm2d) for part in trained.modules())
     steps = trained.get_submodule("0").weight / trained.meta["quide"].weight_scales["0"]
     torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-4)
+
+
+def test_first_steps_are_behind_the_batchs_own_statistics():
+    """Those of full precision, which evaluation uses, do not fit what few bits leave of the weights."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(8)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 4))
+    norm.running_var.fill_(1e6)
+    images = torch.randn(64, 3, 8, 8)
+    trained = quide.qat(
+        net, (images, torch.arange(64) % 4), 4, quide.BEST, epochs=1, learning_rate=1e-9, batch_norm="left"
+    )
+    steps = [float(part.scale) for part in trained.modules() if isinstance(part, FakeQuantize)]
+    assert len(steps) == 3 and min(steps) > 0.01
