@@ -158,4 +158,4 @@ def test_first_steps_are_behind_the_batchs_own_statistics():
         net, (images, torch.arange(64) % 4), 4, quide.BEST, epochs=1, learning_rate=1e-9, batch_norm="left"
     )
     steps = [float(part.scale) for part in trained.modules() if isinstance(part, FakeQuantize)]
-    assert len(steps) == 3 and min(steps) > 0.01
+    assert len(steps) == 3 and steps[1] > 0.05  # by the statistics of full precision it would be a thousandth
