@@ -92,7 +92,8 @@ def _narrow(figure: Figure) -> bool:
     figure.set_size_inches(NARROW_INCHES, figure.get_figheight() * _stack(figure))
     for axis in figure.axes:
         labels = [text.get_text() for text in axis.get_yticklabels()]
-        if max(map(len, labels), default=0) > LABEL_CHARACTERS:
+        named = not any("$" in label for label in labels)  # powers of ten are mathematics, which no line break may cut
+        if named and max(map(len, labels), default=0) > LABEL_CHARACTERS:
             axis.set_yticks(axis.get_yticks(), [textwrap.fill(label, LABEL_CHARACTERS) for label in labels], fontsize=8)
     figure.draw_without_rendering()  # which lays it out
     for axis in figure.axes:
