@@ -21,7 +21,7 @@ from quide import _paths
 BAD = ("another result", "an error", "left behind")
 OUTCOMES = ("killed", "ended before", "the same", *BAD)
 ERROR, SHOWN = "an error:", 300  # characters of what a run ended with
-LEFT = re.compile(r"^\.fetch-mnist-|\.(partial|looked-at)$")  # names of what is to be gone
+LEFT = re.compile(r"^(?!.*\.lock$)(\.fetch-mnist-|.*\.(partial|looked-at))")  # names of what is to be gone
 SLOWEST = 3.0  # seconds within which a process is killed, the time that it takes to start included
 WORK = {
     "training": """

@@ -6,7 +6,6 @@ weights, its bias and its input, and writes its output. Nothing is timed.
 
 from __future__ import annotations
 
-import copy
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils.flop_counter import FlopCounterMode
 
-from quide._check import whole, wholes
+from quide._check import evaluating, whole, wholes
 from quide._files import brief
 
 FULL_PRECISION = 32
@@ -86,7 +85,7 @@ def arithmetic_intensity(
         UserWarning: the network computes outside of its convolution and linear layers, which is not counted.
     """
     whole("batch", batch, 1)
-    model = copy.deepcopy(model).eval()
+    model = evaluating(model)
     named = {name: part for name, part in model.named_modules() if isinstance(part, (_ConvNd, nn.Linear))}
     if not named:
         raise ValueError(f"model {type(model).__name__} has no convolution or linear layer to count")

@@ -24,6 +24,7 @@ import nbformat
 import yaml
 
 from quide import _files, _paths
+from quide._check import one_of
 from quide.experiments import records
 from quide.experiments.profiles import PROFILES
 from quidebook import closure, report
@@ -65,8 +66,7 @@ def build(profile: str = "quick", strict: bool = False, output: Path | None = No
         BookError: a notebook failed, or a page did not render cleanly.
     """
     started = time.perf_counter()
-    if profile not in BOOK_PROFILES:
-        raise ValueError(f"profile must be one of {', '.join(BOOK_PROFILES)}, got {profile!r}")
+    one_of("profile", profile, BOOK_PROFILES)
     root = _paths.home().resolve()
     notebooks = [page for page in pages(root) if page.suffix == ".ipynb"]
     settings = root / "_config.yml"
@@ -101,9 +101,7 @@ def run(experiment: str, parameters: Mapping[str, Any], output: Path | None = No
     """
     root = _paths.home().resolve()
     known = experiments(root)
-    if experiment not in known:
-        raise ValueError(f"experiment must be one of {', '.join(known)}, got {experiment!r}")
-    source = known[experiment]
+    source = known[one_of("experiment", experiment, known)]
     if unknown := set(parameters) - set(declared := parameter_names(source)):
         raise ValueError(f"{source.name} has no parameter {min(unknown)!r}; it has {', '.join(declared)}")
     output = root / "_build" / "runs" / source.name if output is None else Path(output).resolve()

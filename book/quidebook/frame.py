@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 
+from quide._check import one_of
 from quidebook.report import Absent, Facts, show_markdown, show_markup, without_tags, worded
 
 LEVELS = ("beginner", "intermediate", "expert")
@@ -29,8 +30,7 @@ def opening(
         level: one of :data:`LEVELS`.
         goals: what a reader will be able to do; each goes on after "After it you can".
     """
-    if level not in LEVELS:
-        raise ValueError(f"level must be one of {', '.join(LEVELS)}, got {level!r}")
+    one_of("level", level, LEVELS)
     kept = without_tags(limits) if isinstance(facts, Absent) else worded(limits, facts)
     lines = [
         f"{MARK}**Question.** {without_tags(question)}",

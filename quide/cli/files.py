@@ -23,6 +23,7 @@ from torch import nn
 
 from quide import _files
 from quide._files import brief
+from quide.data.datasets import are_classes
 from quide.ptq.check import check_model
 
 ARRAYS = ("images", "labels", "calibration")
@@ -142,8 +143,7 @@ def read_data(path: str | Path, scored: bool = False) -> Data:
             )
         tensors[name] = tensors[name].float()
     images, labels, calibration = tensors.values()
-    whole = not (labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool)
-    if not scored and (not whole or labels.ndim != 1):
+    if not scored and not (are_classes(labels) and labels.ndim == 1):
         raise ValueError(f"labels of {path} must be whole numbers (n,), the class of each image")
     if images.shape[1:] != calibration.shape[1:]:
         shapes = f"{tuple(images.shape)} and {tuple(calibration.shape)}"

@@ -129,6 +129,11 @@ def calibration_indices(count: int, size: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).choice(count, size, replace=False))
 
 
+def are_classes(labels: torch.Tensor) -> bool:
+    """Whether labels are whole numbers, as classes are numbered."""
+    return not (labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool)
+
+
 def check_images(images: torch.Tensor, labels: torch.Tensor, any_labels: bool = False) -> None:
     """Refuse what cannot be scored: no images, another number of labels, values that are not normalized numbers;
     ``any_labels`` may have more dimensions than one."""

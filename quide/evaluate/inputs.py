@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from quide._files import brief
-from quide.data.datasets import BATCH, check_images
+from quide.data.datasets import BATCH, are_classes, check_images
 from quide.ptq import check
 from quide.ptq.prepared import Prepared
 
@@ -26,7 +26,7 @@ def check_given(images: Images, labels: torch.Tensor | None, scored: bool = Fals
         raise ValueError("images must be a floating-point tensor, got a numpy array; use torch.from_numpy(images)")
     if isinstance(images, torch.Tensor) or labels is not None:
         check_images(images, labels, scored)
-        if not scored and (labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool):
+        if not scored and not are_classes(labels):
             raise ValueError(f"labels must be whole numbers, the class of each image, got {labels.dtype}")
     elif not isinstance(images, Iterable):
         raise ValueError(f"images must be a tensor or batches of (images, labels), got {type(images).__name__}")

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from quide._check import evaluating
+from quide._files import brief
 from quide.ptq import check, trial
 from quide.ptq.activations import behind, is_relu
 from quide.ptq.fold import is_hooked
@@ -55,11 +56,6 @@ def _take_images_alone(model: nn.Module) -> None:
     model.__class__ = type(kind.__name__, (kind,), {"forward": lambda self, images: kind.forward(self, images)})
 
 
-def brief(error: Exception) -> str:
-    """The first line of an error, or its kind."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
 def own_images(model: fx.GraphModule, tried: trial.Trial) -> bool:
     """Let a network that overwrites its input overwrite a copy; whether it did."""
     (images,) = (node for node in model.graph.nodes if node.op == "placeholder")
@@ -78,7 +74,7 @@ def own_images(model: fx.GraphModule, tried: trial.Trial) -> bool:
 
 
 def _makes_a_tensor(model: fx.GraphModule, node: fx.Node) -> bool:
-    part = model.get_submodule(node.target) if node.op == "call_module" else None
+    part = module_of(model, node)
     return (is_quantizable(part) or isinstance(part, _BatchNorm)) and not is_hooked(part)
 
 

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from quide import _denormals
-from quide._check import whole
+from quide._check import one_of, whole
 from quide._files import brief
 from quide.ptq import check, fold, trial
 from quide.ptq import graph as graphs
@@ -93,8 +93,7 @@ def qat(
         ValueError: as :func:`quide.quantize`; nothing to train at 32 bits, no batches, or a loss that is not finite.
     """
     how = _Training(whole("epochs", epochs, 1), learning_rate, weight_decay, batch_norm, whole("seed", seed, 0))
-    if batch_norm not in BATCH_NORMS:
-        raise ValueError(f"batch_norm must be one of {', '.join(BATCH_NORMS)}, got {batch_norm!r}")
+    one_of("batch_norm", batch_norm, BATCH_NORMS)
     check.check_scheme(scheme)
     batch_size = whole("batch_size", batch_size, 1)
     batches = _Shuffled(*train, batch_size, seed) if _is_pair(train) else train

@@ -17,6 +17,7 @@ import torch
 from torch import fx, nn
 
 from quide._check import evaluating
+from quide._files import brief
 from quide.ptq import activations, check, fold, moments, trial
 from quide.ptq import graph as graphs
 from quide.ptq.grid import HALVES, FakeQuantize, Grid, HalfPrecision, affine_grid, fake_quantize, symmetric_grid
@@ -158,7 +159,7 @@ def _tried(traced: fx.GraphModule, kind: str, calibration: torch.Tensor) -> tria
     except Exception as error:  # the model's own code
         shape = tuple(calibration[: trial.IMAGES].shape)
         raise ValueError(
-            f"model {kind} does not take a batch of shape {shape} ({graphs.brief(error)}); give calibration "
+            f"model {kind} does not take a batch of shape {shape} ({brief(error)}); give calibration "
             "images as the model takes them, and let it take batches of any size"
         ) from error
 

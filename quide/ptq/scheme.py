@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from quide._check import one_of
+
 FULL_PRECISION = 32
 HALF_PRECISION = 16
 PER_TENSOR, PER_CHANNEL = "tensor", "channel"  # what has a scale of its own; a number: so many weights
@@ -62,8 +64,7 @@ class Scheme:
 
     def __post_init__(self):
         for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+            one_of(name, getattr(self, name), known)
         if not 50 < self.percentile <= 100:
             raise ValueError(f"percentile must lie in (50, 100], got {self.percentile}")
 

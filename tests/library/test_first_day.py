@@ -8,6 +8,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from own_networks import QUICK, network, normals, seeded
 from torch import fx, nn
 from torch.nn import functional as F
 
@@ -15,31 +16,9 @@ import quide
 from quide import cli, evaluate, ptq
 from quide.cli import probe
 
-QUICK = {"warmup": 1, "passes": 2}
-
-
-def normals(*shape: int, seed: int = 1) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def network(compute, /, **layers) -> nn.Module:
-    """A module whose forward is the given function of itself and of the images."""
-
-    class Own(nn.Module):
-        def __init__(self):
-            super().__init__()
-            for name, layer in layers.items():
-                setattr(self, name, layer)
-
-        def forward(self, images):
-            return compute(self, images)
-
-    return Own().eval()
-
 
 def two_layers() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 4)).eval()
+    return seeded(lambda: nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 4)))
 
 
 X, Y = normals(40, 6), torch.arange(40) % 4

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from own_networks import QUICK, network, normals, seeded
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,32 +19,6 @@ from quide import evaluate, latency
 from quide.evaluate import knees
 from quide.ptq.prepared import prepare
 from quide.ptq.width import Kept, Width
-
-QUICK = {"warmup": 1, "passes": 2}
-
-
-def seeded(build, *arguments) -> nn.Module:
-    torch.manual_seed(0)
-    return build(*arguments).eval()
-
-
-def normals(*shape: int, seed: int = 1) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def network(*parts, **layers: nn.Module) -> nn.Module:
-    """A module whose forward is the given function of itself and of the images."""
-
-    class Own(nn.Module):
-        def __init__(self):
-            super().__init__()
-            for name, layer in layers.items():
-                setattr(self, name, layer)
-
-        def forward(self, images):
-            return parts[0](self, images)
-
-    return seeded(Own)
 
 
 def alike(ours: torch.Tensor, theirs: torch.Tensor, share: float = 1e-4) -> bool:
@@ -581,8 +556,8 @@ def test_denormal_weights_cost_no_time():
     images, labels = normals(64, 3, 16, 16), torch.arange(64) % 10
     fastest = {"decayed": [], "cleaned": []}
     for _ in range(3):
-        for name, network in (("decayed", decayed), ("cleaned", cleaned)):
-            table = quide.sweep(network, images, labels, images, (32,), warmup=2, passes=15)
+        for name, own in (("decayed", decayed), ("cleaned", cleaned)):
+            table = quide.sweep(own, images, labels, images, (32,), warmup=2, passes=15)
             fastest[name].append(table.attrs["timings"].latencies["32"].min_ms)
     assert min(fastest["decayed"]) <= 1.3 * min(fastest["cleaned"])
     assert torch.equal(decayed[0].weight[0], torch.full((3, 3, 3), 1e-40))  # and is left as it was
