@@ -247,11 +247,11 @@ def outputs() -> dict[str, str]:
         if name != "simplecnn":
             parts = ptq.stages(model)
             found[f"mixed_stages/{name}"] = digest(tree(model, batch, (8, 4), list(parts.values())), str(parts))
-    for name in ("simplecnn", "resnet20"):
+    for name in ("simplecnn", "resnet18", "resnet20"):
         computed = in_kernels(network(name))
         found |= {f"{kind}/{name}": digest(computed, timed()) for kind in ("kernel_latency", "roofline")}
         found[f"kernel_accuracy/{name}"] = digest(computed, *normalized)
-    for name in ("simplecnn", "resnet20"):
+    for name in ("simplecnn", "resnet18", "resnet20", "mobilenetv2"):
         rounded = digest(laddered(network(name), trained=False), *normalized)
         found |= {f"{kind}/{name}": rounded for kind in ("ladder", "calibration_draws")}
         found[f"ladder trained/{name}"] = digest(laddered(network(name), trained=True), *normalized)
