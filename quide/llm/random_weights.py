@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from quide import _paths
+from quide._random import seeded
 
 SEED = 0
 
@@ -72,8 +73,7 @@ def _model(shape: LlamaShape) -> Any:
     sizes = asdict(shape)
     rope = {"rope_type": "default", "rope_theta": sizes.pop("rope_theta")}
     config = LlamaConfig(**sizes, rope_parameters=rope, dtype=torch.bfloat16)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+    with seeded(SEED):
         # Drawn in 16 bits: 8 billion weights in 32 would take twice the memory meanwhile.
         return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from quide._check import one_of
+from quide._random import seeded
 from quide.models import registry
 
 
@@ -132,8 +133,7 @@ def mobilenetv2(num_classes: int = 10, in_channels: int = 3, image_size: int = 3
 def build(name: str, num_classes: int, in_channels: int, image_size: int, seed: int) -> nn.Module:
     """A freshly initialised network in channels-last layout; ``seed`` alone decides its weights."""
     one_of("model", name, sorted(BUILDERS))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = BUILDERS[name](num_classes, in_channels, image_size)
     return model.to(memory_format=torch.channels_last)
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from quide import _denormals, _files, _paths
 from quide._digest import digest
+from quide._random import seeded
 from quide.data.datasets import ImageSet, normalize
 from quide.evaluate import correct
 from quide.models.registry import RESNET18, SIMPLECNN, SIMPLECNN_AUGMENTED, TrainingRecipe  # noqa: F401 - by this name too
@@ -72,7 +73,7 @@ def fit(
         model: network that maps normalized images to logits; already on the device of ``train``.
         train, test: image sets on one device.
         recipe: what to do.
-        seed: controls order and augmentation (weights are the caller's).
+        seed: controls order, augmentation and dropout (weights are the caller's).
         checkpoint: file to resume from and to save to; ``None`` saves nothing.
         every: epochs between saves.
         progress: show a bar with the time left.
@@ -100,7 +101,8 @@ def fit(
     with bar:
         for epoch in range(len(fitted.history) + 1, recipe.epochs + 1):
             started = time.perf_counter()
-            loss = _epoch(model, pixels, train, optimizer, recipe, fitted.mixed_precision, seed, epoch)
+            with seeded(seed, epoch):  # of dropout
+                loss = _epoch(model, pixels, train, optimizer, recipe, fitted.mixed_precision, seed, epoch)
             schedule.step()
             try:
                 accuracy = correct(model, test).float().mean().item()

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from quide import _denormals
 from quide._check import one_of, whole
 from quide._files import brief
+from quide._random import seeded
 from quide.ptq import check, fold, trial
 from quide.ptq import graph as graphs
 from quide.ptq.grid import HALVES, FakeQuantize, HalfPrecision
@@ -66,6 +67,7 @@ def qat(
     progress: bool = False,
 ) -> nn.Module:
     """Train a network as it will be rounded, its step sizes too, from the weights it has; the model is left as it was.
+    All weights learn, those that are frozen in the model too.
 
     Stochastic gradient descent with momentum 0.9 and a cosine schedule. Weights start at LSQ's step,
     ``2 mean|v| / sqrt(Qp)``, as do activations that are never negative; others at the scheme's range. Weight decay is
@@ -80,7 +82,7 @@ def qat(
         batch_norm: ``"folded"`` before training; ``"left"`` in the network; or ``"reestimated"``: trained as they are,
             then given statistics of the rounded network and folded into weights that have a scale a channel.
         batch_size: of batches that are drawn from tensors.
-        seed: of their order.
+        seed: of their order, of dropout and of what a DataLoader shuffles.
         loss: of outputs and labels, a mean over the batch.
         mixed_precision: compute layers in bfloat16, which is faster where the processor multiplies it.
         checkpoint: a file that each epoch is kept in; a run that was interrupted goes on from it.
@@ -97,7 +99,8 @@ def qat(
     check.check_scheme(scheme)
     batch_size = whole("batch_size", batch_size, 1)
     batches = _Shuffled(*train, batch_size, seed) if _is_pair(train) else train
-    calibration = _first_images(batches)
+    with seeded(seed):  # of loaders that shuffle
+        calibration = _first_images(batches)
     training_scheme = scheme if batch_norm == "folded" else replace(scheme, fold_batch_norm=False)
     prepared = prepare(model, calibration, training_scheme, keep=keep, fastest_layout=True)
     if any(value.dtype in HALVES for value in prepared.graph.parameters()):
@@ -108,7 +111,8 @@ def qat(
     _start(network, calibration)
     losses = _fit(network, batches, how, loss, mixed_precision, checkpoint, progress)
     if batch_norm == "reestimated":
-        _reestimate(network, batches)
+        with seeded(seed):
+            _reestimate(network, batches)
     _settle(network, prepared.scheme)
     if batch_norm == "reestimated" and scheme.weight_per_channel and scheme.activation_site == "input":
         _fold(network, calibration)
@@ -215,31 +219,40 @@ def _fit(
     total = how.epochs * len(batches)
     with tqdm(total=total, initial=len(losses) * len(batches), desc="QAT", unit="batch", disable=not progress) as bar:
         for epoch in range(len(losses), how.epochs):
-            network.train()
             if hasattr(batches, "set_epoch"):
                 batches.set_epoch(epoch)
-            seen, summed = 0, 0.0
-            for step, (images, labels) in enumerate(batches):
-                done = (epoch + step / len(batches)) / how.epochs
-                for group in optimizer.param_groups:
-                    group["lr"] = how.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-                try:
-                    with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed_precision):
-                        value = loss(network(images), labels)
-                except (IndexError, RuntimeError) as error:  # as torch's losses refuse labels that are no classes
-                    shapes = f"images {tuple(images.shape)} and labels {tuple(labels.shape)}"
-                    raise ValueError(f"the loss of {shapes}, {labels.dtype}, fails ({brief(error)})") from error
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()
-                optimizer.step()
-                seen, summed = seen + len(images), summed + float(value.detach()) * len(images)
-                bar.update()
-            if not math.isfinite(summed):
-                raise ValueError(f"training diverged in epoch {epoch + 1}; lower learning_rate={how.learning_rate}")
-            losses.append(summed / seen)
+            with seeded(how.seed, epoch + 1):  # of dropout too
+                losses.append(_epoch(network, batches, optimizer, how, epoch, loss, mixed_precision, bar))
             state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
             kept.write(state)
     return losses
+
+
+def _epoch(
+    network: fx.GraphModule, batches: Batches, optimizer: torch.optim.Optimizer, how: _Training, epoch: int,
+    loss: Callable, mixed_precision: bool, bar: tqdm,
+) -> float:  # fmt: skip
+    """Go through the batches once; the mean loss."""
+    network.train()
+    seen, summed = 0, 0.0
+    for step, (images, labels) in enumerate(batches):
+        done = (epoch + step / len(batches)) / how.epochs
+        for group in optimizer.param_groups:
+            group["lr"] = how.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        try:
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed_precision):
+                value = loss(network(images), labels)
+        except (IndexError, RuntimeError) as error:  # as torch's losses refuse labels that are no classes
+            shapes = f"images {tuple(images.shape)} and labels {tuple(labels.shape)}"
+            raise ValueError(f"the loss of {shapes}, {labels.dtype}, fails ({brief(error)})") from error
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        seen, summed = seen + len(images), summed + float(value.detach()) * len(images)
+        bar.update()
+    if not math.isfinite(summed):
+        raise ValueError(f"training diverged in epoch {epoch + 1}; lower learning_rate={how.learning_rate}")
+    return summed / seen
 
 
 def _optimizer(network: fx.GraphModule, how: _Training) -> torch.optim.Optimizer:

@@ -107,6 +107,34 @@ def test_a_run_goes_on_from_its_file_to_the_same_weights(model, data, tmp_path):
     assert torch.equal(quide.qat(model, data, 3, SCHEME, epochs=1, checkpoint=file)(data[0]), fresh(data[0]))
 
 
+def test_dropout_and_a_loader_that_shuffles_hang_on_the_seed_alone(model, data, tmp_path):
+    """A run that went on from its file too; and nothing is drawn from the caller's generator."""
+    model = nn.Sequential(*model[:-1], nn.Dropout(0.5), model[-1]).eval()
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data), 64, shuffle=True)
+
+    def trained(**options):
+        options = {"epochs": 2, "batch_norm": "reestimated", "checkpoint": tmp_path / "qat.pt"} | options
+        return quide.qat(model, loader, 4, SCHEME, **options)(data[0])
+
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    whole = trained(checkpoint=None)
+    assert torch.equal(torch.get_rng_state(), state)
+    calls = iter(range(6))
+
+    def dying(outputs, labels):
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        return nn.functional.cross_entropy(outputs, labels)
+
+    dying.__qualname__ = nn.functional.cross_entropy.__qualname__
+    with pytest.raises(KeyboardInterrupt):
+        trained(loss=dying)
+    torch.manual_seed(6)
+    assert torch.equal(trained(), whole)
+    assert not torch.equal(trained(checkpoint=None, seed=1), whole)
+
+
 def test_batches_and_layers_with_widths_of_their_own(model, data):
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data), 64)
     trained = quide.qat(model, loader, quide.Width(2, 4), keep={"0": 8, "8": 8})

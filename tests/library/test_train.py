@@ -339,6 +339,16 @@ def test_a_killed_process_resumes_to_the_same_weights(dies, tmp_path, one_thread
     assert_same_fit(fitted(checkpoint=file, net=network(seed=99)), fitted())
 
 
+def test_dropout_depends_on_the_seed_alone():
+    def dropped(caller: int, **options) -> train.Fit:
+        torch.manual_seed(caller)
+        return fitted(net=nn.Sequential(*network()[:-1], nn.Dropout(0.5), network()[-1]), **options)
+
+    first = dropped(0)
+    assert_same_fit(first, dropped(1))
+    assert first.history != dropped(0, seed=2).history
+
+
 def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights():
     net, seen = network(), set()
     net[0].register_forward_hook(lambda layer, arguments, output: seen.add((layer.training, output.dtype)))
