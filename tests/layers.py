@@ -11,6 +11,7 @@ FLOORS = {
     "quide": 9,  # the names of the package itself, which are imported on first use
     "quide._lazy": 0,
     "quide._denormals": 0,
+    "quide._random": 0,
     "quide._paths": 0,
     "quide._files": 0.2,
     "quide._check": -1,

@@ -175,12 +175,9 @@ def exhibits() -> pd.DataFrame:
 
 
 def _with_cells(
-    table: pd.DataFrame,
-    known: pd.DataFrame,
-    keys: list[str],
-    quantities: tuple[str, ...],
+    table: pd.DataFrame, known: pd.DataFrame, keys: list[str], quantities: tuple[str, ...],
     with_std: tuple[str, ...] = (),
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """``table`` with a column and an origin column per quantity; cells without a single known value are unknown."""
     for quantity in quantities:
         cells = known[known["quantity"] == quantity]

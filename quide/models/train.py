@@ -122,15 +122,9 @@ def fit(
 
 
 def _epoch(
-    model: nn.Module,
-    pixels: torch.Tensor,
-    train: ImageSet,
-    optimizer: torch.optim.Optimizer,
-    recipe: TrainingRecipe,
-    mixed_precision: bool,
-    seed: int,
-    epoch: int,
-) -> float:
+    model: nn.Module, pixels: torch.Tensor, train: ImageSet, optimizer: torch.optim.Optimizer, recipe: TrainingRecipe,
+    mixed_precision: bool, seed: int, epoch: int,
+) -> float:  # fmt: skip
     """One pass over the training set; returns the mean loss."""
     model.train()
     total = torch.zeros((), device=pixels.device)

@@ -60,13 +60,9 @@ def tree_passes(model: nn.Module, choices: Sequence[int] = CHOICES) -> float:
 
 
 def _genetic(
-    prepared: ptq.Prepared,
-    choices: Sequence[int],
-    population: int,
-    generations: int,
-    case: ImageNetCase,
+    prepared: ptq.Prepared, choices: Sequence[int], population: int, generations: int, case: ImageNetCase,
     reference: float,
-) -> dict[Configuration, torch.Tensor]:
+) -> dict[Configuration, torch.Tensor]:  # fmt: skip
     """What the genetic search evaluates, and the uniform widths; fitness is I' at equal latency."""
     threshold = paper.threshold(CONDITION, reference)
     length = len(ptq.stages(case.network))
