@@ -24,7 +24,7 @@ from quide.search import Configuration, evolution
 from quide.search.scoring import Scorer
 
 CHOICES = (16, 8, 4, 2)
-PASSES_LIMIT, FLAT_FACTOR = 22.0, 10.0
+PASSES_LIMIT, FLAT_FACTOR = 12.0, 10.0
 SHARE = 0.1  # of the images, for what would take many minutes on all
 TREE, FLAT, FP32 = "prefix tree", "one after the other", "plain FP32 pass"
 

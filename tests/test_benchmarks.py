@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import denormals, harness, memory, peers, precision, resnet18, search, sweep, training
+from benchmarks import denormals, harness, memory, own, peers, precision, resnet18, search, sweep, training
 from quide import ptq
 
 LIMIT = 900  # seconds
@@ -122,6 +122,13 @@ def test_the_tree_is_compared_with_one_after_the_other_and_the_memory_with_none(
     with_memory, without = genetic
     assert with_memory["evaluations"] < without["evaluations"] == 4 + 2 * 4
     assert with_memory["best"] == without["best"]
+
+
+def test_both_layouts_are_compared_and_answer_alike():
+    result = own.run(harness.TINY).to_dict()
+    assert [row["layout"] for table in result["tables"].values() for row in table] == [*own.LAYOUTS] * 2
+    assert all(table[1]["same_accuracies"] is True for table in result["tables"].values())
+    assert [goal["limit"] for goal in result["goals"]] == [1.1, 1.1]
 
 
 @pytest.mark.slow
