@@ -83,11 +83,19 @@ def furnished(text: str, count: int, total: int, about: str, root: str) -> str:
     if "quide-code-switch" not in text and '<div class="cell_input' in text:
         text = text.replace('<div class="article-header-buttons">', f'<div class="article-header-buttons">{SWITCH}', 1)
     if 'name="description"' not in text:
-        head = f'<meta name="description" content="{html.escape(about)}">\n{ICON.format(root=root)}\n</head>'
-        text = text.replace("</head>", head, 1)
+        text = text.replace("</head>", f"{_about(text, html.escape(about))}{ICON.format(root=root)}\n</head>", 1)
     text = SOURCE.sub(r"\1 download", text)
     text = _filled(text, MINUTES, f" {minutes(count)} min to read.")
     return _filled(text, TOTAL, f"{total // 60} h {total % 60} min")
+
+
+def _about(text: str, description: str) -> str:
+    """What search engines and previews of a link show of a page."""
+    title, _, book = re.search(r"<title>(.*?)</title>", text).group(1).partition(" &#8212; ")
+    named = {"type": "article" if book else "website", "title": title, "description": description}
+    named |= {"site_name": book} if book else {}
+    shared = (f'<meta property="og:{name}" content="{content}">\n' for name, content in named.items())
+    return f'<meta name="description" content="{description}">\n{"".join(shared)}'
 
 
 def _filled(text: str, name: str, content: str) -> str:

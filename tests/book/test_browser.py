@@ -207,7 +207,9 @@ def test_the_theme_switch_works_and_is_remembered(pages, open_page):
 def test_search_finds_a_term_without_a_server(rendered_book, open_page):
     page, complaints = open_page(rendered_book / "search.html")
     page.goto(f"{(rendered_book / 'search.html').as_uri()}?q=knee")
-    page.locator("#search-results li a", has_text="Glossary").first.wait_for()  # results come one after the other
+    found = page.locator("#search-results li", has=page.locator("a", has_text="Glossary"))
+    found.first.wait_for()  # results come one after the other
+    found.locator("p.context", has_text="knee").first.wait_for()  # with what stands around the word
     assert complaints == []
 
 

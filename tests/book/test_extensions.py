@@ -66,6 +66,18 @@ def test_a_page_loads_what_it_shows(name, text, loaded):
     assert every - set(light.unneeded(name, text)) == loaded
 
 
+# --- search ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_search_knows_the_text_of_each_section_and_no_code():
+    page = """<article class="bd-article"><section id="a"><h1>Title<a class="headerlink">#</a></h1>
+    <p>One <b>knee</b>.</p><div class="cell_input">code</div><section id="b"><p>Two</p></section></section></article>"""
+    text = BeautifulSoup(extension("search_texts").sections(page), "html.parser")
+    assert " ".join(text.select_one("main[role=main] #a").get_text().split()) == "Title One knee . Two"
+    assert text.select_one("#b").get_text().strip() == "Two" and "code" not in text.get_text()
+    assert extension("search_texts").sections("<p>no article</p>") == ""
+
+
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,8 @@ from bs4 import BeautifulSoup
 from quidebook import frame, report
 from sphinx_extensions import extension
 
-PAGE = """<html><head></head><body><div class="article-header-buttons"></div><article class="bd-article"><h1>A title
+PAGE = """<html><head><title>A title &#8212; The book</title></head>
+<body><div class="article-header-buttons"></div><article class="bd-article"><h1>A title
 <a class="headerlink">#</a></h1><p><strong>Answer.</strong> It is <a>so</a>. <span class="quide-minutes"></span></p>
 <div class="cell"><div class="cell_input">x = 1</div></div><details><summary>More</summary><p>not seen</p></details>
 </article></body></html>"""
@@ -35,6 +36,9 @@ def test_a_page_is_furnished_once(furniture):
     page = furniture.furnished(PAGE, 1400, 90, "It is so.", "../")
     assert "7 min to read" in page and page.count('id="quide-show-code"') == 1
     assert '<meta name="description" content="It is so.">' in page and "../_static/favicon.svg" in page
+    shared = {"type": "article", "title": "A title", "site_name": "The book", "description": "It is so."}
+    for name, content in shared.items():
+        assert page.count(f'<meta property="og:{name}" content="{content}">') == 1
     assert furniture.furnished(page, 1400, 90, "It is so.", "../") == page
 
 
