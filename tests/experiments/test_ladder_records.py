@@ -30,16 +30,22 @@ def change(better: dict, worse: dict, width: str):
     return Hits.unpacked(better["correct"][width]).change(Hits.unpacked(worse["correct"][width]))
 
 
+def is_at_least(better: dict, worse: dict, width: str) -> bool:
+    """Surely better where there is a percentage point to win; elsewhere surely not half a point worse."""
+    room = worse["accuracy"]["32"] - worse["accuracy"][width]
+    return change(better, worse, width).low > (0 if room > 0.01 else -0.005)
+
+
 @pytest.mark.parametrize("width", FEW_BITS)
 def test_adaround_is_at_least_rounding_to_nearest(ladder, width):
     for network in networks(ladder, "AdaRound"):
-        assert change(ladder[*network, "AdaRound"], ladder[*network, "image at 8 bits"], width).low >= 0, network
+        assert is_at_least(ladder[*network, "AdaRound"], ladder[*network, "image at 8 bits"], width), network
 
 
 def test_least_squares_ranges_are_at_least_min_max_with_one_scale_a_tensor(ladder):
     for network in networks(ladder, "least squares, scale a tensor"):
         mse, minmax = (ladder[*network, rung] for rung in ("least squares, scale a tensor", "inputs rounded"))
-        assert change(mse, minmax, "w4a8").low > 0 and change(mse, minmax, "w4a4").low > 0, network
+        assert is_at_least(mse, minmax, "w4a8") and is_at_least(mse, minmax, "w4a4"), network
 
 
 @pytest.mark.parametrize("width, points", [("w8a8", 0.1), ("w4a8", 0.5), ("w4a4", 1.0), ("w3a3", 3.0)])
