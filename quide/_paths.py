@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import shutil
 import tempfile
 import time
@@ -20,6 +21,7 @@ PACKAGE = Path(__file__).resolve().parent
 BLOCK = 1 << 20
 PARTIAL = ".partial"  # ending of what is still being written
 ABANDONED_AFTER = 3600  # seconds after which nobody writes to such a file any more, on whichever machine it began
+_OURS = re.compile(r"\.[0-9a-f]{8}-\d+\.[0-9a-f]{32}\.partial$")  # how :func:`atomic` names files
 VARIABLES = ("QUIDE_HOME", "QUIDE_CACHE", "QUIDE_RESULTS", "QUIDE_DATA", "QUIDE_IMAGENET", "QUIDE_MMLU")  # of folders
 
 
@@ -193,8 +195,8 @@ def _lives(process: int) -> bool:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what killed writers left in a folder."""
-    for partial in folder.glob(f".*{PARTIAL}"):
+    """Remove what killed writers left in a folder; others name files so too, and theirs stay."""
+    for partial in (each for each in folder.glob(f".*{PARTIAL}") if _OURS.search(each.name)):
         with contextlib.suppress(OSError, IndexError):  # another may be removing it too; tidying is worth no failure
             if _abandoned(partial):
                 partial.unlink()

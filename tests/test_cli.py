@@ -12,6 +12,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from quide import cli
+from quide.cli import output
+
 LIMIT = 180  # seconds
 NOTEBOOK = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -160,3 +163,27 @@ def _wait_for(condition) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.1)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_standard_output_that_takes_nothing_is_named(workplace):
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "quide.cli", "--help"],
+            stdout=full, stderr=subprocess.PIPE, env=environment(workplace), text=True, timeout=LIMIT,
+        )  # fmt: skip
+    assert ended.returncode == 2 and len(ended.stderr.splitlines()) == 1 and "standard output" in ended.stderr
+
+
+def test_a_terminal_that_lacks_a_letter_is_told_what_to_set():
+    said = cli._message(UnicodeEncodeError("ascii", "–", 0, 1, "ordinal not in range"))
+    assert said == "the standard output takes ascii alone; set PYTHONIOENCODING=utf-8"
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match=f"cannot write {tmp_path / 'a.json'} .No space left on device.; free space"):
+        output.write(tmp_path / "a.json", "x")

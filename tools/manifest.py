@@ -18,8 +18,8 @@ ENDINGS = (".csv", ".json", ".npy", ".safetensors", ".txt", ".webp")
 def listed() -> str:
     """What the file is to hold."""
     data = _paths.home() / "data"
-    files = (file for room in ROOMS for file in (data / room).rglob("*") if file.suffix in ENDINGS)
-    named = {file.relative_to(data).as_posix(): file for file in files}
+    files = [file for room in ROOMS for file in (data / room).rglob("*") if file.suffix in ENDINGS]
+    named = {file.relative_to(data).as_posix(): file for file in (*files, data / "codes.json")}
     return "".join(
         f"{_files.digest(name, named[name].read_bytes())}  {name}\n" for name in sorted(named) if _open(named[name])
     )

@@ -65,7 +65,7 @@ def main(*commits: str) -> None:
     TABLE.write_text(
         json.dumps({old: sorted(new) for old, new in known.items()}, indent=1, sort_keys=True) + "\n", encoding="ascii"
     )
-    print(f"Written: {TABLE.relative_to(CHECKOUT)}, {len(known)} entries")
+    print(f"Written: {TABLE.relative_to(CHECKOUT)}, {len(known)} entries; now run: python tools/manifest.py")
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def run(experiment: str, parameters: Mapping[str, Any], output: Path | None = No
     if unknown := set(parameters) - set(declared := parameter_names(source)):
         raise ValueError(f"{source.name} has no parameter {min(unknown)!r}; it has {', '.join(declared)}")
     output = root / "_build" / "runs" / source.name if output is None else Path(output).resolve()
-    if output.exists() and any(output.samefile(page) for page in known.values()):
+    if output.exists() and any(output.samefile(page) for room in ROOMS for page in (root / room).glob("*.ipynb")):
         raise ValueError(f"output must not be a notebook of the book, got {output}; name another file")
     _execute(root, source, parameters, output, progress)
     return output

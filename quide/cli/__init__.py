@@ -336,6 +336,12 @@ def _message(error: Exception) -> str:
         return f"{error}; install what is missing, such as: pip install 'quide[book]'"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.strerror}: {error.filename}"
+    if isinstance(error, OSError) and error.strerror:  # of what is open already
+        return (
+            f"the standard output, or the file asked for, is not written ({error.strerror}); free space, or name others"
+        )
+    if isinstance(error, UnicodeEncodeError):
+        return f"the standard output takes {error.encoding} alone; set PYTHONIOENCODING=utf-8"
     return str(error) or type(error).__name__
 
 

@@ -158,7 +158,7 @@ def _module(source: str) -> ModuleType:
         sys.path.insert(0, str(Path.cwd()))
         return importlib.import_module(source)
     sys.path.insert(0, str(file.resolve().parent))
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    spec = importlib.util.spec_from_file_location(file.stem, _files.regular(file))
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(file.stem, module)  # for what looks itself up there, such as dataclasses
     spec.loader.exec_module(module)

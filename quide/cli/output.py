@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from quide import _paths
@@ -34,9 +35,19 @@ def check(option: str, file: Path | None, endings: Sequence[str]) -> None:
 
 
 def write(file: Path, text: str) -> None:
-    """Write a text."""
-    with _paths.atomic(file) as partial:
+    """Write a text; ``OSError`` names the file."""
+    with writing(file) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def writing(file: Path) -> Iterator[Path]:
+    """A name to write to, as :func:`quide._paths.atomic` gives it; ``OSError`` names the file and the remedy."""
+    try:
+        with _paths.atomic(file) as partial:
+            yield partial
+    except OSError as error:
+        raise OSError(f"cannot write {file} ({error.strerror or error}); free space, or name another file") from error
 
 
 def page(title: str, *parts: str) -> str:

@@ -295,7 +295,7 @@ def _equivalent_codes() -> dict[str, list[str]]:
     """Digests in records to later ones, as ``tools/restamp.py`` wrote them after it compared what the codes compute."""
     file = _paths.home() / "data" / "codes.json"
     with _files.committed(file):
-        return json.loads(_files.content(file, LIMIT)) if file.exists() else {}
+        return json.loads(_files.prove(file.name, _files.content(file, LIMIT))) if file.exists() else {}
 
 
 def _staleness(record: Record, code: str, data: str | None) -> str:

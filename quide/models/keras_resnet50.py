@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from quide import _paths
+from quide import _files, _paths
 from quide.data import published, sources
 from quide.data.imagenet import CLASSES
 from quide.data.published import Unavailable
@@ -51,10 +50,8 @@ def weights(file: Path, wanted: str, progress: bool) -> dict[str, torch.Tensor]:
     """
     if not file.exists():
         _fetch(file, wanted, sources.reporter("resnet50", progress))
-    try:
-        arrays = load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file} does not parse ({error}); delete it to have it fetched again") from error
+    with _files.reading(file, "delete it to have it fetched again"):
+        arrays = load_file(_files.regular(file))
     if digest(arrays) != wanted:
         raise ValueError(f"{file} does not hold the published weights; delete it to have them fetched again")
     return from_keras(arrays)

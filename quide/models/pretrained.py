@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from quide import _paths
+from quide import _files, _paths
 from quide._check import one_of
 from quide.data import sources
 from quide.data.imagenet import CLASSES
@@ -57,7 +57,7 @@ def _keras_weights(facts: Row, progress: bool) -> dict[str, torch.Tensor]:
 def _state(facts: Row, progress: bool) -> dict:
     """What the published file of a network holds: from the cache, a folder of the user's, or its address."""
     file = _published_file(facts, progress)
-    with open(file, "rb") as content:
+    with _files.reading(file, "delete it to have it fetched again"), open(_files.regular(file), "rb") as content:
         if hashlib.file_digest(content, "sha256").hexdigest() != facts.sha256:
             raise ValueError(f"{file} is not the published file; delete it to have it fetched again")
     return torch.load(file, map_location="cpu", weights_only=True)

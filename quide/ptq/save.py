@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as pack
 from torch import fx, nn
 
 from quide import _files, _paths
@@ -58,8 +58,13 @@ def save(quantized: nn.Module, file: str | Path) -> Path:
     # Each in memory of its own: layers may share what they read.
     copies = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     metadata["digest"] = _proof(copies, metadata)
-    with _paths.atomic(file) as partial:  # one entry, since safetensors writes several in any order
-        save_file(copies, partial, {"quide": _text(metadata)})
+    # One entry, since safetensors orders several in any way; in memory, since it hides the system's errors.
+    packed = pack(copies, {"quide": _text(metadata)})
+    try:
+        with _paths.atomic(file) as partial:
+            partial.write_bytes(packed)
+    except OSError as error:
+        raise OSError(f"cannot write {file} ({error.strerror or error}); free space, or name another file") from error
     return file
 
 

@@ -376,3 +376,15 @@ def _experiment() -> nbformat.NotebookNode:
     return nbformat.v4.new_notebook(
         cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python", "pygments_lexer": "ipython3"}}
     )
+
+
+@pytest.mark.parametrize("page", ["book/intro.ipynb", "notebooks/exercises.ipynb"])
+def test_a_run_does_not_overwrite_a_page(tmp_path, monkeypatch, page):
+    monkeypatch.setenv("QUIDE_HOME", str(tmp_path))
+    for name in ("notebooks/exp1_small.ipynb", page):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        nbformat.write(nbformat.v4.new_notebook(), tmp_path / name)
+    before = (tmp_path / page).read_bytes()
+    with pytest.raises(ValueError, match="output must not be a notebook of the book"):
+        build.run("exp1", {}, tmp_path / page, progress=False)
+    assert (tmp_path / page).read_bytes() == before

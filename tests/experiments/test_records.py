@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from quide import _paths
+from quide import _files, _paths
 from quide.experiments import provenance, records
 from quide.experiments.records import Record, RunSpec, StaleRecordWarning
 from quide.stats import pack_bits, unpack_bits
@@ -318,8 +318,11 @@ def test_a_field_that_came_later_enters_a_spec_only_where_it_is_not_at_its_defau
 
 def test_a_record_of_code_that_is_proven_equivalent_is_fresh(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "codes.json").write_text('{"old": ["middle", "new"]}')
+    content = '{"old": ["middle", "new"]}'
+    (tmp_path / "data" / "codes.json").write_text(content)
     monkeypatch.setenv("QUIDE_HOME", str(tmp_path))
+    known = {"codes.json": _files.digest("codes.json", content.encode())}
+    monkeypatch.setattr(_files, "_manifest", lambda: known)
     records._equivalent_codes.cache_clear()
     try:
         old = Record(spec(), {"accuracy": 0.5}, "old", "data", {}, 1.0)
@@ -421,9 +424,20 @@ def test_a_file_in_the_place_of_the_folder(results):
         records.save(record())
 
 
+@pytest.mark.parametrize("content", ["[]", '{"old": ["other"]}'])
+def test_a_changed_list_of_equivalent_codes_is_refused(tmp_path, monkeypatch, content):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "codes.json").write_text(content)
+    monkeypatch.setenv("QUIDE_HOME", str(tmp_path))
+    records._equivalent_codes.cache_clear()
+    with pytest.raises(ValueError, match="codes.json cannot be read .*data.sha256 .*restore it"):
+        records.same_code("old", "other")
+
+
 def test_abandoned_partial_files_are_ignored_then_removed():
     folder = records.save(record()).parent
-    old, young, foreign = (folder / name for name in (".a.1.partial", ".b.2.partial", "notes.txt"))
+    names = (f".a.0badcafe-1.{'0' * 32}.partial", f".b.0badcafe-2.{'0' * 32}.partial", ".notes.partial")
+    old, young, foreign = (folder / name for name in names)
     for file in (old, young, foreign):
         file.write_text("{")
         os.utime(file, (0, time.time() - _paths.ABANDONED_AFTER * (0.5 if file is young else 2)))

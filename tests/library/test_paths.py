@@ -33,13 +33,15 @@ def test_after_an_error_the_old_file_stands_alone(tmp_path, error):
 
 
 def test_what_a_killed_writer_left_goes_after_an_hour(tmp_path):
-    old, young = tmp_path / ".a.1.partial", tmp_path / ".b.2.partial"
-    for file in (old, young):
+    old, young = (tmp_path / f".{name}.0badcafe-1.{'0' * 32}.partial" for name in "ab")
+    others = tmp_path / ".download.partial"
+    for file in (old, young, others):
         file.touch()
-    os.utime(old, (0, time.time() - 2 * _paths.ABANDONED_AFTER))
+    for file in (old, others):
+        os.utime(file, (0, time.time() - 2 * _paths.ABANDONED_AFTER))
     with _paths.atomic(tmp_path / "c") as partial:
         partial.touch()
-    assert sorted(os.listdir(tmp_path)) == [".b.2.partial", "c"]
+    assert sorted(os.listdir(tmp_path)) == [young.name, others.name, "c"]
 
 
 MAKE = """

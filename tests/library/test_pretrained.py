@@ -221,8 +221,19 @@ def test_a_damaged_copy_in_the_cache_is_refused(package, npm, tmp_path):
     with pytest.raises(ValueError, match=f"{file} does not hold the published weights; delete it"):
         pretrained.load("resnet50")
     file.write_bytes(content[:50])
-    with pytest.raises(ValueError, match=f"{file} does not parse .*delete it"):
+    with pytest.raises(ValueError, match=f"{file} cannot be read .*delete it"):
         pretrained.load("resnet50")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("resnet18", "resnet18-f37072fd.pth"), ("resnet50", "resnet50-keras.safetensors")]
+)
+def test_what_is_no_regular_file_in_the_cache_is_refused(tmp_path, monkeypatch, name, file):
+    monkeypatch.setenv("QUIDE_CACHE", str(tmp_path))
+    (tmp_path / "networks").mkdir()
+    (tmp_path / "networks" / file).symlink_to("/dev/null")  # a pipe would be waited for
+    with pytest.raises(ValueError, match=f"{file} cannot be read .it is not a regular file.; delete it"):
+        pretrained.load(name, progress=False)
 
 
 @pytest.mark.parametrize(

@@ -478,3 +478,9 @@ def test_a_network_of_timm_is_named():
     timm = pytest.importorskip("timm")
     found = probe.read_network("timm:resnet18")
     assert type(found) is type(timm.create_model("resnet18"))
+
+
+def test_a_device_in_place_of_a_module_is_refused(tmp_path):
+    (tmp_path / "pipe.py").symlink_to("/dev/null")  # a pipe would be waited for
+    with pytest.raises(ValueError, match="pipe.py:build cannot be built .it is not a regular file"):
+        probe.read_network(f"{tmp_path / 'pipe.py'}:build")

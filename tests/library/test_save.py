@@ -230,3 +230,20 @@ def test_other_files_and_networks_are_refused(tmp_path):
         quide.load(simplecnn(), tmp_path / "text")
     with pytest.raises(FileNotFoundError):
         quide.load(simplecnn(), tmp_path / "absent")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs limits on files")
+def test_a_full_disk_names_the_file_and_the_remedy(tmp_path):
+    """In a process of its own, whose files end after 100 bytes."""
+    code = (
+        "import sys, resource, torch, quide; from torch import nn\n"
+        "quantized = quide.quantize(nn.Sequential(nn.Linear(6, 8)).eval(), 4, torch.randn(16, 6))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "try:\n"
+        "    quide.save(quantized, sys.argv[1])\n"
+        "except OSError as error:\n"
+        "    print(error)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code, tmp_path / "net"], capture_output=True, text=True, timeout=100)
+    assert said.stdout == f"cannot write {tmp_path / 'net'} (File too large); free space, or name another file\n"
+    assert not list(tmp_path.iterdir())
