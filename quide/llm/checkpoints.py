@@ -130,7 +130,10 @@ def quantization(folder: Path) -> dict:
     if not file.is_file():
         return {}
     with _files.reading(file, OWN):
-        return json.loads(_files.content(file)).get("quantization_config") or {}
+        held = json.loads(_files.content(file)).get("quantization_config") or {}
+        if not isinstance(held, dict):
+            raise ValueError(f"its quantization_config is {held!r}")
+        return held
 
 
 def check(folder: Path) -> None:
@@ -224,7 +227,7 @@ def _digest(files: list[Path]) -> str:
     """SHA-256 over names and contents, a part of a file at a time."""
     total = hashlib.sha256()
     for file in files:
-        with open(file, "rb") as content:
+        with _files.reading(file, OWN), open(_files.regular(file), "rb") as content:
             total.update(f"{file.name}\0".encode())
             total.update(hashlib.file_digest(content, "sha256").digest())
     return total.hexdigest()

@@ -168,3 +168,17 @@ def test_a_model_of_the_hub_that_cannot_be_read_is_refused_when_its_files_are_th
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     with pytest.raises(FileNotFoundError, match="someone/small-model cannot be run here: .* gptq has quantized"):
         checkpoints.find("someone/small-model")
+
+
+@pytest.mark.parametrize("settings", ["gptq", [1]])
+def test_a_configuration_of_another_form_is_refused_by_name(installed, tmp_path, settings):
+    put_model(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": settings}))
+    with pytest.raises(ValueError, match="config.json cannot be read .its quantization_config is .*own file there"):
+        checkpoints.missing(str(tmp_path))
+
+
+def test_a_device_in_place_of_weights_is_refused_by_name(tmp_path):
+    (tmp_path / "a.gguf").symlink_to("/dev/null")  # a pipe would be waited for
+    with pytest.raises(ValueError, match="a.gguf cannot be read .it is not a regular file.; put"):
+        checkpoints._digest([tmp_path / "a.gguf"])
