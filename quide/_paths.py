@@ -89,6 +89,16 @@ def atomic(file: Path) -> Iterator[Path]:
     remove_abandoned(file.parent)
 
 
+@contextlib.contextmanager
+def written(file: Path) -> Iterator[Path]:
+    """The same for a file that the user named: ``OSError`` names it, and says what to do."""
+    try:
+        with atomic(file) as partial:
+            yield partial
+    except OSError as error:
+        raise OSError(f"cannot write {file} ({error.strerror or error}); free space, or name another file") from error
+
+
 def try_to_write(folder: Path, size: int) -> None:
     """Write so many bytes into a folder and remove them, so that a full disk is found before the work; ``OSError``."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -187,3 +187,14 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match=f"cannot write {tmp_path / 'a.json'} .No space left on device.; free space"):
         output.write(tmp_path / "a.json", "x")
+
+
+def test_the_folder_of_a_result_is_tried_before_the_work(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    output.check("output", tmp_path / "a.json", (".json",))
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(output._paths, "try_to_write", full)
+    with pytest.raises(OSError, match="cannot write .*a.json .No space left on device.; .* name another --output"):
+        output.check("output", tmp_path / "a.json", (".json",))

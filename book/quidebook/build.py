@@ -278,7 +278,9 @@ def _stage(root: Path, notebooks: list[Path], made: Path) -> None:
             contents[file.relative_to(root)] = file.read_bytes()
     for notebook in notebooks:
         name = notebook.relative_to(root)
-        executed = nbformat.read(made / "executed" / notebook.name, as_version=4)
+        file = made / "executed" / notebook.name
+        with _files.reading(file, "delete it to have it executed again"):
+            executed = nbformat.reads(_files.content(file).decode(), as_version=4)
         contents |= {Path("narrow", f"{figure}.png"): image for figure, image in narrow_pictures(executed)}
         contents[name] = nbformat.writes(translate(executed, str(name))).encode()
     stage = made / "stage"

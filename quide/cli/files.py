@@ -198,7 +198,7 @@ def _arrays(path: Path) -> Mapping[str, Any]:
         raise ValueError(f"data must be a .npz or .safetensors file or a folder of .npy files, got {path}; {_STORING}")
     with _files.reading(path, _STORING):
         if path.is_dir():
-            return {name: np.load(_files.regular(path / f"{name}.npy"), allow_pickle=False) for name in ARRAYS}
+            return {name: _array(path / f"{name}.npy") for name in ARRAYS}
         if _files.regular(path).suffix == ".safetensors":
             return load_file(path)
         with zipfile.ZipFile(path) as archive:
@@ -206,6 +206,10 @@ def _arrays(path: Path) -> Mapping[str, Any]:
                 raise ValueError(f"it unpacks to {size:,} bytes, more than there is memory")
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in ARRAYS if name in archive}
+
+
+def _array(file: Path) -> np.ndarray:
+    return np.load(_files.regular(file, _files.memory()), allow_pickle=False)
 
 
 def _tensor(path: Path, name: str, array: Any) -> torch.Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from quide import _paths
+
+LEAST = 2**16  # bytes that are tried before the work; a result takes fewer
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -25,6 +26,7 @@ def check(option: str, file: Path | None, endings: Sequence[str]) -> None:
     Raises:
         ValueError: another ending than those, or a folder of that name.
         FileNotFoundError: its folder does not exist.
+        OSError: its folder cannot be written to, or is full.
     """
     if file is None:
         return
@@ -32,22 +34,17 @@ def check(option: str, file: Path | None, endings: Sequence[str]) -> None:
         raise ValueError(f"{option} must be a file that ends in {' or '.join(endings)}, got {file}")
     if not file.parent.is_dir():
         raise FileNotFoundError(f"{file.parent} does not exist; make it, or name another --{option}")
+    try:
+        _paths.try_to_write(file.parent, LEAST)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"cannot write {file} ({reason}); free space, or name another --{option}") from error
 
 
 def write(file: Path, text: str) -> None:
     """Write a text; ``OSError`` names the file."""
-    with writing(file) as partial:
+    with _paths.written(file) as partial:
         partial.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def writing(file: Path) -> Iterator[Path]:
-    """A name to write to, as :func:`quide._paths.atomic` gives it; ``OSError`` names the file and the remedy."""
-    try:
-        with _paths.atomic(file) as partial:
-            yield partial
-    except OSError as error:
-        raise OSError(f"cannot write {file} ({error.strerror or error}); free space, or name another file") from error
 
 
 def page(title: str, *parts: str) -> str:

@@ -6,7 +6,7 @@ import html
 import io
 from pathlib import Path
 
-from quide import metric
+from quide import _paths, metric
 from quide.cli import output
 from quide.cli.probe import Probe, advice, as_text, percent, spoken
 
@@ -33,7 +33,7 @@ def draw(found: Probe, file: Path) -> None:
     """Write the picture; an ``.html`` file also holds the table and the advice, and needs nothing else."""
     drawn = _figure(found)
     if file.suffix != ".html":
-        with output.writing(file) as partial:
+        with _paths.written(file) as partial:
             drawn.savefig(partial, dpi=160, format=file.suffix[1:])
         return
     picture = io.StringIO()

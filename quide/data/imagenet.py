@@ -117,6 +117,11 @@ def load(split: str, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageFi
     return ImageFiles(tuple(files), torch.tensor(labels), mean, std)
 
 
+def _opened(file: Path) -> Image.Image:
+    """Of the formats that ImageNet holds alone: what reads others may start programs."""
+    return Image.open(_files.regular(file), formats=("JPEG", "PNG"))
+
+
 def decode(file: Path) -> np.ndarray:
     """The central 224 x 224 pixels after scaling the short side to 256: uint8 ``(224, 224, 3)``, R, G, B.
 
@@ -125,7 +130,7 @@ def decode(file: Path) -> np.ndarray:
     Raises:
         ValueError: the file does not decode; the message names it.
     """
-    with _files.reading(file, "put the original file there"), Image.open(_files.regular(file)) as opened:
+    with _files.reading(file, "put the original file there"), _opened(file) as opened:
         short = min(opened.size)
         size = tuple(RESIZE if side == short else int(RESIZE * side / short) for side in opened.size)
         if max(math.prod(opened.size), math.prod(size)) > MOST_PIXELS:  # known before anything is decoded

@@ -6,10 +6,10 @@ Their repository has no licence, so that nothing of it travels with this package
 from __future__ import annotations
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from quide import _files
 from quide.data import sources
 from quide.models.keras_resnet50 import digest
 from quide.models.networks import resnet20
@@ -31,10 +31,8 @@ def load(name: str = "cifar10_best") -> nn.Module:
             f"{wanted} is not in QUIDE_DATA; take the .pth of that name from {AIQ_ADDRESS}, save its state_dict by "
             "safetensors.torch.save_file, and name its folder in QUIDE_DATA"
         )
-    try:
-        state = load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file} does not parse ({error}); convert it again") from error
+    with _files.reading(file, "convert it again"):
+        state = load_file(_files.regular(file))
     if digest({name: values.numpy() for name, values in state.items()}) != AIQ_SHA256[name]:
         raise ValueError(f"{file} does not hold the published weights; convert the .pth from {AIQ_ADDRESS} again")
     model = resnet20(projections=True)

@@ -40,8 +40,10 @@ class Progress:
             return known["state"] if known["made_for"] == self.made_for else None
 
     def write(self, state: dict[str, Any]) -> None:
-        """Keep what there is."""
+        """Keep what there is; ``OSError`` names the file."""
         if self.file:
             whole = {"made_for": self.made_for, "state": state}
-            with _paths.atomic(self.file) as partial:
-                torch.save({**whole, "digest": digest(whole)}, partial)
+            packed = io.BytesIO()  # in memory first: of a full disk torch says neither that nor the file
+            torch.save({**whole, "digest": digest(whole)}, packed)
+            with _paths.written(self.file) as partial:
+                partial.write_bytes(packed.getbuffer())

@@ -60,11 +60,8 @@ def save(quantized: nn.Module, file: str | Path) -> Path:
     metadata["digest"] = _proof(copies, metadata)
     # One entry, since safetensors orders several in any way; in memory, since it hides the system's errors.
     packed = pack(copies, {"quide": _text(metadata)})
-    try:
-        with _paths.atomic(file) as partial:
-            partial.write_bytes(packed)
-    except OSError as error:
-        raise OSError(f"cannot write {file} ({error.strerror or error}); free space, or name another file") from error
+    with _paths.written(file) as partial:
+        partial.write_bytes(packed)
     return file
 
 

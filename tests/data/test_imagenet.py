@@ -51,6 +51,13 @@ def test_grey_and_transparent_images_have_three_channels(tmp_path):
         assert imagenet.decode(file).shape == (224, 224, 3)
 
 
+def test_other_formats_are_refused_whatever_their_name(tmp_path):
+    """What reads PostScript starts another program."""
+    Image.fromarray(pixels(0, 300, 300)).save(file := tmp_path / "a.JPEG", format="EPS")
+    with pytest.raises(ValueError, match="a.JPEG cannot be read .*; put the original file there"):
+        imagenet.decode(file)
+
+
 def test_input_is_the_normalized_pixels_whatever_the_batch(tree):
     images = load()
     everything = images.normalized()

@@ -101,7 +101,11 @@ def test_what_is_wrong_is_refused(monkeypatch, tmp_path):
         published.load()
     (tmp_path / "resnet20_cifar10_best.safetensors").write_bytes(b"broken")
     monkeypatch.setenv("QUIDE_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match="does not parse"):
+    with pytest.raises(ValueError, match="best.safetensors cannot be read .*; convert it again"):
+        published.load()
+    (tmp_path / "resnet20_cifar10_best.safetensors").unlink()
+    (tmp_path / "resnet20_cifar10_best.safetensors").symlink_to("/dev/zero")  # a pipe would be waited for
+    with pytest.raises(ValueError, match="not a regular file"):
         published.load()
 
 

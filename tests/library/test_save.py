@@ -233,14 +233,21 @@ def test_other_files_and_networks_are_refused(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs limits on files")
-def test_a_full_disk_names_the_file_and_the_remedy(tmp_path):
+@pytest.mark.parametrize(
+    "work",
+    [
+        "quide.save(quide.quantize(net, 4, images), sys.argv[1])",
+        "quide.quantize(net, 4, images, techniques=[quide.ptq.AdaRound(iterations=3, checkpoint=sys.argv[1])])",
+    ],
+)
+def test_a_full_disk_names_the_file_and_the_remedy(work, tmp_path):
     """In a process of its own, whose files end after 100 bytes."""
     code = (
         "import sys, resource, torch, quide; from torch import nn\n"
-        "quantized = quide.quantize(nn.Sequential(nn.Linear(6, 8)).eval(), 4, torch.randn(16, 6))\n"
+        "net, images = nn.Sequential(nn.Linear(6, 8)).eval(), torch.randn(16, 6)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "try:\n"
-        "    quide.save(quantized, sys.argv[1])\n"
+        f"    {work}\n"
         "except OSError as error:\n"
         "    print(error)\n"
     )
