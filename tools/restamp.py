@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import manifest
+
 from quide.experiments import records, staleness
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -65,7 +67,8 @@ def main(*commits: str) -> None:
     TABLE.write_text(
         json.dumps({old: sorted(new) for old, new in known.items()}, indent=1, sort_keys=True) + "\n", encoding="ascii"
     )
-    print(f"Written: {TABLE.relative_to(CHECKOUT)}, {len(known)} entries; now run: python tools/manifest.py")
+    manifest.write()
+    print(f"Written: {TABLE.relative_to(CHECKOUT)}, {len(known)} entries")
 
 
 if __name__ == "__main__":
