@@ -87,7 +87,7 @@ ROWS = (
     ),
     Row(
         "mobilenetv2", "cifar10", "MobileNetV2, half as wide", "cifar10-resnet18", "mobilenetv2",
-        RESNET18.shortened(15), aside=True,
+        RESNET18.shortened(8), aside=True,
     ),
     Row(
         "resnet18", "imagenet", "ResNet-18", "imagenet-resnet18",
