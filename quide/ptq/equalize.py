@@ -6,6 +6,7 @@ Both leave the function of the network as it is and make its weights and activat
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -85,8 +86,9 @@ class AbsorbBias(Technique):
 
 
 def pairs(model: fx.GraphModule) -> list[tuple[str, str]]:
-    """Layers between which channels can be rescaled without changing the network, in the order they run."""
-    found = []
+    """Layers between which channels can be rescaled without changing the network, in the order they run; each of them
+    is called once."""
+    found, times = [], Counter(node.target for node in model.graph.nodes if node.op == "call_module")
     for node in model.graph.nodes:
         layer, name = module_of(model, node), node.target
         reader = next(iter(node.users), None)
@@ -95,7 +97,8 @@ def pairs(model: fx.GraphModule) -> list[tuple[str, str]]:
         if not is_quantizable(layer) or reader is None or len(node.users) != 1:
             continue
         after = module_of(model, reader)
-        if is_quantizable(after) and isinstance(after, nn.Conv2d) == isinstance(layer, nn.Conv2d):
+        alike = is_quantizable(after) and isinstance(after, nn.Conv2d) == isinstance(layer, nn.Conv2d)
+        if alike and times[name] == times[reader.target] == 1:
             found.append((name, reader.target))
     return found
 

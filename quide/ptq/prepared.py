@@ -105,7 +105,8 @@ def prepare(
     kept.check_used([*registered, *left])
     last = graphs.last_layers(traced, registered)
     logits = frozenset() if scheme.quantize_logits else last
-    sites = {layer: node.name for layer, node in graphs.site_nodes(traced, registered, scheme, logits).items()}
+    once = [layer for layer in registered if len(graphs.calls(traced, layer)) == 1]
+    sites = {layer: node.name for layer, node in graphs.site_nodes(traced, once, scheme, logits).items()}
     statistics = observed(traced, sites, calibration, scheme, last, norms)
     held = tuple(f"{name}." for name in left)
     unused = [layer for layer in quantizable_layers(model) if layer not in registered and not layer.startswith(held)]
@@ -198,15 +199,15 @@ def _free_and_fixed(
     if not known:
         raise ValueError(f"model {kind} has no convolution or Linear layer to quantize")
     layers = [layer for layer in known if layer in registered]
-    for layer in layers:
-        if (times := len(graphs.calls(traced, layer))) != 1:
-            raise ValueError(
-                f"layer {layer} is called {times} times in the model; each layer must be called once: "
-                "give each call a layer of its own, which may share the weight"
-            )
     if not layers:
         raise ValueError(f"model {kind} calls none of its layers in evaluation: {', '.join(known)}")
     fixed = {layer: width for layer in layers if (width := kept.width(layer)) is not None}
+    for layer in layers:
+        if (times := len(graphs.calls(traced, layer))) != 1 and fixed.get(layer) != FULL_PRECISION:
+            raise ValueError(
+                f"layer {layer} is called {times} times in the model, a layer that is quantized once: give each call "
+                f"a layer of its own, which may share the weight, or leave it in float with keep={{{layer!r}: 32}}"
+            )
     return [layer for layer in layers if layer not in fixed], fixed
 
 

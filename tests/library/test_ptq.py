@@ -18,12 +18,13 @@ from torchvision.models.resnet import BasicBlock
 
 import quide
 from quide import ptq
+from quide.evaluate import exhaustive
 from quide.models import networks
 from quide.models.networks import SimpleCNN
 from quide.ptq.grid import FakeQuantize, Grid, affine_grid, fake_quantize, symmetric_grid
 from quide.ptq.layers import quantizable_layers
 from quide.ptq.prepared import prepare, quantize
-from quide.ptq.scheme import PAPER, Scheme
+from quide.ptq.scheme import BEST, PAPER, Scheme
 
 LARGEST = float(np.finfo(np.float32).max)
 SMALLEST = float(np.finfo(np.float32).tiny)
@@ -747,7 +748,7 @@ def broken() -> nn.Module:
     [
         (lambda: nn.Sequential(nn.ReLU()), "^model Sequential has no .* to quantize"),
         (DataDependent, r"^model DataDependent cannot be traced by torch.fx .*; move data-dependent control flow out"),
-        (Twice, "^layer layer is called 2 times .* called once"),
+        (Twice, "^layer layer is called 2 times .*keep={'layer': 32}"),
         (Never, "^model Never calls none of its layers in evaluation: layer"),
         (lambda: nn.Sequential(nn.Linear(4, 4), nn.ConvTranspose2d(1, 1, 1)), "^layer 1 .* is a ConvTranspose2d"),
         (weight_normed, "^layer 0 .* computes its weight anew .*remove_parametrizations"),
@@ -757,6 +758,41 @@ def broken() -> nn.Module:
 def test_refuses_a_model_it_cannot_quantize_whole(model, message):
     with pytest.raises(ValueError, match=message):
         quantize(model(), 8, torch.randn(3, 4))
+
+
+class Loop(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.again, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.first(x))
+        for _ in range(2):
+            x = torch.relu(self.norm(self.again(x)))
+        return self.last(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("scheme", [PAPER, BEST])
+def test_a_layer_that_is_called_twice_can_be_left_in_float(scheme):
+    torch.manual_seed(0)
+    model, pixels, kept = Loop().eval(), torch.randn(16, 3, 8, 8), {"again": 32}
+    made = quantize(model, 4, pixels, scheme, keep=kept)
+    assert torch.equal(made.again.weight, model.again.weight) and not torch.equal(made.last.weight, model.last.weight)
+    labels = torch.randint(0, 4, (16,))
+    for bits, accuracy in exhaustive(model, pixels, labels, pixels, (8, 4), scheme, keep=kept).items():
+        one = quantize(model, bits, pixels, scheme, keep=kept)
+        assert accuracy == (one(pixels).argmax(1) == labels).float().mean()
+
+
+def test_a_layer_that_is_called_twice_is_not_equalized():
+    torch.manual_seed(0)
+    model, pixels = Loop().eval(), torch.randn(16, 3, 8, 8)
+    model.norm = nn.Identity()
+    prepared = ptq.prepare(model, pixels, PAPER, keep={"again": 32})
+    for technique in (ptq.Equalize(), ptq.AbsorbBias()):
+        changed = technique.before(prepared, pixels).full_precision()
+        assert torch.allclose(changed(pixels), model(pixels), atol=1e-6)
 
 
 def test_a_weight_that_is_not_finite_is_named_even_where_no_activation_shows_it():
