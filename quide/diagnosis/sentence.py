@@ -51,6 +51,12 @@ PHRASES = {  # what ends in _pp is a fraction in per cent
         "so that {weights_zeroed_pp} % of its weights round to zero;",
         "give each channel a scale (Scheme(weight_per_channel=True)).",
     ),
+    "outlier weights and activations": (
+        *_OF_LAYER,
+        "channel {weight_channel} of its weights reaches",
+        "{weight_outlier:.0f} times the median channel, and its activations lose as well;",
+        "even the channels out before rounding (techniques=['equalize']).",
+    ),
     "outlier activations": (
         *_OF_LAYER,
         "channel {activation_channel:.0f} of its activations",
@@ -78,6 +84,8 @@ def sentence(found: Diagnosis) -> str:
         kind = "folding"
     if kind == "chance" and row is not None:
         kind = "chance, with an outlier"
+    if kind == "outlier weights" and row["activations_drop"] > row["weights_drop"] / 2:
+        kind = "outlier weights and activations"  # a scale for each channel of the weights is not enough
     loss, widths = found.drop["both"], {str(width) for width in found.bits}
     facts = {"widths": widths.pop() if len(widths) == 1 else "mixed", "classes": found.classes} | (row or {})
     shares = {"loss": loss.estimate, "loss_low": loss.low, "loss_high": loss.high, "guessing": 1 / found.classes}

@@ -147,8 +147,13 @@ def test_noise():
 def test_our_records_say_what_they_hold(found):
     (facts,) = audit.ours(found)
     reading = readings.of_measured(found[0])
-    assert facts["gated"].equals(reading.gated_index())
-    assert facts["times"].round(2).tolist() == [1.00, 5.00, 1.38, 1.40, 1.43]
+    means = found[0].summary().set_index("bits")  # what EXP-1 prints, where seeds are not averaged first
+    assert facts["gated"].equals(means.gated_index)
+    taken = (
+        found[0].table[found[0].table.bits == 8].latency_ms
+        / found[0].table[found[0].table.bits == 32].latency_ms.to_numpy()
+    )
+    assert facts["times"][8] == pytest.approx(taken.mean())
     assert facts["spread"] == pytest.approx((12.1 - 11.0) / math.sqrt(2) / 11.55)
     assert facts["crossing"] == sensitivity.crossing_threshold(reading)
     assert facts["by_unit"][0] == reading.knee and facts["tolerance"] == 0.30 and audit.ours([]) == []

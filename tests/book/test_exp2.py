@@ -121,10 +121,8 @@ def test_a_short_training_as_accurate_as_the_paper_s_is_its_network_and_says_its
 def test_a_short_training_that_ended_some_points_below_supports_at_most():
     save("short", 0, lift=-0.03)
     verdicts = residual.summary_table([residual.best_known()]).set_index("claim").verdict
-    assert SUPPORTS in set(verdicts) and verdicts["ResNet-18, 3 epochs: 4 bits lose 41 pp"] == UNDECIDED
-    assert [claim for claim, verdict in verdicts.items() if verdict == REPRODUCED] == [
-        "ResNet-18, 3 epochs: as slow at 8 as at 2 bits"
-    ]
+    assert set(verdicts) == {SUPPORTS, UNDECIDED}  # its latency, which no training changes, too
+    assert verdicts["ResNet-18, 3 epochs: 4 bits lose 41 pp"] == UNDECIDED
 
 
 def test_a_short_training_far_below_gets_no_verdict_on_what_depends_on_it():
@@ -170,7 +168,7 @@ def test_the_published_network_supports_claims_and_gets_no_tick():
     save_published()
     found = residual.known()
     published = found[1]
-    assert [condition.name for condition in found] == ["ResNet-18, 3 epochs", "CIFAR-10 (ResNet-20)"]
+    assert [condition.name for condition in found] == ["ResNet-18, 3 epochs", "ResNet-20"]
     assert published.measured.seeds == [0, 42, 123] and published.shortened is None
     made = tables(found)
     for name, table in made.items():
@@ -182,7 +180,7 @@ def test_the_published_network_supports_claims_and_gets_no_tick():
     verdicts = made["summary"][made["summary"].claim.str.startswith(published.name)].set_index("claim").verdict
     supported = {claim.partition(": ")[2] for claim, verdict in verdicts.items() if verdict == SUPPORTS}
     assert supported == {
-        "collapse to chance at 2 bits", "16 bits loses nothing", "stable through 8 bits", "the knee is 8-bit",
+        "collapse to chance at 2 bits", "16 bits lose nothing", "stable through 8 bits", "the knee is 8-bit",
         "I prefers 4 bits to 8, I' 8 to 4", "as slow at 8 as at 2 bits",
     }  # fmt: skip
     assert set(verdicts) == {SUPPORTS, UNDECIDED}

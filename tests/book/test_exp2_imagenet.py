@@ -160,7 +160,7 @@ def test_quantizers_are_compared_image_by_image(known):
 
 def test_the_answer_is_of_the_record_that_is_compared(known):
     facts = exp2_imagenet.answer(known)
-    assert (facts["title"], facts["images"], facts["best"]) == ("ResNet-50", 1000, "both")
+    assert (facts["title"], facts["images"], facts["best"]) == ("ResNet-50", 1000, exp2_imagenet.BOTH["both"])
     assert facts["eight"].estimate == pytest.approx(-0.5) and facts["best_kept"].estimate == pytest.approx(0.6 / 0.91)
     assert np.isnan(exp2_imagenet.answer(ImageNetRecords({"resnet50": accuracy()}, {}))["kept"])
 

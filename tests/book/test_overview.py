@@ -171,10 +171,10 @@ def test_records_are_counted_by_profile_and_by_what_made_them(kept):
 
 def test_a_network_beside_the_papers_has_no_numbers_of_the_paper_and_no_tick(kept):
     rows = overview.at_a_glance()
-    assert len(rows) == len(paper.conditions()) + len(runs.BESIDE)
+    assert len(rows) == len(paper.conditions()) + len(runs.BESIDE) + 1  # ResNet-18, trained for fewer epochs
     beside = rows[rows["network / task"].str.contains("beside")]
     assert set(beside[["paper: I", "paper: I′"]].to_numpy().ravel()) == {UNKNOWN}
-    assert set(beside["verdict"]) == {SUPPORTS} and "calibration draws" in beside["measured: I′"].iloc[0]
+    assert set(beside["verdict"]) == {SUPPORTS} and "calibration draws" in beside["measured: I′"].iloc[1]
     assert (rows["verdict"] == REPRODUCED).sum() == 2
 
 

@@ -53,6 +53,12 @@ def pages() -> list[Path]:
     ]
 
 
+def test_the_papers_equations_have_its_numbers():
+    """The first four that count, in the order of the pages, are its Eq. 1 to 4, which the prose speaks of."""
+    labels = [label for page in pages() for label in re.findall(r"\$\$ \(eq-([a-z-]+)\)", page.read_text())]
+    assert labels[:4] == ["utility", "index", "gated", "threshold"]
+
+
 def typed_results(text: str) -> list[str]:
     """What looks like a result typed into prose."""
     for pattern in NOT_PROSE:

@@ -37,7 +37,7 @@ class Condition:
         if self.shortened:
             return f"{self.network}, {self.shortened[0]} epochs"
         if self.published:
-            return f"{NAMES[self.dataset]} ({self.network})"
+            return self.network
         full = self.profile in ("paper", "none")
         return NAMES[self.dataset] if full else f"{NAMES[self.dataset]} ({self.profile} profile)"
 

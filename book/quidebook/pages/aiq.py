@@ -402,7 +402,10 @@ def absent_table(known: AiqRecords, seed: int) -> Iterator[dict]:
     there = {record.key for record in known.used}
     for spec in (run.spec for run in aiq.runs(seed) if run.spec.key not in there):
         details = spec.details
-        searched = f", {details['method']} on {details['selection_split']} images" if "method" in details else ""
+        searched = ""
+        if "method" in details:
+            objective = objective_name(AiqObjective(**details["objective"]))
+            searched = f" ({objective} objective), {details['method']} on {details['selection_split']} images"
         what = f"{TITLES[spec.model]} ResNet-20: {spec.kind.removeprefix('aiq_')}{searched}"
         yield {"absent": what, "command": COMMAND}
     yield {"absent": "MobileNetV2 timed in 8-bit kernels, their second claim", "command": report.UNKNOWN}

@@ -169,6 +169,7 @@ def answer(known: LadderRecords) -> Mapping[str, object] | Absent:
         "knee": knee_of(there[best])[0],
         "images": plain.values["images"],
         "minutes": there[best].values["seconds"]["w4a4"] / 60,
+        "calibration": plain.spec.details["calibration_size"],
     }
 
 

@@ -21,7 +21,7 @@ def whole_table(found: Diagnosis) -> pd.DataFrame:
         (name, report.with_interval(found.accuracy[side], 100, 1), report.with_interval(found.drop[side], 100, 1))
         for side, name in SIDES.items()
     ]
-    return pd.DataFrame(rows, columns=["rounded", "accuracy (%)", "change (pp)"])
+    return pd.DataFrame(rows, columns=["rounded", "accuracy (%)", "loses (pp)"])
 
 
 def layer_table(found: Diagnosis) -> pd.DataFrame:

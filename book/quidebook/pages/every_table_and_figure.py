@@ -84,7 +84,7 @@ class Known:
 
     Attributes:
         conditions: those of Table 1 on small images, measured or not.
-        beside: networks of others that stand beside one of the paper's, if there are records of them.
+        beside: networks that stand beside one of the paper's, if there are records of them: of others, or trained less.
         imagenet: the records of the page on ImageNet.
         language: the records of the page on language models.
         measured: the conditions with accuracy and latency.
@@ -124,7 +124,7 @@ class Known:
 def known() -> Known:
     """The records of the paper profile."""
     conditions = [*answer.conditions(), best_known(residual.MODEL, residual.DATASET, ("paper",), residual.RERUN)]
-    beside = [each for each in residual.known() if each.published]
+    beside = [each for each in present(residual.known()) if each.published or each.shortened]
     found = imagenet.found(), language.found("paper"), readings.measured_conditions(), landscape.known()
     return Known(conditions, beside, *found)
 
@@ -173,7 +173,7 @@ def _table1(found: Known) -> Judged:
         "accuracies": _tally(accuracies),
         "fitted": sum(configuration.isdecimal() for _, configuration in FITTED),
         "knees": _tally(knees),
-        "beside": "; ".join(f"{each.network} for {each.facts['label']}: {_tally(of_it)}" for each, of_it in beside),
+        "beside": "; ".join(f"{each.name} for {each.facts['label']}: {_tally(of_it)}" for each, of_it in beside),
     }
 
 
@@ -317,26 +317,29 @@ def _tally(verdicts: Iterable[str]) -> str:
 @tabled
 def at_a_glance() -> Iterator[dict]:
     """One row a condition of the paper, with the best bit-width by its scores, ours and the verdict; and one for each
-    network that others have trained and that stands beside it, of which the paper says nothing."""
+    network that stands beside it, trained by others or for fewer epochs, of which the paper says nothing."""
     for name, facts in paper.conditions().iterrows():
         order = components.stated_order(name, "index")
         first = "not in the text" if order is None else with_origin(f"{order['order'][0]} bits", order["origin"])
         stated = {"paper: I": first, "paper: I′": f"{facts['knee_bits']} bits"}
-        yield {"network / task": facts["label"]} | _measured(facts["model"], facts["dataset"]) | stated
-        for model, dataset in (key for key, beside in runs.BESIDE.items() if beside == name):
-            title = f"{registry.row(model, dataset).title} beside it, as published"
-            yield {"network / task": title} | _measured(model, dataset) | dict.fromkeys(stated, UNKNOWN)
+        case = facts["model"], facts["dataset"]
+        own = best_known(*case, ("paper",), "") if case in runs.CONDITION else None
+        yield {"network / task": facts["label"]} | _measured(own) | stated
+        less = [best_known(*case, ("short",), "")] if own and not own.measured else []
+        others = [best_known(*key, ("paper",), "") for key, beside in runs.BESIDE.items() if beside == name]
+        for each in [*present(less), *others]:
+            title = f"{each.name} beside it" + ", as published" * each.published
+            yield {"network / task": title} | _measured(each) | dict.fromkeys(stated, UNKNOWN)
 
 
-def _measured(model: str, dataset: str) -> dict[str, str]:
+def _measured(condition: Condition | None) -> dict[str, str]:
     """Our knee by the paper's protocol, and the verdict on the paper's."""
-    known = (model, dataset) in runs.CONDITION | runs.BESIDE
-    condition = best_known(model, dataset, ("paper",), "") if known else None
     if condition is None or condition.measured is None:
         return {"verdict": UNKNOWN, "measured: I′": NO_RECORD}
     ours, share = condition.measured.likeliest
-    drawn = "calibration draws" if condition.published else "training seeds"
-    words = f"{ours} bits (Pr = {share:.2f}, {len(condition.measured.seeds)} {drawn})"
+    seeds = len(condition.measured.seeds)
+    drawn = ("calibration draw" if condition.published else "training seed") + "s" * (seeds > 1)
+    words = f"{ours} bits (Pr = {share:.2f}, {seeds} {drawn})"
     return {"verdict": claims.knee(condition)[0], "measured: I′": words}
 
 

@@ -56,6 +56,15 @@ def answer(found: Sequence[Condition]) -> Facts:
     return parts | {"timed": timed or "not measured"}
 
 
+def merging(found: Sequence[Condition]) -> Facts:
+    """On which networks rounding merged with the ReLU takes less time than before it, and on which not."""
+    ratios = {condition.name: table1.mean_ratios(condition) for condition in present(found)}
+    known = {name: each for name, each in ratios.items() if runs.COMMUTED_8 in each}
+    saves = [name for name, each in known.items() if each[runs.COMMUTED_8] < each["8"]]
+    rest = [name for name in known if name not in saves]
+    return {"saves": " and ".join(saves) or "none", "rest": " and ".join(rest) or "none"}
+
+
 # --- accuracy --------------------------------------------------------------------------------------------------------
 
 
@@ -98,7 +107,7 @@ def accuracy_table(found: Sequence[Condition]) -> pd.DataFrame:
 def _accuracies(found: Sequence[Condition]) -> Iterator[dict]:
     for condition in present(found):
         for bits, stated in condition.stated.iterrows():
-            row = {"network": condition.network if condition.published else condition.name, "bits": bits}
+            row = {"network": condition.name, "bits": bits}
             row["paper P (%)"] = with_origin(number(100 * stated.accuracy, 2), stated.accuracy_origin)
             row["ours P (%)"] = report.spread(condition.summary.loc[bits], "accuracy", 100)
             if bits == 32:
@@ -182,8 +191,7 @@ def site_table(found: Sequence[Condition]) -> Iterator[dict]:
             shares = {bits: [accuracy[str(bits)] for accuracy in sited] for bits in SITED_BITS}
             mean = pd.Series({bits: np.mean(share) for bits, share in shares.items()})
             scores = residual.equal_latency(mean, condition.measured.threshold)
-            name = condition.network if condition.published else condition.name
-            row = {"network": name, "activations rounded": words}
+            row = {"network": condition.name, "activations rounded": words}
             row |= {f"{bits} bits (%)": report.mean_std(shares[bits]) for bits in SITED_BITS[1:]}
             row |= {f"{sign} prefers": preferred(scores[quantity]) for quantity, sign in table1.SCORES}
             yield row | {"draws": len(sited)}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from textwrap import shorten
 
 import numpy as np
 import pandas as pd
@@ -126,8 +127,20 @@ def kernel_table(known: KernelRecords, setting: Setting | None) -> Iterable[dict
 
 def answer(known: KernelRecords) -> Mapping[str, object] | Absent:
     """:func:`best_facts` of the setting that is shown first."""
-    setting = shown(known.latency)
-    return next((facts for facts in best_facts(known) if setting and facts["setting"] == in_words(setting)), NO_RECORD)
+    setting, facts = shown(known.latency), {each["setting"]: each for each in best_facts(known)}
+    if setting is None or in_words(setting) not in facts:
+        return NO_RECORD
+    quiet = [each for each in facts.values() if not each["noise"]] or [*facts.values()]
+    most = max(quiet, key=lambda each: each["libraries"])
+    where = {"most": most["libraries"], "most_setting": most["setting"]}
+    return facts[in_words(setting)] | where
+
+
+def machines(known: KernelRecords) -> str:
+    """The CPU that each network was timed on, in words."""
+    cpus = {(record.provenance["cpu"], model) for (model, _, _), record in known.latency.items()}
+    named = {cpu: sorted((_title(model) for one, model in cpus if one == cpu), reverse=True) for cpu, _ in cpus}
+    return "; ".join(f"{' and '.join(models)} on {cpu}" for cpu, models in sorted(named.items()))
 
 
 @tabled
@@ -164,7 +177,7 @@ def width_table(known: KernelRecords) -> Iterable[dict]:
     for bits in paper.BITS:
         having = {name for one in known.latency.values() for name in _timed(one) if _width(name) == bits}
         reasons = {
-            f"{name}: {why}"
+            shorten(f"{name}: {why}", 80, placeholder=" ...")
             for one in known.latency.values()
             for name, why in one.values["absent"].items()
             if _width(name) == bits
@@ -203,7 +216,7 @@ def knee_table(known: KernelRecords, only: Setting | None = None) -> Iterable[di
 @gathered
 def best_facts(known: KernelRecords) -> Iterator[dict[str, object]]:
     """For each timing: how many times as fast as the fastest FP32 the fastest 8-bit kernel is, and bfloat16, and the
-    slowest 8-bit kernel; noise."""
+    slowest 8-bit kernel; how many times the slowest library's best FP32 takes; noise."""
     for setting, record in sorted(known.latency.items()):
         base = _median(record, fastest(record, 32))
         eight = [name for name in _timed(record) if _width(name) == 8]
@@ -211,12 +224,17 @@ def best_facts(known: KernelRecords) -> Iterator[dict[str, object]]:
             continue
         speed = {name: base / _median(record, name) for name in eight}
         best, half = max(speed, key=speed.get), fastest(record, 16)
+        wide: dict[str, float] = {}
+        for name in (name for name in _timed(record) if _width(name) == 32):
+            library = name.rpartition(", ")[2]
+            wide[library] = min(wide.get(library, np.inf), _median(record, name))
         yield {
             "setting": in_words(setting),
             "best": best, "library": best.rpartition(", ")[2], "times": speed[best],
             "worst": min(speed, key=speed.get), "least": min(speed.values()),
             "half": base / _median(record, half) if half else np.nan,
             "simulated": base / _median(record, SIMULATED),
+            "libraries": max(wide.values()) / base,
             "noise": report.noise(record.values["reasons"]),
         }  # fmt: skip
 

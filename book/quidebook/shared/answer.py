@@ -137,6 +137,13 @@ def table(
         yield {"claim": claim, "verdict": verdict, "evidence": evidence, "more": tables.Links((link,))}
 
 
+def records_used() -> list[Record]:
+    """The records that the verdicts and the key figure are drawn from."""
+    shown, truth = present(conditions()), landscape.known()
+    used = [record for each in [*shown, *present(residual.known())] for record in each.measured.records]
+    return [*used, *(record for each in shown for record in sites.records_used(each)), *(truth.used if truth else ())]
+
+
 def by_site(found: Sequence[Condition]) -> str:
     """The knee of CIFAR-10 at each activation site, in words."""
     each = [f"{WHERE[site]} {measured.likeliest[0]} bits" for site, measured in _sites(found)]

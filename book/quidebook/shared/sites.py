@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from quide.experiments import recipes, runs
+from quide.experiments.records import Record
 from quide.ptq.scheme import PAPER
 from quide.ptq.width import PAPER_BITS, label
 from quide.stats import Hits
@@ -50,13 +51,24 @@ def knees(found: Sequence[Condition]) -> Iterator[dict[str, object]]:
 
 def correct_at_site(condition: Condition, site: str) -> np.ndarray | None:
     """The condition's correctness with 8, 4 and 2 bits taken from another activation site; None without records."""
-    correct = condition.measured.correct.copy()
-    scheme = replace(PAPER, activation_site=site)
-    recipe = next(one for one in recipes.grid() if one.axis == "grid" and one.scheme == scheme)
-    for row, seed in enumerate(condition.measured.seeds):
-        record = recipe.run(runs.Case(condition.model, condition.dataset, seed, condition.profile)).known()
-        if record is None:
-            return None
+    correct, known = condition.measured.correct.copy(), _records(condition, site)
+    if None in known:
+        return None
+    for row, record in enumerate(known):
         for bits in recipes.GRID_BITS:
             correct[row, PAPER_BITS.index(bits)] = Hits.unpacked(record.values["correct"][label(bits)]).correct
     return correct
+
+
+def records_used(condition: Condition) -> list[Record]:
+    """The records of the condition at all sites."""
+    return [record for site in SITES for record in _records(condition, site) if record is not None]
+
+
+def _records(condition: Condition, site: str) -> list[Record | None]:
+    """The condition's record at a site, a seed each."""
+    scheme = replace(PAPER, activation_site=site)
+    recipe = next(one for one in recipes.grid() if one.axis == "grid" and one.scheme == scheme)
+    network = condition.model, condition.dataset
+    cases = (runs.Case(*network, seed, condition.profile) for seed in condition.measured.seeds)
+    return [recipe.run(case).known() for case in cases]
