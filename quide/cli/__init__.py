@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import textwrap
-from importlib import metadata
-from pathlib import Path
-from typing import Annotated, Any
-
-from quide import _files, _paths
-from quide.cli import stopping
+from quide.cli import stopping  # before anything that takes time
 
 with stopping.importing():
+    import os
+    import sys
+    import textwrap
+    from importlib import metadata
+    from pathlib import Path
+    from typing import Annotated, Any
+
+    from quide import _files, _paths
+
     try:
         import typer
         from typer.core import TyperCommand

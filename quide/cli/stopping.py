@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 
 WORDS = {"SIGINT": "interrupted", "SIGTERM": "ended by a signal (SIGTERM)", "SIGHUP": "ended by a signal (SIGHUP)"}
 _caught: list[int] = []  # libraries turn the exception into others, or swallow it
@@ -20,7 +22,7 @@ def listen() -> None:
 
 def stopped() -> int | None:
     """The exit code, once a signal has come; the line is printed."""
-    _set(signal.SIG_DFL)  # a second signal, while Python ends, is to end it without a traceback
+    _set(_end)
     if not _caught:
         return None
     print(f"quide: {WORDS[signal.Signals(_caught[0]).name]}", file=sys.stderr)
@@ -48,6 +50,22 @@ def _set(handler: object) -> None:
                 signal.signal(number, handler)
 
 
-def _stop(number: int, frame: object) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) == ("torch", "<module>"):
+            # Its C++ calls Python while it is imported, and ends in abort() at an exception: later.
+            threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+            return
+        frame = frame.f_back
     _caught.append(number)
     raise KeyboardInterrupt
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """While Python ends nobody is there to catch an exception; after a first signal nothing is left to say."""
+    if not _caught:
+        _caught.append(number)
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        stopped()
+    os._exit(128 + _caught[0])

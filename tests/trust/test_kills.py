@@ -77,3 +77,31 @@ def test_an_executor_that_is_gone_leaves_what_it_evaluated(error):
     with pytest.raises(BrokenExecutor, match="died .*use fewer workers.*keeps the 3 values") as caught:
         search.exhaustive(lambda bits: 1 / sum(bits), 2, (8, 4, 2), executor=Restarted(error))
     assert len(caught.value.evaluated) == 3 and "while evaluating one of" in caught.value.__notes__[0]
+
+
+IMPORTING = """
+import os, signal, sys, types
+from quide.cli import stopping
+
+stopping.listen()
+torch = types.ModuleType("torch")
+exec("import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(0); done = True", torch.__dict__)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_signal_waits_until_torch_is_imported():
+    code = (
+        IMPORTING + "\nassert torch.done\nimport time\ntry:\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    sys.exit(stopping.stopped())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143 and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_signal_while_python_ends_is_said_and_loses_no_output():
+    code = "import os, signal\nfrom quide.cli import stopping\nprint('found')\nstopping.stopped()\n"
+    code += "os.kill(os.getpid(), signal.SIGTERM)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143 and done.stdout == "found\n" and done.stderr.startswith("quide: ")
