@@ -32,6 +32,12 @@ def one_of(argument: str, value: Any, known: Collection[str]) -> Any:
     return value
 
 
+def dense(argument: str, tensor: Any) -> None:
+    """``ValueError`` names the argument if a tensor has no values in memory, one after the other."""
+    if str(tensor.layout) != "torch.strided" or tensor.device.type == "meta":
+        raise ValueError(f"{argument} must be a dense tensor with values, got {tensor.layout} on {tensor.device}")
+
+
 def evaluating(model: Any) -> Any:
     """A copy of a network in evaluation mode; ``ValueError`` if it holds what cannot be copied."""
     try:

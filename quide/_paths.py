@@ -67,6 +67,13 @@ def _expanded(folder: str, variable: str) -> Path:
         raise ValueError(f"there is no home folder for {folder}; name a folder in {variable}") from error
 
 
+def given(argument: str, file: object) -> Path:
+    """``file`` as a path; ``ValueError`` names the argument if it is none."""
+    if not isinstance(file, (str, os.PathLike)):
+        raise ValueError(f"{argument} must be the path of a file, got {file!r}")
+    return Path(file)
+
+
 @contextlib.contextmanager
 def atomic(file: Path) -> Iterator[Path]:
     """A name beside ``file`` to write to; what is there at the end takes the name of ``file``, whole and on the disk.

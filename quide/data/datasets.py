@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 
 from quide import _files, _paths
-from quide._check import one_of
+from quide._check import dense, one_of
 from quide.data.facts import INFO, DatasetInfo, info  # noqa: F401 - public names of this module
 
 BATCH = 128  # images classified at once: enough to keep two cores busy, few enough for activations to stay in cache
@@ -142,9 +142,10 @@ def check_images(images: torch.Tensor, labels: torch.Tensor, any_labels: bool = 
         raise ValueError(f"images must be a floating-point tensor of normalized images, got {kind}")
     if not isinstance(labels, torch.Tensor) or labels.ndim < 1 or (labels.ndim > 1 and not any_labels):
         raise ValueError("labels must be a tensor (n,) with the class number of each image")
-    if len(images) == 0 or len(images) != len(labels):
-        raise ValueError(
-            f"images and labels must be of the same number, at least one; got {len(images)} and {len(labels)}"
-        )
+    dense("images", images)
+    dense("labels", labels)
+    if images.ndim < 1 or len(images) == 0 or len(images) != len(labels):
+        got = f"{len(images)} and {len(labels)}" if images.ndim else "a single number"
+        raise ValueError(f"images and labels must be of the same number, at least one; got {got}")
     if not all(bool(torch.isfinite(part).all()) for part in images.split(BATCH)):  # in parts: memory must not grow
         raise ValueError("images hold NaN or infinite values; check their normalization")

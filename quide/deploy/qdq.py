@@ -38,7 +38,7 @@ def export_onnx(quantized: nn.Module, example_input: torch.Tensor, file: str | P
         ValueError: a network of another kind, or a layer that ONNX cannot hold in 8 bits, by name.
         ModuleNotFoundError: the extra ``deploy`` is not installed.
     """
-    file = Path(file)
+    file = _paths.given("file", file)
     if file.suffix != ".onnx" or file.is_dir():
         raise ValueError(f"file must end in .onnx, got {file}")
     if not isinstance(example_input, torch.Tensor) or example_input.ndim < 2 or len(example_input) < 2:

@@ -170,7 +170,7 @@ def read(file: Path) -> Record:
         ValueError: it does not parse, is not what was written, breaks the schema, or is not where its content says it
             belongs; the message names the file and what to do.
     """
-    file = Path(file)
+    file = _paths.given("file", file)
     with _files.reading(f"record {file}", "delete it to have it computed again, or restore it with git"):
         found = _files.content(file, LIMIT)
         held = json.loads(found, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
@@ -260,6 +260,9 @@ def collect(
         _check_name("kind", kind, _NAME)
     if profile is not None:
         profiles.profile(profile)
+    for argument, name in (("model", model), ("dataset", dataset)):
+        if name is not None:
+            _check_name(argument, name, _FILE_NAME)
     folders = f"{profile or '*'}/{kind or '*'}"
     _note(folders)
     asked = "-".join("*" if name is None else glob.escape(name) for name in (model, dataset))

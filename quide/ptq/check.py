@@ -9,6 +9,7 @@ from operator import attrgetter
 import torch
 from torch import fx, nn
 
+from quide._check import dense
 from quide.ptq import fold
 from quide.ptq.grid import FakeQuantize, HalfPrecision
 from quide.ptq.layers import is_quantizable, module_of
@@ -60,6 +61,7 @@ def check_calibration(model: nn.Module, calibration: torch.Tensor) -> None:
         raise ValueError("calibration must be a tensor of one or more images (n, ...), got an empty or different one")
     if not calibration.is_floating_point():
         raise ValueError(f"calibration holds {calibration.dtype} values; normalize the images to floating point first")
+    dense("calibration", calibration)
     if not bool(torch.isfinite(calibration).all()):
         raise ValueError("calibration holds NaN or infinite values; check the normalization of the images")
     check_type(model, calibration, "calibration")

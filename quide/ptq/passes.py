@@ -47,7 +47,7 @@ def resolve(techniques: Sequence[str | Technique]) -> list[Technique]:
     found = []
     for one in techniques:
         if not isinstance(one, Technique):
-            if one not in NAMES:
+            if one not in tuple(NAMES):
                 raise ValueError(f"techniques must be among {', '.join(NAMES)} or instances of them, got {one!r}")
             one = getattr(ptq, NAMES[one])()
         found.append(one)

@@ -54,7 +54,7 @@ def save(quantized: nn.Module, file: str | Path) -> Path:
         # The layout in memory decides which kernel runs, and so the last bits.
         "strides": {name: tensor.stride() for name, tensor in tensors.items() if tensor.ndim == 4},
     }
-    file = Path(file)
+    file = _paths.given("file", file)
     # Each in memory of its own: layers may share what they read.
     copies = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     metadata["digest"] = _proof(copies, metadata)
@@ -77,7 +77,7 @@ def load(model: nn.Module, file: str | Path) -> nn.Module:
         ValueError: the file was not written by :func:`save` or has changed since, or the model is not such a network.
     """
     check_model(model)
-    file = Path(file)
+    file = _paths.given("file", file)
     with _files.reading(file, "save the network again"):
         return _loaded(model, file, *_read(file))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from numbers import Real
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def genetic(
     generations = whole("generations", generations, 1)
     elite = whole("elite", elite, 0, population)
     mutation_width = whole("mutation_width", mutation_width, 1, num_layers)
-    if not 0 <= mutation <= 1:
+    if not (isinstance(mutation, Real) and 0 <= mutation <= 1):
         raise ValueError(f"mutation must be a probability between 0 and 1, got {mutation}")
     rng = generator(seed)
     members = [uniform(rng, num_layers, choices) for _ in range(population)]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 from tqdm import tqdm
@@ -68,6 +68,10 @@ class Scorer:
     """
 
     def __init__(self, fitness: Callable, check: Callable, most: int | None, executor: Executor | None, progress: bool):
+        if not callable(fitness):
+            raise ValueError(f"fitness must be a function of a configuration, got {fitness!r}")
+        if not (executor is None or hasattr(executor, "submit")):
+            raise ValueError(f"executor must have submit, as those of concurrent.futures have, got {executor!r}")
         self.fitness, self.check, self.executor = fitness, check, executor
         self.bar = tqdm(total=most, unit="configuration", disable=not progress)
         self.values: dict[Configuration, Any] = {}
@@ -155,6 +159,8 @@ def _mean(scores: list[float]) -> float:
 
 
 def finite(configuration: Configuration, value: Any) -> float:
+    if not isinstance(value, SupportsFloat) or np.ndim(value):
+        raise ValueError(f"fitness must be a number, got {value!r} for configuration {configuration}")
     value = float(value)
     if not math.isfinite(value):
         raise ValueError(f"fitness must be finite, got {value} for configuration {configuration}")
@@ -172,7 +178,10 @@ def non_negative(configuration: Configuration, value: Any) -> float:
 
 
 def vector(configuration: Configuration, values: Any) -> tuple[float, ...]:
-    values = np.asarray(values, dtype=float)
+    try:
+        values = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        values = np.array([math.nan])
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
         raise ValueError(
             f"objectives must be a sequence of finite numbers, got {values.tolist()} for configuration {configuration}"
@@ -199,6 +208,7 @@ def distinct_configurations(
 
 
 def space(num_layers: int, choices: Sequence[Bits]) -> tuple[int, tuple[Bits, ...]]:
+    choices = choices if isinstance(choices, Iterable) else ()
     checked = tuple(choice if isinstance(choice, Width) else wholes("choices", [choice])[0] for choice in choices)
     if not checked or len(set(checked)) != len(checked):
         raise ValueError(f"choices must be one or more distinct whole numbers or widths, got {checked}")

@@ -561,3 +561,32 @@ def test_denormal_weights_cost_no_time():
             fastest[name].append(table.attrs["timings"].latencies["32"].min_ms)
     assert min(fastest["decayed"]) <= 1.3 * min(fastest["cleaned"])
     assert torch.equal(decayed[0].weight[0], torch.full((3, 3, 3), 1e-40))  # and is left as it was
+
+
+@pytest.mark.parametrize(
+    ("given", "argument"),
+    [
+        ({"images": torch.tensor(1.0)}, "images"),
+        ({"images": torch.ones(4, 4).to_sparse()}, "images"),
+        ({"images": torch.ones(4, 4, device="meta")}, "images"),
+        ({"labels": torch.ones(4, dtype=torch.long).to_sparse()}, "labels"),
+        ({"calibration": torch.ones(4, 4).to_sparse()}, "calibration"),
+    ],
+)
+def test_tensors_without_plain_values_are_named(given, argument):
+    given = {
+        "images": torch.ones(4, 4),
+        "labels": torch.ones(4, dtype=torch.long),
+        "calibration": torch.ones(4, 4),
+    } | given
+    with pytest.raises(ValueError, match=f"^{argument} "):
+        quide.sweep(nn.Linear(4, 3), **given)
+
+
+@pytest.mark.parametrize("file", [None, 5])
+def test_what_is_no_path_is_named(file):
+    model = nn.Linear(4, 3)
+    with pytest.raises(ValueError, match="^file must"):
+        quide.load(model, file)
+    with pytest.raises(ValueError, match="^file must"):
+        quide.save(quide.quantize(model, 8, torch.ones(4, 4)), file)

@@ -580,3 +580,23 @@ def test_importing_search_loads_neither_torch_nor_the_optional_extra():
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
     assert ran.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        (lambda: search.genetic(None, 3), "fitness"),
+        (lambda: search.genetic(sum, 3, None), "choices"),
+        (lambda: search.genetic(sum, 3, 8), "choices"),
+        (lambda: search.genetic(sum, 3, executor=4), "executor"),
+        (lambda: search.genetic(sum, 3, mutation="a"), "mutation"),
+        (lambda: search.genetic(lambda widths: None, 3), "fitness"),
+        (lambda: search.genetic(lambda widths: [1.0], 3), "fitness"),
+        (lambda: search.genetic(lambda widths: 1j, 3), "fitness"),
+        (lambda: search.nsga2(lambda widths: {"a": 1}, 3), "objectives"),
+        (lambda: search.nsga2(lambda widths: "ab", 3), "objectives"),
+    ],
+)
+def test_an_argument_of_another_kind_is_named(call, argument):
+    with pytest.raises(ValueError, match=f"^{argument} must"):
+        call()
