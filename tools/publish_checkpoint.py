@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import manifest
 import torch
 from safetensors.torch import save_file
 
@@ -24,6 +25,7 @@ def publish(case: runs.Case) -> Path:
     with _paths.atomic(file) as partial:
         save_file(kept, partial)
         partial.chmod(0o644)
+    manifest.write()  # the file is read only where its SHA-256 is listed
     return file
 
 

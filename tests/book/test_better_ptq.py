@@ -9,6 +9,7 @@ from quidebook.verdicts import NOT_REPRODUCED, REPRODUCED, SUPPORTS, UNDECIDED
 
 from quide.experiments import ladder, records
 from quide.experiments.runs import Case
+from quide.models import registry
 from quide.stats import Interval, pack_bits
 
 IMAGES, FULL = 1000, 900
@@ -123,3 +124,15 @@ def test_what_others_report_has_a_source():
 def test_the_idea_of_a_narrower_range_holds():
     _, alt = page.figure_ideas()
     assert "min-max" in alt
+
+
+@pytest.mark.parametrize(
+    ("without", "equalized", "verdict"),
+    [(600, 890, SUPPORTS), (600, 610, NOT_REPRODUCED), (890, 895, UNDECIDED)],
+)
+def test_equalization_is_judged_where_there_is_something_to_win_back(known, without, equalized, verdict):
+    for rung, right in zip(ladder.BESIDE, (without, equalized), strict=False):
+        save(page.DEPTHWISE, rung.name, dict.fromkeys(page.WIDTHS, right))
+    table = page.verdict_table(page.LadderRecords()).set_index("claim").verdict
+    assert table[[claim for claim in table.index if "depthwise" in claim]].tolist() == [verdict]
+    assert page.depthwise_facts(page.LadderRecords())["epochs"] == registry.row(*page.DEPTHWISE).recipe.epochs
