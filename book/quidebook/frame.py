@@ -6,7 +6,9 @@ All is Markdown, so that links, terms and mathematics work in it; ``book/_ext/fu
 from __future__ import annotations
 
 import html
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from math import nan
 
 from quide._check import one_of
 from quidebook.report import Absent, Facts, filled, show_markdown, show_markup, without_tags, worded
@@ -31,7 +33,7 @@ def opening(
         goals: what a reader will be able to do; each goes on after "After it you can".
     """
     one_of("level", level, LEVELS)
-    kept = without_tags(limits) if isinstance(facts, Absent) else worded(limits, facts)
+    kept = worded(limits, defaultdict(lambda: nan) if isinstance(facts, Absent) else facts)  # which shows dashes
     lines = [
         f"{MARK}**Question.** {without_tags(question)}",
         f"**Answer.** {worded(answer, facts)}",

@@ -66,8 +66,9 @@ def test_an_opening_is_filled_from_facts(shown):
 
 def test_an_opening_without_records_says_how_to_make_them(shown):
     absent = report.Absent("it", "quide run exp1")
-    frame.opening("Why?", "It is {share:pct0}.", absent, limits="None.", level="expert", goals=["see"])
-    assert "quide run exp1" in shown[0] and "{" not in shown[0]
+    limits = "{many:,} {{term}}`seeds <seed>`."
+    frame.opening("Why?", "It is {share:pct0}.", absent, limits=limits, level="expert", goals=["see"])
+    assert "quide run exp1" in shown[0] and f"{report.UNKNOWN} {{term}}`seeds <seed>`." in shown[0]
 
 
 def test_an_unknown_level_is_refused():
