@@ -268,6 +268,8 @@ def test_paper_has_whole_tables_the_chart_in_its_place_and_the_report_on_one_pag
     assert page.locator(".what-if-result").evaluate("panel => getComputedStyle(panel).position") == "static"
     assert page.locator(".quide-provenance table").is_visible(), "what is folded on a screen is on paper"
     assert not page.locator(".quide-keys").is_visible(), "but the keys of files"
+    go(page, pages["book/intro"])
+    assert not page.locator(".quide-provenance table").is_visible(), "all records are listed on one page alone"
     go(page, pages["notebooks/one_page_report"])
     assert len(re.findall(rb"/Type */Page\b", page.pdf(format="A4"))) == 1
 
