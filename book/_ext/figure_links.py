@@ -13,7 +13,7 @@ from sphinx.application import Sphinx
 
 IMAGE = re.compile(r'(<figure\b[^>]*>\s*)(<img\b[^>]*?\bsrc="([^"]+)"[^>]*>)')
 NAME = re.compile(r'\bid="([^"]+)"')
-PHONE = "(max-width: 48rem)"
+PHONE = "screen and (max-width: 48rem)"  # paper is as narrow, but stacked panels are higher than a sheet
 
 
 def link_figures(app: Sphinx, failure: Exception | None) -> None:

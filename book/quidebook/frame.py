@@ -6,10 +6,12 @@ All is Markdown, so that links, terms and mathematics work in it; ``book/_ext/fu
 from __future__ import annotations
 
 import html
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from math import nan
 
 from quide._check import one_of
-from quidebook.report import Absent, Facts, show_markdown, show_markup, without_tags, worded
+from quidebook.report import Absent, Facts, filled, show_markdown, show_markup, without_tags, worded
 
 LEVELS = ("beginner", "intermediate", "expert")
 MARK, MINUTES, TOTAL_MINUTES, END = (
@@ -31,7 +33,7 @@ def opening(
         goals: what a reader will be able to do; each goes on after "After it you can".
     """
     one_of("level", level, LEVELS)
-    kept = without_tags(limits) if isinstance(facts, Absent) else worded(limits, facts)
+    kept = worded(limits, defaultdict(lambda: nan) if isinstance(facts, Absent) else facts)  # which shows dashes
     lines = [
         f"{MARK}**Question.** {without_tags(question)}",
         f"**Answer.** {worded(answer, facts)}",
@@ -48,19 +50,23 @@ def take_aways(*points: Point) -> None:
     show_markdown(f"{END}**Take-aways**\n\n" + "\n".join(f"- {line}" for line in lines))
 
 
-def check(question: str, options: Mapping[str, tuple[bool, str]]) -> None:
+def check(question: str, options: Mapping[str, tuple[bool, str]], facts: Facts | None = None) -> None:
     """Display a question with its possible answers, each of which opens to say whether it is right, and why.
 
     Args:
         question: plain text, as everything here.
         options: answer -> whether it is right, and the reason.
+        facts: what fills the fields of all of these; the question is left out where they are absent.
     """
+    if isinstance(facts, Absent):
+        return
+    text = html.escape if facts is None else lambda template: html.escape(filled(template, facts))
     answers = "".join(
-        f"<details><summary>{html.escape(answer)}</summary>"
-        f"<p><strong>{'Right.' if right else 'No.'}</strong> {html.escape(why)}</p></details>"
+        f"<details><summary>{text(answer)}</summary>"
+        f"<p><strong>{'Right.' if right else 'No.'}</strong> {text(why)}</p></details>"
         for answer, (right, why) in options.items()
     )
-    show_markup(f'<div class="quide-check"><p><strong>{html.escape(question)}</strong></p>{answers}</div>')
+    show_markup(f'<div class="quide-check"><p><strong>{text(question)}</strong></p>{answers}</div>')
 
 
 def fold(shown: str, summary: str, text: str) -> None:

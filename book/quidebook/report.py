@@ -215,8 +215,12 @@ def folded(frame: pd.DataFrame, caption: str, summary: str = "", classes: Mappin
 
 def rows(columns: Mapping[str, str], many: Iterable[Facts]) -> pd.DataFrame:
     """Cells for :func:`table`: a row for each of several facts, a template of them for each column."""
-    fields = _Fields()
-    return pd.DataFrame({name: fields.vformat(cell, (), facts) for name, cell in columns.items()} for facts in many)
+    return pd.DataFrame({name: filled(cell, facts) for name, cell in columns.items()} for facts in many)
+
+
+def filled(template: str, facts: Mapping[str, object]) -> str:
+    """Plain text: the fields of a template filled from facts."""
+    return _Fields().vformat(template, (), facts)
 
 
 def show_markup(text: str) -> None:
@@ -344,8 +348,8 @@ def provenance(records: Iterable, *commands: str) -> None:
     show_markup(
         f'<details class="quide-provenance"><summary>Drawn from {len(used)} records, made {_span(facts["made"])} in '
         f"{_duration(facts['seconds'].sum())}{marked}: what ran, where, by which code</summary>{details}"
-        f"<p>Keys: {html.escape(keys)}</p><p>Made by these commands; what has its record is "
-        f'<a class="reference internal" href="../book/rerun.html#records">not run again</a>.</p>'
+        f'<p class="quide-keys">Keys: {html.escape(keys)}</p><p>Made by these commands; what has '
+        f'its record is <a class="reference internal" href="../book/rerun.html#records">not run again</a>.</p>'
         f"<pre>{html.escape(again)}</pre></details>"
     )
 

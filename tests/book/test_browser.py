@@ -72,6 +72,7 @@ FACTS = """() => {
       verdict: Math.max(0, ...[...box.querySelectorAll('td[class^="verdict-"] > strong')]
         .map(word => word.getBoundingClientRect().right)),
     })),
+    outputs: all("article .cell_output pre").filter(seen).map(box => box.scrollWidth - box.clientWidth),
     small: all(".bd-header-article :is(button, label), article :is(button:not(.copybtn), summary, input)")
       .filter(seen).filter(e => e.getBoundingClientRect().height < 43.5 && !e.closest("label"))
       .map(e => `${e.tagName} ${e.className} ${e.textContent.trim().slice(0, 30)}`),
@@ -266,18 +267,24 @@ def test_paper_has_whole_tables_the_chart_in_its_place_and_the_report_on_one_pag
     page.emulate_media(media="print")
     assert page.locator(".what-if-result").evaluate("panel => getComputedStyle(panel).position") == "static"
     assert page.locator(".quide-provenance table").is_visible(), "what is folded on a screen is on paper"
+    assert not page.locator(".quide-keys").is_visible(), "but the keys of files"
+    go(page, pages["book/intro"])
+    assert not page.locator(".quide-provenance table").is_visible(), "all records are listed on one page alone"
     go(page, pages["notebooks/one_page_report"])
     assert len(re.findall(rb"/Type */Page\b", page.pdf(format="A4"))) == 1
 
 
-def test_no_table_is_cut_at_the_edge_of_a_sheet(pages, open_page):
+def test_tables_and_figures_fit_a_sheet(pages, open_page):
     page, _ = open_page(pages["book/intro"], PAPER)
     page.emulate_media(media="print")
+    narrow = """() => [...document.querySelectorAll("article img")].map(image => image.currentSrc)
+        .filter(source => source.includes("narrow-"))"""
     widths = """() => [...document.querySelectorAll(".quide-table")]
         .map(box => [box.querySelector("caption").textContent, box.scrollWidth - box.clientWidth])"""
     for name, file in pages.items():
         go(page, file)
         assert [(caption, over) for caption, over in page.evaluate(widths) if over > 1] == [], name
+        assert page.evaluate(narrow) == [], f"{name}: stacked panels are higher than a sheet"
 
 
 @pytest.mark.parametrize("view", ["desktop", "phone"])
@@ -287,6 +294,11 @@ def test_a_table_shows_its_verdicts_without_scrolling(survey, view):
         for table in visit.facts["tables"]:
             assert table["width"] <= table["room"], (name, table)
             assert table["verdict"] <= VIEWS[view][0]["width"], (name, table)
+
+
+def test_what_code_prints_is_read_on_a_phone_without_scrolling(survey):
+    outputs = [(name, cut) for name, visit in survey["phone"].items() for cut in visit.facts["outputs"]]
+    assert outputs and [(name, cut) for name, cut in outputs if cut > 0] == []
 
 
 def test_what_a_finger_touches_is_large_enough(survey):

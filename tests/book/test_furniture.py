@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
+import nbformat
 import pytest
+import yaml
 from bs4 import BeautifulSoup
 from quidebook import frame, report
 from sphinx_extensions import extension
@@ -61,8 +66,9 @@ def test_an_opening_is_filled_from_facts(shown):
 
 def test_an_opening_without_records_says_how_to_make_them(shown):
     absent = report.Absent("it", "quide run exp1")
-    frame.opening("Why?", "It is {share:pct0}.", absent, limits="None.", level="expert", goals=["see"])
-    assert "quide run exp1" in shown[0] and "{" not in shown[0]
+    limits = "{many:,} {{term}}`seeds <seed>`."
+    frame.opening("Why?", "It is {share:pct0}.", absent, limits=limits, level="expert", goals=["see"])
+    assert "quide run exp1" in shown[0] and f"{report.UNKNOWN} {{term}}`seeds <seed>`." in shown[0]
 
 
 def test_an_unknown_level_is_refused():
@@ -84,3 +90,28 @@ def test_each_answer_of_a_question_says_whether_it_is_right(monkeypatch):
     frame.check("2 < 3?", {"yes": (True, "Count."), "no": (False, "Count again.")})
     found = BeautifulSoup(texts[0], "html.parser")
     assert [each.get_text() for each in found.select("details p")] == ["Right. Count.", "No. Count again."]
+    frame.check("Of {n}?", {"{n}": (True, "{share:pct1} <b>.")}, {"n": 2, "share": 0.5})
+    assert "50.0 %" in texts[1] and "{" not in texts[1] and "<b>" not in texts[1]
+    frame.check("{n}?", {}, report.Absent("it", "quide run exp1"))
+    assert len(texts) == 2, "without facts there is nothing to ask"
+
+
+def test_a_page_that_asks_asks_three_questions_of_which_each_has_one_right_answer():
+    """So does every page on which one learns, but where tasks with solutions take the place of questions."""
+    root = Path(__file__).resolve().parents[2]
+    learn = next(
+        part for part in yaml.safe_load((root / "_toc.yml").read_text())["parts"] if part["caption"] == "Learn"
+    )
+    asked = {}
+    for file in sorted((root / "notebooks").glob("*.ipynb")):
+        cells = nbformat.read(file, as_version=4).cells
+        code = ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+        calls = [node for node in ast.walk(code) if isinstance(node, ast.Call)]
+        asked[f"notebooks/{file.stem}"] = [call for call in calls if ast.unparse(call.func) == "frame.check"]
+        tasks = sum("hide-cell" in cell.metadata.get("tags", []) for cell in cells)
+        assert len(asked[f"notebooks/{file.stem}"]) in (0, 3) or tasks >= 3, file.stem
+        for call in asked[f"notebooks/{file.stem}"]:
+            assert [answer.elts[0].value for answer in call.args[1].values].count(True) == 1, file.stem
+        if f"notebooks/{file.stem}" in [chapter["file"] for chapter in learn["chapters"]]:
+            assert asked[f"notebooks/{file.stem}"] or tasks >= 3, file.stem
+    assert sum(map(bool, asked.values())) > 2

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from known_records import IMAGES, LATENCY, save_accuracy, save_timing
 from quidebook import report
@@ -169,8 +170,6 @@ def test_a_figure_without_alt_text_is_refused():
 
 
 def test_cells_are_escaped(capsys):
-    import pandas as pd
-
     shown = []
     original, report.display = report.display, shown.append
     try:
@@ -196,6 +195,11 @@ def test_the_facts_of_the_page_are_those_of_the_records(known):
     facts = exp1.nearest(grid)
     assert facts["recipes"] == facts["of_output"] + facts["of_relu"] + facts["of_input"] == len(recipes.grid())
     assert facts["close"] == facts["near_output"] + facts["near_relu"] + facts["near_input"] <= facts["recipes"]
+    assert exp1.alike(grid) == [], "no recipe has the accuracies of another"
+    base = grid[grid.recipe == simplecnn.base_recipe()]
+    copied = [grid[grid.axis != "rounding"], base.assign(recipe="rounds half up", axis="rounding")]
+    same = exp1.alike(pd.concat(copied, ignore_index=True))
+    assert [(facts["recipe"], facts["apart"]) for facts in same] == [("rounds half up", 0)]
     output, *others = exp1.knees(found)
     assert output["knee"] == 8 and {facts["knee"] for facts in others} <= {8, 4} and len(others) == 2
     assert sum(output[f"p{bits}"] for bits in ACCURACY) == pytest.approx(1)
@@ -227,6 +231,6 @@ def test_the_page_stands_without_a_grid(tmp_path, monkeypatch):
     found, grid = simplecnn.conditions(["cifar10"]), simplecnn.recipe_results(["cifar10"])
     assert grid.empty and found[0].measured is None
     assert exp1.nearest(grid) == exp1.NO_GRID and isinstance(exp1.selection(found[0]), report.Absent)
-    assert exp1.moved(grid) == exp1.knees(found) == exp1.between(found) == []
+    assert exp1.moved(grid) == exp1.alike(grid) == exp1.knees(found) == exp1.between(found) == []
     assert exp1.site_table(grid).empty and exp1.closest_table(grid).empty
     assert simplecnn.summary_table(found, grid).verdict.tolist() == [UNDECIDED]

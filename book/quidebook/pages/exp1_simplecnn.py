@@ -21,6 +21,11 @@ from quidebook.shared import simplecnn, sites, table1
 from quidebook.shared.simplecnn import MODEL, RERUN, stated
 from quidebook.shared.sites import SITE_MARKERS, SITES
 
+SAME = 1e-9  # as fractions: accuracies of recipes that give the same network
+WHY_ALIKE = {  # axis of a departure from quide.PAPER that changes nothing -> why
+    "weight levels": "with min-max no weight reaches the one integer that it adds",
+    "rounding": "hardly a value lies halfway between two integers",
+}
 NO_GRID = Absent("the recipe grid", RERUN)
 knees = sites.knees
 
@@ -216,6 +221,17 @@ def nearest(grid: pd.DataFrame) -> Facts:
     facts |= {f"near_{site}": int((close.site == site).sum()) for site in SITES}
     facts |= {f"of_{site}": int((ranked.site == site).sum()) for site in SITES}
     return facts
+
+
+@gathered
+def alike(grid: pd.DataFrame) -> Iterator[dict[str, object]]:
+    """Facts on each departure that :data:`WHY_ALIKE` explains and that shares the rank of ``quide.PAPER``."""
+    ranked, base = _ranked(grid), simplecnn.base_recipe()
+    shared = ranked[(ranked.distance - ranked.distance[ranked.recipe == base].sum()).abs() < SAME]
+    for row in shared[shared.axis.isin(WHY_ALIKE)].itertuples():
+        results = grid[grid.recipe.isin([row.recipe, base])].groupby(["seed", "configuration"]).accuracy
+        apart = 100 * (results.max() - results.min()).max()
+        yield {"recipe": row.recipe, "why": WHY_ALIKE[row.axis], "apart": apart}
 
 
 def claims_table(found: Sequence[Condition], grid: pd.DataFrame) -> pd.DataFrame:
