@@ -46,6 +46,7 @@ NARROW_INCHES, LABEL_CHARACTERS = 4.6, 22
 POINTS_AN_INCH, CHARACTER = 72, 0.55  # a character's mean width, as a share of its size
 UNKNOWN, NO_RECORD = "–", "no record"  # cells: of what is not known, of what was not measured
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
+_MARK = re.compile(r"[\\`*_~{}\[\]$]")
 _CODE_OR_TAG = re.compile(r"(?P<code>(?<![\\`])(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))|" + _TAG.pattern)
 
 
@@ -189,7 +190,12 @@ def listed(template: str, many: Iterable[Facts]) -> str:
 
 def noise(reasons: Sequence[str]) -> str:
     """A sentence on timings that are not to be trusted; empty where there is no reason to distrust them."""
-    return f"These timings are noisy: {'; '.join(reasons)}." if reasons else ""
+    return f"These timings are noisy: {'; '.join(map(plain, reasons))}." if reasons else ""
+
+
+def plain(text: str) -> str:
+    """A string of a record as Markdown that shows it: on one line, no role, template, directive, link or code in it."""
+    return _MARK.sub(r"\\\g<0>", "".join(each if each.isprintable() else " " for each in text))
 
 
 def table(frame: pd.DataFrame, caption: str) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, SupportsFloat
@@ -18,7 +18,8 @@ from quide._check import whole, wholes
 from quide.ptq.width import Bits, Width
 
 Configuration = tuple[Bits, ...]
-DASKS = ("KilledWorker", "CommClosedError", "FutureCancelledError", "SchedulerClosedError")
+DASKS = ("KilledWorker", "CommClosedError", "FutureCancelledError", "SchedulerClosedError", "ClosedClientError")
+PATIENCE = 2.0  # seconds between two looks at an executor that is waited for
 LOST = 8  # configurations named when a worker dies
 
 
@@ -117,13 +118,16 @@ class Scorer:
             for each in unseen:
                 futures[each] = self.executor.submit(self.fitness, each)
             for each, future in futures.items():
+                self._await(future)
                 self._keep(each, future.result)
         except BaseException as error:  # keep what is there already
             for each, future in futures.items():
                 with contextlib.suppress(Exception):  # of the check, or of an executor that is gone: one is enough
                     if not future.cancel() and future.done() and not future.exception() and each not in self.values:
                         self._keep(each, future.result)
-            if not _gone(error):
+            ended = [one.exception() for one in futures.values() if one.done() and not one.cancelled()]
+            exited = isinstance(error, SystemExit) and any(one is error for one in ended)  # by the fitness, in a worker
+            if not _gone(error) and not exited:
                 raise
             died = (type(error) if isinstance(error, BrokenExecutor) else BrokenExecutor)(
                 "a worker of the executor, or its scheduler, died (killed, or out of memory); use fewer workers, and "
@@ -135,11 +139,19 @@ class Scorer:
             died.add_note(f"while evaluating one of {named}{' ...' if len(lost) > LOST else ''}")
             raise died from error
 
+    def _await(self, future: Future) -> None:
+        """What Dask's client was asked for as it closed would be waited for without end."""
+        while not wait([future], PATIENCE).done:
+            if getattr(getattr(self.executor, "_client", None), "status", "") == "closed":
+                raise CancelledError
+
     def _keep(self, configuration: Configuration, result: Callable[[], Any]) -> None:
         try:
             value = result()
         except Exception as error:
-            if not _gone(error):  # a worker's end, which any configuration may have brought about
+            if "pickle" in str(error):
+                error.add_note("a pool of processes takes a function that stands in a module, and hands numbers back")
+            elif not _gone(error):  # a worker's end, which any configuration may have brought about
                 error.add_note(f"while evaluating configuration {configuration}")
             raise
         self.values[configuration] = self.check(configuration, value)

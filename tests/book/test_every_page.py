@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = [page for page in build.pages(ROOT) if page.suffix == ".ipynb"]
 FROM_RECORDS = [page for page in NOTEBOOKS if page.stem not in ("debugging", "exercises", "metric_explained", "primer")]
 MAKE_THEIR_OWN = ("exp1_simplecnn", "exp3_mixed_precision")  # which are then there, whatever was there before
-HOSTILE = "<img src=x onerror=alert(1)>"
+HOSTILE = "<img src=x onerror=alert(1)>{{ template }}"
 PARAMETERS = {"profile": "paper", "datasets": ["mnist", "cifar10"]}
 
 
@@ -47,6 +47,8 @@ def few_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
         content = json.loads(file.read_text())
         if "reasons" in content["values"]:
             content["values"] |= {"reasons": [HOSTILE], "noisy": True}
+        if "groups" in content["values"]:
+            content["values"]["groups"] = [HOSTILE for _ in content["values"]["groups"]]
         content["provenance"] |= {"cpu": HOSTILE, "git_commit": HOSTILE}
         content.pop("digest", None)
         content["digest"] = records._digest(content)  # sealed anew: what attacks is the text, not a torn file
@@ -78,6 +80,8 @@ def test_with_one_seed_and_texts_that_attack(
     outputs = rendered(notebook)
     assert list(notebook_outputs.faults(outputs)) == []
     assert "<img" not in notebook_outputs.markup(outputs)
+    read = "".join(output.data.get("text/markdown", "") + str(output.metadata) for output in outputs)
+    assert "{{ template" not in read  # in Markdown; in HTML it is words
 
 
 def test_every_template_of_a_notebook_can_be_filled() -> None:

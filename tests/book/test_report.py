@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from quidebook import report, tables
 from quidebook.verdicts import REPRODUCED
 
@@ -161,3 +163,27 @@ def test_only_a_table_that_a_phone_has_no_room_for_names_its_columns_in_every_ce
     text = tables.table_markup(wide, "Many")
     assert re.findall(r'data-label="([^"]*)"', text) == [f"column {n}" for n in range(1, 6)]
     assert 'class="quide-table wide"' in text and ">some words</td>" in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{{ cycler.__init__.__globals__.os.system("true") }}',
+        "a\n\n```{raw} html\n`<script>alert(1)</script>`\n```\n",
+        "a\n\n:::{include} /etc/hostname\n:::\n",
+        "{nosuchrole}`x` [x](#nosuch) [x][y] $x$ **x** <b>x</b>",
+        "a \u202eb \ud800 \x1b[31m",
+    ],
+)
+def test_a_string_of_a_record_is_words_in_markdown(text):
+    from markdown_it.renderer import RendererHTML
+    from myst_parser.config.main import MdParserConfig
+    from myst_parser.parsers.mdit import create_md_parser
+
+    settings = yaml.safe_load((Path(__file__).parents[2] / "_config.yml").read_text())["parse"]
+    parser = create_md_parser(MdParserConfig(enable_extensions=settings["myst_enable_extensions"]), RendererHTML)
+    tokens = parser.parse(report.worded("{noise}", {"noise": report.noise([text])}))
+    kinds = {inner.type for token in tokens for inner in [token, *(token.children or ())]}
+    assert kinds == {"paragraph_open", "inline", "text", "paragraph_close"}
+    assert "substitution" not in settings["myst_enable_extensions"]  # templates that Jinja runs, with all of Python
+    report.plain(text).encode()

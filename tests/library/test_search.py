@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from landscapes import accuracy_and_compression, dies_once, gated_index, slow_fi
 from scipy.stats import chisquare
 
 from quide import search
-from quide.search import baselines, evolution
+from quide.search import baselines, evolution, scoring
 
 CHOICES = (16, 8, 4, 2)
 SEEDS = range(30)
@@ -497,6 +498,42 @@ def test_a_worker_that_dies_late_costs_none_of_what_was_evaluated(tmp_path):
         executor.submit(os._exit, 9).exception()  # the pool is lost before the search begins
         search.exhaustive(gated_index, 1, (8,), executor=executor)
     assert caught.value.__notes__ == ["while evaluating one of (8,)"] and caught.value.evaluated == {}
+
+
+def leaves_python(widths):
+    return sys.exit(0) if widths == (4, 4) else gated_index(widths)
+
+
+def test_a_fitness_that_leaves_python_in_a_worker_does_not_end_the_caller():
+    with process_pool() as executor, pytest.raises(BrokenExecutor) as caught:
+        search.exhaustive(leaves_python, 2, executor=executor)
+    assert caught.value.evaluated and (4, 4) not in caught.value.evaluated
+
+
+def test_a_fitness_that_no_process_can_be_sent_is_said_to_be_one():
+    with process_pool() as executor, pytest.raises(Exception, match="pickle") as caught:
+        search.genetic(lambda widths: 1.0, 2, executor=executor)
+    assert "module" in caught.value.__notes__[0] and not caught.value.evaluated
+
+
+class ClosedClient:
+    """An executor as Dask's, whose client closed just after it was asked: nothing comes any more."""
+
+    _client = SimpleNamespace(status="closed")
+
+    def submit(self, fitness, widths):
+        future = Future()
+        if len(widths) != widths.count(8):
+            return future
+        future.set_result(fitness(widths))
+        return future
+
+
+def test_a_client_that_closed_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(scoring, "PATIENCE", 0.01)
+    with pytest.raises(BrokenExecutor) as caught:
+        search.exhaustive(gated_index, 2, (8, 4), executor=ClosedClient())
+    assert caught.value.evaluated == {(8, 8): gated_index((8, 8))}
 
 
 def test_an_error_of_the_fitness_keeps_what_was_evaluated():

@@ -13,6 +13,7 @@ from quide.experiments import paper, records, runs, select
 from quide.experiments.records import Record
 from quide.ptq.scheme import PAPER
 from quide.stats import unpack_bits
+from quidebook import report
 
 # The choices behind a sweep; a record that has more of them was made in another way.
 SWEEP = {"scheme", "bits", "selection", "calibration_size", "training_seed", "test_images"}
@@ -174,7 +175,7 @@ def device_name(record: Record) -> str:
     """The device a latency record was taken on, in words."""
     environment = record.spec.details["environment"]
     threads = f", {environment['threads']} threads" if environment["device"] == "cpu" else ""
-    return f"{environment['device_name']}{threads}, torch {environment['torch']}"
+    return report.plain(f"{environment['device_name']}{threads}, torch {environment['torch']}")
 
 
 def _timings(model: str, dataset: str, profile: str) -> tuple[dict[int, Record], int]:

@@ -227,7 +227,7 @@ def staged(found: Sequence[Condition]) -> list[dict[str, object]]:
     return [
         {
             "network": network,
-            "parts": ", ".join(record.values["groups"]),
+            "parts": report.plain(", ".join(record.values["groups"])),
             "configurations": len(land.configurations),
             "images": record.values["images"],
         }

@@ -213,7 +213,7 @@ def timings(known: LanguageRecords) -> Iterator[dict[str, object]]:
         environment = record.spec.details["environment"]
         yield {
             "title": language.title(record.spec.model),
-            "device": environment["device_name"],
+            "device": report.plain(environment["device_name"]),
             "threads": environment["threads"],
             "prompt": record.spec.details["prompt"],
             **{stage: record.values[stage]["aa_ratio"] for stage in ("prefill", "decode")},

@@ -56,7 +56,7 @@ class Landscapes:
     def device(self) -> str:
         """Where the latencies were taken."""
         environment = self.timed.spec.details["environment"]
-        return f"{environment['device_name']}, {environment['threads']} threads"
+        return report.plain(f"{environment['device_name']}, {environment['threads']} threads")
 
     def accuracies(self, configuration: Configuration | None = None) -> np.ndarray:
         """Fractions by seed, of full precision without a configuration."""
