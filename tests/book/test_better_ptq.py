@@ -126,13 +126,8 @@ def test_the_idea_of_a_narrower_range_holds():
     assert "min-max" in alt
 
 
-@pytest.mark.parametrize(
-    ("without", "equalized", "verdict"),
-    [(600, 890, SUPPORTS), (600, 610, NOT_REPRODUCED), (890, 895, UNDECIDED)],
-)
-def test_equalization_is_judged_where_there_is_something_to_win_back(known, without, equalized, verdict):
-    for rung, right in zip(ladder.BESIDE, (without, equalized), strict=False):
-        save(page.DEPTHWISE, rung.name, dict.fromkeys(page.WIDTHS, right))
-    table = page.verdict_table(page.LadderRecords()).set_index("claim").verdict
-    assert table[[claim for claim in table.index if "depthwise" in claim]].tolist() == [verdict]
-    assert page.depthwise_facts(page.LadderRecords())["epochs"] == registry.row(*page.DEPTHWISE).recipe.epochs
+def test_the_depthwise_network_is_not_drawn_as_a_ladder_of_one_rung(known):
+    save(page.DEPTHWISE, "the paper's", RIGHT["the paper's"])
+    facts = page.depthwise_facts(page.LadderRecords())
+    assert (facts["epochs"], facts["full"]) == (registry.row(*page.DEPTHWISE).recipe.epochs, FULL / IMAGES)
+    assert len(page.figure_ladder(page.LadderRecords())[0].axes) == 1

@@ -34,7 +34,6 @@ PRINTED = {  # of the rungs; the others are printed as records have them
 Key = tuple[str, str]  # model and data set
 SUBJECT: Key = ("resnet20", "cifar10")
 DEPTHWISE: Key = ("mobilenetv2", "cifar10")
-WON = 5.0  # points that equalization has to win back
 
 
 class LadderRecords:
@@ -177,9 +176,10 @@ def answer(known: LadderRecords) -> Mapping[str, object] | Absent:
 
 def figure_ladder(known: LadderRecords) -> tuple[Figure, str]:
     """A figure and what is seen: the loss of accuracy on each rung, at W4A8 and W4A4."""
-    figure, axes = report.panels(len(known.networks), width=8.0, height=3.6, sharey=True)
+    networks = [model for model in known.networks if len(known.of(model)) > 1]  # one rung is no ladder
+    figure, axes = report.panels(len(networks), width=8.0, height=3.6, sharey=True)
     names, words = [rung.name for rung in LADDER], []
-    for axis, model in zip(axes, known.networks, strict=True):
+    for axis, model in zip(axes, networks, strict=True):
         there = known.of(model)
         for width, style, colour in (("w4a8", "o-", report.BLUE), ("w4a4", "s--", report.ORANGE)):
             changes = {name: lost(record, width) for name, record in there.items()}
@@ -191,7 +191,7 @@ def figure_ladder(known: LadderRecords) -> tuple[Figure, str]:
                 + ", ".join(f"{printed(name)} {one.estimate:.1f}" for name, one in changes.items())
             )
         axis.axvline(0, color=report.GREY, linewidth=0.8)
-        axis.set(title=title(model), xlabel="change from FP32 (pp)")
+        axis.set(title=title(model).replace(", ", "\n"), xlabel="pp from FP32")
         axis.set_xscale("symlog", linthresh=1)
         axis.set_xticks([-50, -10, -1, 0], ["-50", "-10", "-1", "0"])
     axes[0].set_yticks(range(len(names)), map(printed, names))
@@ -361,7 +361,6 @@ def verdict_table(known: LadderRecords) -> Iterable[dict]:
         "verdict": _judged(*map(_holds, better)),
         "reason": "to within 1 pp; gains " + "; ".join(f"{report.with_interval(change)} pp" for change in better),
     }
-    yield from _equalized(known)
     there = known.of(SUBJECT)
     if "LSQ" in there:
         reached = [lost(there["LSQ"], width) for width in ("w4a4", "w2a2")]
@@ -384,20 +383,6 @@ def verdict_table(known: LadderRecords) -> Iterable[dict]:
         "reason": f"{title(SUBJECT)}, equal latency: 8 bits on {len(at_eight)} of {len(judged)} rungs"
         + (f"; fewer bits by {', '.join(map(printed, moved))}" if moved else ""),
     }
-
-
-def _equalized(known: LadderRecords) -> Iterator[dict]:
-    """Of the network that equalization is for; undecided where there is less to win back than is asked for."""
-    gain = gained(known, DEPTHWISE, BESIDE[1], "w8a8")
-    if gain is not None:
-        before = lost(known.rungs[DEPTHWISE, BESIDE[0].name], "w8a8")
-        held = None if before.high > -WON or gain.low < WON <= gain.high else gain.low >= WON
-        yield {
-            "claim": "Equalization rescues depthwise networks with one scale per tensor (white paper)",
-            "verdict": SUPPORTS if held else verdicts.held(held),  # theirs are wider
-            "reason": f"{title(DEPTHWISE)}, W8A8: {report.with_interval(before)} pp from FP32 without it, with it "
-            f"{report.with_interval(gain)} pp more; {WON:.0f} pp asked for",
-        }
 
 
 def depthwise_facts(known: LadderRecords) -> Mapping[str, object] | Absent:
