@@ -261,8 +261,8 @@ def collect(
     if profile is not None:
         profiles.profile(profile)
     for argument, name in (("model", model), ("dataset", dataset)):
-        if name is not None:
-            _check_name(argument, name, _FILE_NAME)
+        if not isinstance(name, (str, type(None))):
+            raise ValueError(f"{argument} must be a name, got {name!r}")
     folders = f"{profile or '*'}/{kind or '*'}"
     _note(folders)
     asked = "-".join("*" if name is None else glob.escape(name) for name in (model, dataset))

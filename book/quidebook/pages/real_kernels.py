@@ -140,7 +140,7 @@ def machines(known: KernelRecords) -> str:
     """The CPU that each network was timed on, in words."""
     cpus = {(record.provenance["cpu"], model) for (model, _, _), record in known.latency.items()}
     named = {cpu: sorted((_title(model) for one, model in cpus if one == cpu), reverse=True) for cpu, _ in cpus}
-    return "; ".join(f"{' and '.join(models)} on {cpu}" for cpu, models in sorted(named.items()))
+    return "; ".join(f"{' and '.join(models)} on {report.plain(cpu)}" for cpu, models in sorted(named.items()))
 
 
 @tabled
