@@ -131,3 +131,8 @@ def test_the_depthwise_network_is_not_drawn_as_a_ladder_of_one_rung(known):
     facts = page.depthwise_facts(page.LadderRecords())
     assert (facts["epochs"], facts["full"]) == (registry.row(*page.DEPTHWISE).recipe.epochs, FULL / IMAGES)
     assert len(page.figure_ladder(page.LadderRecords())[0].axes) == 1
+
+
+def test_the_figure_stands_where_one_rung_has_been_run(no_records):
+    save(page.SUBJECT, "the paper's", RIGHT["the paper's"])
+    assert len(page.figure_ladder(page.LadderRecords())[0].axes) == 1

@@ -19,8 +19,10 @@ def ladder() -> dict[tuple[str, str, str], dict]:
     return {(one.spec.model, one.spec.dataset, one.spec.details["rung"]): one.values for one in found}
 
 
-def networks(ladder, rung: str) -> list[tuple[str, str]]:
+def networks(ladder, rung: str, *others: str) -> list[tuple[str, str]]:
+    """Those that have been tried on all of these rungs."""
     found = [(model, dataset) for model, dataset, name in ladder if name == rung]
+    found = [network for network in found if all((*network, other) in ladder for other in others)]
     assert found
     return found
 
@@ -43,10 +45,9 @@ def test_adaround_is_at_least_rounding_to_nearest(ladder, width):
 
 
 def test_least_squares_ranges_are_at_least_min_max_with_one_scale_a_tensor(ladder):
-    for network in networks(ladder, "least squares, scale a tensor"):
-        if (*network, "inputs rounded") not in ladder:  # not run yet
-            continue
-        mse, minmax = (ladder[*network, rung] for rung in ("least squares, scale a tensor", "inputs rounded"))
+    rungs = ("least squares, scale a tensor", "inputs rounded")
+    for network in networks(ladder, *rungs):
+        mse, minmax = (ladder[*network, rung] for rung in rungs)
         assert is_at_least(mse, minmax, "w4a8") and is_at_least(mse, minmax, "w4a4"), network
 
 

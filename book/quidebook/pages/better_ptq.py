@@ -176,7 +176,7 @@ def answer(known: LadderRecords) -> Mapping[str, object] | Absent:
 
 def figure_ladder(known: LadderRecords) -> tuple[Figure, str]:
     """A figure and what is seen: the loss of accuracy on each rung, at W4A8 and W4A4."""
-    networks = [model for model in known.networks if len(known.of(model)) > 1]  # one rung is no ladder
+    networks = [one for one in known.networks if one == SUBJECT or len(known.of(one)) > 1]  # one rung is no ladder
     figure, axes = report.panels(len(networks), width=8.0, height=3.6, sharey=True)
     names, words = [rung.name for rung in LADDER], []
     for axis, model in zip(axes, networks, strict=True):
