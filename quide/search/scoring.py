@@ -191,14 +191,14 @@ def non_negative(configuration: Configuration, value: Any) -> float:
 
 def vector(configuration: Configuration, values: Any) -> tuple[float, ...]:
     try:
-        values = np.asarray(values, dtype=float)
+        found = np.asarray(values, dtype=float)
     except (TypeError, ValueError):
-        values = np.array([math.nan])
-    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+        found = np.empty(0)
+    if found.ndim != 1 or not found.size or not np.isfinite(found).all():
         raise ValueError(
-            f"objectives must be a sequence of finite numbers, got {values.tolist()} for configuration {configuration}"
+            f"objectives must be a sequence of finite numbers, got {values!r} for configuration {configuration}"
         )
-    return tuple(values.tolist())
+    return tuple(found.tolist())
 
 
 def uniform(rng: np.random.Generator, num_layers: int, choices: Sequence[Bits]) -> Configuration:
@@ -220,10 +220,10 @@ def distinct_configurations(
 
 
 def space(num_layers: int, choices: Sequence[Bits]) -> tuple[int, tuple[Bits, ...]]:
-    choices = choices if isinstance(choices, Iterable) else ()
-    checked = tuple(choice if isinstance(choice, Width) else wholes("choices", [choice])[0] for choice in choices)
+    given = choices if isinstance(choices, Iterable) else ()
+    checked = tuple(choice if isinstance(choice, Width) else wholes("choices", [choice])[0] for choice in given)
     if not checked or len(set(checked)) != len(checked):
-        raise ValueError(f"choices must be one or more distinct whole numbers or widths, got {checked}")
+        raise ValueError(f"choices must be one or more distinct whole numbers or widths, got {choices}")
     return whole("num_layers", num_layers, 1), checked
 
 
