@@ -13,9 +13,22 @@ from torch.nn.modules import activation
 from quide.ptq.fold import is_hooked
 from quide.ptq.layers import module_of
 
+
+class ClippedReLU(nn.Module):
+    """ReLU with an upper limit for each channel, ``(channels, ...)``: a ReLU6 between channels that were rescaled."""
+
+    def __init__(self, limit: torch.Tensor):
+        super().__init__()
+        self.register_buffer("limit", limit)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.minimum(values.relu(), self.limit)
+
+
 MODULES = {
-    nn.ReLU: "relu", nn.ReLU6: "relu6", nn.LeakyReLU: "leaky_relu", nn.Hardtanh: "hardtanh", nn.Hardswish: "hardswish",
-    nn.Hardsigmoid: "hardsigmoid", nn.SiLU: "silu", nn.GELU: "gelu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh",
+    nn.ReLU: "relu", nn.ReLU6: "relu6", ClippedReLU: "relu6", nn.LeakyReLU: "leaky_relu", nn.Hardtanh: "hardtanh",
+    nn.Hardswish: "hardswish", nn.Hardsigmoid: "hardsigmoid", nn.SiLU: "silu", nn.GELU: "gelu", nn.Sigmoid: "sigmoid",
+    nn.Tanh: "tanh",
 }  # fmt: skip
 _METHODS = {f"{name}{end}": name for name in MODULES.values() for end in ("", "_")}
 _CALLS = {getattr(home, call): name for home in (F, torch) for call, name in _METHODS.items() if hasattr(home, call)}
@@ -34,6 +47,16 @@ def kind(model: fx.GraphModule, node: fx.Node) -> str | None:
 def is_relu(model: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node is a ReLU, which a quantizer can be merged with."""
     return kind(model, node) == "relu"
+
+
+def clipped(model: fx.GraphModule, node: fx.Node, limit: torch.Tensor) -> ClippedReLU:
+    """Let a node of a ReLU6 have limits of its own; its name stays, and so does what is rounded there."""
+    if not isinstance(part := module_of(model, node), ClippedReLU):
+        part = ClippedReLU(limit)
+        model.add_submodule(name := f"{node.name}_clipped", part)
+        node.op, node.target, node.args, node.kwargs = "call_module", name, tuple(node.all_input_nodes), {}
+        model.recompile()
+    return part
 
 
 def unknown(model: fx.GraphModule, layers: Sequence[str]) -> dict[str, str]:

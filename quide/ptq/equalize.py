@@ -14,13 +14,14 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from quide.ptq import graph as graphs
-from quide.ptq.activations import is_relu
+from quide.ptq.activations import clipped, kind
 from quide.ptq.layers import is_quantizable, module_of
 from quide.ptq.passes import Technique, Walk, of_constant, set_parameter, with_graph
 from quide.ptq.prepared import Prepared
 
 _THROUGH = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout, nn.Identity)
 _THROUGH_CALLS = (F.relu, torch.relu, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, torch.max_pool2d)
+_RELUS = ("relu", "relu6")
 _SMALL = 1e-4  # relative change of the scales at which a chain has settled
 
 
@@ -29,7 +30,8 @@ class Equalize(Technique):
     """Rescales pairs of layers so that each channel between them uses as much of its range on either side.
 
     A pair is two convolutions, or two linear layers, between which nothing stands but ReLUs and pooling, and whose
-    values nothing else reads: so never across a residual addition. A no-op where weights have a scale a channel.
+    values nothing else reads: so never across a residual addition. The limit of a ReLU6 is rescaled too, so that the
+    function stays exactly. A no-op where weights have a scale a channel.
 
     Attributes:
         iterations: times that all pairs are gone through, at most; pairs of a chain depend on each other.
@@ -42,11 +44,14 @@ class Equalize(Technique):
         if prepared.scheme.weight_per_channel or not found:
             return prepared
         graph, norms = copy.deepcopy(prepared.graph), dict(prepared.norms)
+        limits = [_limits(graph, *pair) for pair in found]
         for _ in range(self.iterations):
             scales = [_equalize(*map(graph.get_submodule, pair)) for pair in found]
-            for (first, _), scale in zip(found, scales, strict=True):
+            for (first, _), scale, between in zip(found, scales, limits, strict=True):
                 if first in norms:
                     norms[first] = tuple(values / scale for values in norms[first])
+                for limit in between:
+                    limit /= scale.reshape(limit.shape)
             if max(float((scale.log()).abs().max()) for scale in scales) < _SMALL:
                 break
         return with_graph(prepared, graph, calibration, norms)
@@ -77,6 +82,9 @@ class AbsorbBias(Technique):
             given = prepared.graph.get_submodule(first)(walk.to(first))
             given = given.movedim(1 if given.ndim == 4 else -1, 0).flatten(1)
             absorbed = (given.mean(1) - self.deviations * given.std(1)).clamp_min(0)
+            for limit in _limits(graph, first, second):
+                absorbed = torch.minimum(absorbed, limit.flatten())
+                limit -= absorbed.reshape(limit.shape)
             set_parameter(one, "bias", one.bias - absorbed)
             if first in norms:
                 norms[first] = norms[first][0] - absorbed, norms[first][1]
@@ -106,14 +114,30 @@ def pairs(model: fx.GraphModule) -> list[tuple[str, str]]:
 def _is_through(model: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a positive factor of a channel passes a node unchanged, and the channels stay where they are."""
     through = node.op == "call_function" and node.target in _THROUGH_CALLS
-    return through or is_relu(model, node) or isinstance(module_of(model, node), _THROUGH)
+    return through or kind(model, node) in _RELUS or isinstance(module_of(model, node), _THROUGH)
+
+
+def _between(model: fx.GraphModule, first: str, second: str) -> list[fx.Node]:
+    """The nodes from one layer of a pair to the other."""
+    (node,) = graphs.calls(model, first)
+    found = []
+    while (node := next(iter(node.users))).target != second:
+        found.append(node)
+    return found
 
 
 def _relu_between(model: fx.GraphModule, first: str, second: str) -> bool:
-    """Whether a ReLU, and nothing else, stands between two layers."""
-    (node,) = graphs.calls(model, first)
-    reader = next(iter(node.users))
-    return is_relu(model, reader) and [user.target for user in reader.users] == [second]
+    """Whether a ReLU or ReLU6, and nothing else, stands between two layers."""
+    between = _between(model, first, second)
+    return len(between) == 1 and kind(model, between[0]) in _RELUS
+
+
+def _limits(model: fx.GraphModule, first: str, second: str) -> list[torch.Tensor]:
+    """Upper limits of each ReLU6 between two layers, by channel, to be changed in place."""
+    weight = model.get_submodule(first).weight
+    limit = weight.new_full((len(weight), *[1] * max(weight.ndim - 2, 0)), 6.0)
+    nodes = [node for node in _between(model, first, second) if kind(model, node) == "relu6"]
+    return [clipped(model, node, limit.clone()).limit for node in nodes]
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from quide import _files, _paths
 from quide._digest import digest
+from quide.ptq.activations import clipped, kind
 from quide.ptq.check import check_model
 from quide.ptq.grid import FakeQuantize, HalfPrecision
 from quide.ptq.layers import module_of, quantizable_layers
@@ -88,6 +89,7 @@ def _loaded(model: nn.Module, file: Path, tensors: dict[str, torch.Tensor], meta
     if prepared.layers != metadata["layers"]:
         raise ValueError(_misfit(file, model, f"layers {', '.join(metadata['layers'])}", ", ".join(prepared.layers)))
     _give_biases(prepared, tensors)
+    _give_limits(prepared, tensors)
     quantized = prepared.at([_width(width) for width in metadata["bits"]], metadata["commute"])
     for ours, theirs in zip(_nodes(quantized), metadata["nodes"], strict=False):
         if ours != theirs:
@@ -114,6 +116,14 @@ def _give_biases(prepared: Prepared, tensors: dict[str, torch.Tensor]) -> None:
         layer = prepared.graph.get_submodule(name)
         if layer.bias is None and {f"{name}.bias", f"model.{name}.bias"} & tensors.keys():  # model. of HalfPrecision
             set_parameter(layer, "bias", layer.weight.new_zeros(len(layer.weight)))
+
+
+def _give_limits(prepared: Prepared, tensors: dict[str, torch.Tensor]) -> None:
+    """A technique may have given limits to a ReLU6: a place for what the file has."""
+    for node in prepared.graph.graph.nodes:
+        limit = tensors.get(f"{node.name}_clipped.limit", tensors.get(f"model.{node.name}_clipped.limit"))
+        if limit is not None and kind(prepared.graph, node) == "relu6":
+            clipped(prepared.graph, node, limit)
 
 
 def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

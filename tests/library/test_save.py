@@ -109,6 +109,22 @@ def test_biases_that_a_technique_added_come_back(techniques, keep, tmp_path):
     assert quide.save(loaded, tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_limits_of_a_rescaled_relu6_come_back(bits, tmp_path):
+    def made(seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6(), nn.Conv2d(4, 5, 1)).eval()
+
+    shown, scheme = torch.randn(16, 3, 4, 4), quide.Scheme(sixteen_bit="float16")
+    quantized = quide.quantize(made(0), bits, shown, scheme, ["equalize"])
+    file = quide.save(quantized, tmp_path / "net.safetensors")
+    loaded = quide.load(made(1), file)
+    with torch.inference_mode():
+        assert torch.equal(loaded(shown), quantized(shown))
+    with pytest.raises(ValueError, match="does not fit"):
+        quide.load(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 5, 1)).eval(), file)
+
+
 def test_an_absorbed_bias_comes_back_in_half_precision(tmp_path):
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 5, 1, bias=False)).eval()
     with torch.no_grad():

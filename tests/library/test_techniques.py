@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import quide
 from quide import ptq
@@ -67,6 +68,38 @@ def test_equalization_leaves_the_function_alone_and_the_rounded_network_nearer(c
     plain = quide.quantize(chain, WEIGHTS_ALONE, images)
     better = quide.quantize(chain, WEIGHTS_ALONE, images, techniques=["equalize"])
     assert distance(better, chain, images) < distance(plain, chain, images)
+
+
+class Inverted(nn.Module):
+    """A ReLU6 in each of its forms, with limits that are reached: as a module called twice, and as a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.expand, self.depthwise, self.project = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1)
+        self.relu, self.fc, self.last = nn.ReLU6(inplace=True), nn.Linear(4, 9), nn.Linear(9, 5)
+        with torch.no_grad():
+            self.depthwise.weight *= torch.logspace(-1, 1, 8)[:, None, None, None]
+            self.depthwise.bias += 6
+            self.fc.weight *= 40
+            self.expand.bias[:2] += torch.tensor([5.0, 40.0])
+
+    def forward(self, x):
+        features = F.relu6(self.depthwise(self.relu(self.expand(x))))
+        return self.last(self.relu(self.fc(self.project(F.max_pool2d(features, 2)).mean((2, 3)))))
+
+
+def test_a_relu6_is_rescaled_with_its_channels(images):
+    model = Inverted().eval()
+    prepared = prepare(model, images)
+    assert equalize.pairs(prepared.graph) == [("expand", "depthwise"), ("depthwise", "project"), ("fc", "last")]
+    changed = equalize.Equalize().before(prepared, images)
+    assert changed.sites == prepared.sites and "relu6" not in {str(node.target) for node in changed.graph.graph.nodes}
+    absorbed = equalize.AbsorbBias().before(changed, images)
+    with torch.no_grad():
+        torch.testing.assert_close(changed.graph(images), model(images), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(absorbed.graph(images), model(images), rtol=1e-3, atol=1e-3)
+    limits = dict(absorbed.graph.named_buffers())["relu_clipped.limit"]
+    assert limits.min() >= 0 and limits[1] == 0  # a channel that is always at its limit is all bias
 
 
 def test_pairs_never_cross_a_residual_addition(images):
