@@ -39,6 +39,9 @@ def check_model(model: nn.Module) -> None:
             raise ValueError(
                 f"model {kind} is quantized already ({name or kind} is a {type(part).__name__}); pass the original"
             )
+    device, default = next((value.device for value in model.parameters()), None), torch.get_default_device()
+    if device and default.type not in ("cpu", device.type):
+        raise ValueError(f"model {kind} is on {device}, torch's default device is {default}; move one to the other")
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ValueError(f"parameter {name} of model {kind} has no shape yet; run the model on an image first")

@@ -6,7 +6,6 @@ Both leave the function of the network as it is and make its weights and activat
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -96,7 +95,7 @@ class AbsorbBias(Technique):
 def pairs(model: fx.GraphModule) -> list[tuple[str, str]]:
     """Layers between which channels can be rescaled without changing the network, in the order they run; each of them
     is called once."""
-    found, times = [], Counter(node.target for node in model.graph.nodes if node.op == "call_module")
+    found = []
     for node in model.graph.nodes:
         layer, name = module_of(model, node), node.target
         reader = next(iter(node.users), None)
@@ -106,7 +105,7 @@ def pairs(model: fx.GraphModule) -> list[tuple[str, str]]:
             continue
         after = module_of(model, reader)
         alike = is_quantizable(after) and isinstance(after, nn.Conv2d) == isinstance(layer, nn.Conv2d)
-        if alike and times[name] == times[reader.target] == 1:
+        if alike and len(graphs.calls(model, name)) == len(graphs.calls(model, reader.target)) == 1:
             found.append((name, reader.target))
     return found
 

@@ -453,3 +453,10 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_from(kind, tmp_path):
     quide.qat(**options)
     other = OTHER[kind](options)
     assert quide.qat(**other).meta["qat"] == quide.qat(**other | {"checkpoint": None}).meta["qat"]
+
+
+def test_another_default_device_than_the_networks_is_refused_in_one_line():
+    model, images = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2)), torch.randn(8, 3, 4, 4)
+    with torch.device("meta"), pytest.raises(ValueError, match="is on cpu, torch's default device is meta"):
+        quide.quantize(model, 4, images)
+    assert quide.quantize(model, 4, images)(images).shape == (8, 2)
