@@ -47,7 +47,7 @@ _EXPERIMENTS = {  # by kind or family; other kinds are of the experiment that th
     "llm": "llama3_mmlu", "aiq_networks": "aiq", "aiq_layers": "aiq", "aiq_search": "aiq",
     "ladder": "better_ptq", "calibration_draws": "better_ptq",
     "kernel_accuracy": "real_kernels", "kernel_latency": "real_kernels", "roofline": "real_kernels",
-    "litert": "real_kernels",
+    "litert": "real_kernels", "linear_latency": "real_kernels",
 }  # fmt: skip
 
 
@@ -106,6 +106,7 @@ def planned() -> list[Planned]:
         for network in kernels.MODELS for kind in kernels.MEASURED
     ]  # fmt: skip
     found.append(Planned(tiny.KIND, tiny.MODEL, tiny.DATASET, SEEDS[0], "paper"))
+    found.append(Planned(kernels.LINEAR, kernels.LANGUAGE_MODEL, "random", SEEDS[0], "paper"))
     return found + [_of(run.spec) for run in (*ladder.wanted(), *aiq.runs())]
 
 

@@ -35,6 +35,7 @@ REQUIRED = {
     "kernel_accuracy": "accuracy correct changed size absent images",
     "kernel_latency": "latencies absent noisy reasons",
     "litert": "accuracy correct images size latencies noisy reasons",
+    "linear_latency": "latencies size noisy reasons",
     "roofline": "bandwidth peak layers noisy reasons",
     "llm_accuracy": "accuracy correct questions",
     "llm_latency": "prefill decode noisy reasons",

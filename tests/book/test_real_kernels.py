@@ -140,3 +140,24 @@ def test_the_benchmark_s_files_are_scored_by_their_own_accuracy_and_time():
     table = page.tiny_table(page.KernelRecords({}, {}, {}, record(tiny.files(tiny.TinyCase()), values)))
     assert list(table.I) == [f"{0.87 / 2:.2f}", f"{4 * 0.86:.2f}"]
     assert list(table.kB) == ["318", "98"] and page.tiny_table(page.KernelRecords({}, {}, {})).empty
+
+
+def test_a_layer_at_few_bits_is_compared_with_the_fastest_float32():
+    assert page.linear_table(page.KernelRecords({}, {}, {})).empty and not page.linear_facts(
+        page.KernelRecords({}, {}, {})
+    )
+    known = {}
+    for tokens, ms in ((1, (8.0, 2.0, 1.0, 0.5, 4.0)), (64, (40.0, 50.0, 40.0, 80.0, 60.0))):
+        latencies = {name: {"median_ms": each} for name, each in zip(kernels.LINEARS, ms, strict=True)}
+        size = dict(zip(kernels.LINEARS[:-1], (3200, 900, 500, 300), strict=True))
+        values = {"latencies": latencies, "size": size, "noisy": False, "reasons": []}
+        known[tokens, 1] = record(kernels.linear(kernels.LinearCase(), tokens, 1), values)
+    made = page.KernelRecords({}, {}, {}, linear=known)
+    table = page.linear_table(made).set_index("tokens")
+    assert list(table["4 bits"]) == ["4.00 times", "1.00 times"] and list(table["2 bits"]) == [
+        "8.00 times",
+        "0.50 times",
+    ]
+    facts = page.linear_facts(made)
+    assert (facts["few"], facts["many"], facts["tokens"], facts["smaller"]) == (4.0, 1.0, 64, 6.4)
+    assert len(made.used) == 2

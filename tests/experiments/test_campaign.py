@@ -57,6 +57,8 @@ def remade(record: records.Record) -> list[measured.Run]:
         return ladder.wanted([spec.seed])
     if spec.kind == tiny.KIND:
         return [tiny.files(tiny.TinyCase(), details["batch"], details["environment"]["threads"])]
+    if spec.kind == kernels.LINEAR:
+        return [kernels.linear(kernels.LinearCase(), details["tokens"], details["environment"]["threads"])]
     case = runs.Case(spec.model, spec.dataset, spec.seed, spec.profile, runs.schedule_of(spec))
     if spec.kind in kernels.MEASURED:
         shapes = {"batch": details.get("batch"), "threads": details["environment"]["threads"]}

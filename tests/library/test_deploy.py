@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from quide import deploy, ptq
+from quide.deploy import matmul
 from quide.experiments.kernels import WIDTHS
 
 pytestmark = pytest.mark.slow
@@ -61,3 +63,19 @@ def test_integers_take_a_quarter_of_the_bytes(backend):
 def test_an_unknown_backend_names_the_known_ones():
     with pytest.raises(ValueError, match="backend must be one of PyTorch, inductor, ONNX Runtime, OpenVINO"):
         deploy.backend("tflite")
+
+
+def test_a_linear_layer_of_few_bits_answers_as_the_float_one_in_an_eighth_of_the_bytes():
+    pytest.importorskip("onnxruntime")
+    generator = np.random.default_rng(0)
+    weight, given = generator.standard_normal((256, 96), np.float32), torch.randn(5, 256)
+    wanted = given @ torch.from_numpy(weight)
+    made = {bits: matmul.linear(weight, bits) for bits in (None, *matmul.BITS)}
+    error = {
+        bits: float((layer(given) - wanted).square().mean() / wanted.square().mean())
+        for bits, (layer, _) in made.items()
+    }
+    assert error[None] < 1e-10 and error[8] < 1e-3 and error[8] < error[4] < 0.02 < error[2] < 0.3
+    sizes = {bits: size / made[None][1] for bits, (_, size) in made.items()}
+    scale = 1 / matmul.BLOCK  # one of 32 bits for each block
+    assert all(sizes[bits] == pytest.approx(bits / 32 + scale, abs=0.01) for bits in matmul.BITS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from textwrap import shorten
@@ -42,12 +42,13 @@ class KernelRecords:
     latency: Mapping[tuple[str, int, int], Record]
     roofline: Mapping[tuple[str, int, int], Record]
     tiny: Record | None = None
+    linear: Mapping[tuple[int, int], Record] = field(default_factory=dict)  # by tokens and threads
 
     @property
     def used(self) -> list[Record]:
         """All of them."""
         made = [*self.accuracy.values(), *self.latency.values(), *self.roofline.values()]
-        return made + ([self.tiny] if self.tiny else [])
+        return [*made, *([self.tiny] if self.tiny else []), *self.linear.values()]
 
 
 def found() -> KernelRecords:
@@ -60,7 +61,12 @@ def found() -> KernelRecords:
         of = [(one.spec.model, one.spec.details["batch"], one.spec.details["environment"]["threads"]) for one in there]
         timed[kind] = dict(zip(of, there, strict=True))
     scored = {one.spec.model: one for one in select.known_in_full("kernel_accuracy")}
-    return KernelRecords(scored, timed["kernel_latency"], timed["roofline"], select.quietest(select.known(tiny.KIND)))
+    linear: dict[tuple[int, int], list[Record]] = {}
+    for one in select.known(kernels.LINEAR):
+        linear.setdefault((one.spec.details["tokens"], one.spec.details["environment"]["threads"]), []).append(one)
+    quiet = {shape: select.quietest(there) for shape, there in sorted(linear.items())}
+    of_tiny = select.quietest(select.known(tiny.KIND))
+    return KernelRecords(scored, timed["kernel_latency"], timed["roofline"], of_tiny, quiet)
 
 
 def run(seeds: Sequence[int], profile: str) -> None:
@@ -237,6 +243,41 @@ def best_facts(known: KernelRecords) -> Iterator[dict[str, object]]:
             "libraries": max(wide.values()) / base,
             "noise": report.noise(record.values["reasons"]),
         }  # fmt: skip
+
+
+# --- linear layers of language models --------------------------------------------------------------------------------
+
+
+def _fastest_linear(record: Record) -> float:
+    """Milliseconds of the faster library's float32."""
+    return min(_median(record, name) for name in kernels.LINEARS if name.startswith("32"))
+
+
+@tabled
+def linear_table(known: KernelRecords) -> Iterable[dict]:
+    """The layer at each width, by tokens and threads, against the fastest float32."""
+    for (tokens, threads), record in known.linear.items():
+        base = _fastest_linear(record)
+        yield {
+            "tokens": str(tokens),
+            "threads": str(threads),
+            "float32 (ms)": report.number(base, 1),
+        } | {f"{bits} bits": f"{base / _median(record, bits):.2f} times" for bits in kernels.LINEARS[1:-1]}
+
+
+def linear_facts(known: KernelRecords) -> Mapping[str, object] | Absent:
+    """Facts: on one thread how many times as fast as float32 4 bits are for one token, and for the most."""
+    alone = {tokens: record for (tokens, threads), record in known.linear.items() if threads == 1}
+    if not alone:
+        return NO_RECORD
+    few, many = (_fastest_linear(alone[tokens]) / _median(alone[tokens], "4") for tokens in (min(alone), max(alone)))
+    size, cpus = alone[min(alone)].values["size"], {record.provenance["cpu"] for record in known.linear.values()}
+    return {
+        "few": few, "many": many, "tokens": max(alone), "smaller": size[kernels.LINEARS[0]] / size["4"],
+        "rows": f"{kernels.ROWS:,}", "columns": f"{kernels.COLUMNS:,}",
+        "cpu": report.plain(" and ".join(sorted(cpus))),
+        "noise": report.noise([reason for record in known.linear.values() for reason in record.values["reasons"]]),
+    }  # fmt: skip
 
 
 # --- MLPerf Tiny -----------------------------------------------------------------------------------------------------

@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 
 from quide import deploy, evaluate, intensity, latency, ptq
 from quide.data.datasets import BATCH
-from quide.experiments import inputs, provenance
+from quide.experiments import inputs, kernels, provenance
 from quide.experiments.compute.images import scored
-from quide.experiments.kernels import SIMULATED, WIDTHS
+from quide.experiments.kernels import SIMULATED, WIDTHS, LinearCase
 from quide.experiments.runs import Case
 
 ELEMENTS = 2**25  # of the arrays that bandwidth is measured with
+WAIT_S = 120  # at most, for a quiet machine
 SIDE, NARROW_SIDE = 1024, 512  # of the matrices; a CPU without kernels for narrow types takes seconds a product
 
 
@@ -77,6 +79,22 @@ def roofline(case: Case, batch: int, threads: int) -> dict:
         "noisy": timings.noisy,
         "reasons": list(timings.reasons),
     }
+
+
+def linear(case: LinearCase, tokens: int, threads: int) -> dict:
+    from quide.deploy import matmul  # which only this needs
+
+    generator = np.random.default_rng(0)
+    weight = generator.standard_normal((kernels.ROWS, kernels.COLUMNS), np.float32)
+    given = torch.from_numpy(generator.standard_normal((tokens, kernels.ROWS), np.float32))
+    with _threads(threads):
+        made = {name: matmul.linear(weight, int(name) if name.isdecimal() else None) for name in kernels.LINEARS[:-1]}
+        passes = {name: partial(layer, given) for name, (layer, _) in made.items()}
+        passes[kernels.LINEARS[-1]] = partial(nn.functional.linear, given, torch.from_numpy(weight.T.copy()))
+        timings = latency.measure_interleaved(
+            passes, kernels.LINEAR_WARMUP, kernels.LINEAR_PASSES, progress=True, wait_s=WAIT_S
+        )
+    return timings.to_dict() | {"size": {name: size for name, (_, size) in made.items()}, "libraries": libraries()}
 
 
 def libraries() -> dict[str, str]:
