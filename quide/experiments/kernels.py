@@ -92,7 +92,7 @@ class LinearCase:
         return RunSpec(kind, LANGUAGE_MODEL, "random", 0, "paper", details)
 
 
-@measured(LINEAR, "quide.experiments.compute.kernels:linear", lambda model: (), lambda spec: "")
+@measured(LINEAR, "quide.experiments.compute.kernels:linear", lambda model: (), lambda spec: "normal, seed 0")
 def linear(case: LinearCase, tokens: int = 1, threads: int = 1) -> dict:
     """Latency of the widest linear layer of Llama-3-8B with its weights at few bits (:mod:`quide.deploy.matmul`).
 
