@@ -128,11 +128,23 @@ def test_the_idea_of_a_narrower_range_holds():
 
 def test_the_depthwise_network_is_not_drawn_as_a_ladder_of_one_rung(known):
     save(page.DEPTHWISE, "the paper's", RIGHT["the paper's"])
-    facts = page.depthwise_facts(page.LadderRecords())
-    assert (facts["epochs"], facts["full"]) == (registry.row(*page.DEPTHWISE).recipe.epochs, FULL / IMAGES)
     assert len(page.figure_ladder(page.LadderRecords())[0].axes) == 1
 
 
 def test_the_figure_stands_where_one_rung_has_been_run(no_records):
     save(page.SUBJECT, "the paper's", RIGHT["the paper's"])
     assert len(page.figure_ladder(page.LadderRecords())[0].axes) == 1
+
+
+@pytest.mark.parametrize(
+    ("without", "equalized", "verdict"),
+    [(600, 898, SUPPORTS), (600, 610, NOT_REPRODUCED), (899, 900, UNDECIDED)],
+)
+def test_equalization_is_judged_where_there_is_something_to_win_back(known, without, equalized, verdict):
+    for rung, right in zip(ladder.BESIDE, (without, equalized), strict=False):
+        save(page.DEPTHWISE, rung.name, dict.fromkeys(page.WIDTHS, right))
+    table = page.verdict_table(page.LadderRecords()).set_index("claim").verdict
+    assert table[[claim for claim in table.index if "depthwise" in claim]].tolist() == [verdict]
+    facts = page.depthwise_facts(page.LadderRecords())
+    assert (facts["epochs"], facts["full"]) == (registry.row(*page.DEPTHWISE).recipe.epochs, FULL / IMAGES)
+    assert (facts["plain"], facts["equalized"]) == (without / IMAGES, equalized / IMAGES)

@@ -64,6 +64,13 @@ def test_equalization_does_nothing_for_a_network_of_residual_sums(ladder):
     assert change(equalized, plain, "w4a4").high < 0.01
 
 
+def test_equalization_rescues_a_depthwise_network(ladder):
+    plain, equalized = (
+        ladder["mobilenetv2", "cifar10", rung] for rung in ("least squares, scale a tensor", "equalization")
+    )
+    assert change(equalized, plain, "w8a8").estimate >= 0.05 and change(equalized, plain, "w4a8").low >= 0.05
+
+
 def test_learned_rounding_decides_in_every_layer(ladder):
     for network in networks(ladder, "AdaRound"):
         for width, check in ladder[*network, "AdaRound"]["checks"].items():
