@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 
 import torch
@@ -110,6 +110,81 @@ def brevitas(network: nn.Module, calibration: torch.Tensor, bits: int) -> Networ
         quant_inference_mode(quantized, cache_quant_weight=True).__enter__()  # for good
         quantized(calibration[:2])
     return quantized
+
+
+def pt2e_inputs(network: nn.Module, calibration: torch.Tensor, observer: str) -> Network:
+    """PT2E with weights at 4 bits, a scale a channel, and what each layer reads at 8, by an observer of torchao."""
+    from torchao.quantization.pt2e import FakeQuantize, PerChannelMinMaxObserver, fake_quantize
+    from torchao.quantization.pt2e import observer as observers
+    from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
+
+    of_weights = FakeQuantize.with_args(observer=PerChannelMinMaxObserver)
+    of_inputs = FakeQuantize.with_args(observer=getattr(observers, observer))
+    weights = QuantizationSpec(torch.int8, of_weights, -7, 7, torch.per_channel_symmetric, ch_axis=0)
+    inputs = QuantizationSpec(torch.uint8, of_inputs, 0, 255, torch.per_tensor_affine)
+
+    class AtInputs(Quantizer):
+        """Weights and inputs of every convolution and linear layer."""
+
+        def annotate(self, model):
+            for node in model.graph.nodes:
+                if node.target in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default):
+                    node.meta["quantization_annotation"] = QuantizationAnnotation(
+                        input_qspec_map={node.args[0]: inputs, node.args[1]: weights}, _annotated=True
+                    )
+            return model
+
+        def validate(self, model):
+            pass
+
+    shapes = ({0: torch.export.Dim.DYNAMIC},)
+    exported = torch.export.export(network.eval(), (calibration[:2],), dynamic_shapes=shapes).module()
+    return _calibrated(prepare_pt2e(exported, AtInputs()), calibration, fake_quantize)
+
+
+def brevitas_inputs(
+    network: nn.Module, calibration: torch.Tensor, equalize: bool = False, correct: bool = False, gptq: bool = False
+) -> Network:
+    """Brevitas with weights at 4 bits by least squares, a scale a channel, and what each layer reads at 8.
+
+    Its ranges of activations are percentiles, its default. ``equalize``, ``correct`` and ``gptq`` are its cross-layer
+    equalization, bias correction and GPTQ.
+    """
+    import brevitas.nn as qnn
+    from brevitas.graph.calibrate import bias_correction_mode, calibration_mode
+    from brevitas.graph.gptq import gptq_mode
+    from brevitas.graph.quantize import layerwise_quantize, preprocess_for_quantize
+    from brevitas.quant import Int8WeightPerChannelFloatMSE, ShiftedUint8ActPerTensorFloat
+
+    options = {
+        "weight_quant": Int8WeightPerChannelFloatMSE,
+        "weight_bit_width": 4,
+        "input_quant": ShiftedUint8ActPerTensorFloat,
+        "input_bit_width": 8,
+        "bias_quant": None,
+    }
+    prepared = preprocess_for_quantize(network, equalize_iters=20 if equalize else 0)
+    kinds = {nn.Conv2d: (qnn.QuantConv2d, options), nn.Linear: (qnn.QuantLinear, options)}
+    quantized, batches = layerwise_quantize(prepared, compute_layer_map=kinds).eval(), calibration.split(128)
+    with torch.no_grad():
+        with calibration_mode(quantized):
+            _shown(quantized, batches)
+        _shown(quantized, batches[:1])  # which makes the scales of the weights
+        if gptq:
+            with gptq_mode(quantized, use_quant_activations=True) as layers:
+                for _ in range(layers.num_layers):
+                    _shown(layers.model, batches)
+                    layers.update()
+        if correct:
+            with bias_correction_mode(quantized):
+                _shown(quantized, batches)
+    return quantized
+
+
+def _shown(network: Network, batches: Iterable[torch.Tensor]) -> None:
+    for images in batches:
+        network(images)
 
 
 def _calibrated(prepared: nn.Module, calibration: torch.Tensor, switches: ModuleType) -> nn.Module:

@@ -136,13 +136,13 @@ def in_kernels(model: torch.nn.Module) -> str:
     return digest(*logits, counted.to_numpy(dtype=float), *kernels._layers(model, batch))
 
 
-def laddered(model: torch.nn.Module, trained: bool) -> str:
-    """Logits on each rung of the ladder that trains, or does not, after few steps of what learns."""
+def laddered(model: torch.nn.Module) -> dict[str, str]:
+    """Logits on each rung of the ladder, after few steps of what learns, and what is drawn to calibrate on."""
     pool = embedded.load("cifar10", "calibration").subset(slice(0, 2 * IMAGES))
-    batch, layers, found = pool.normalized(), ptq.quantizable_layers(model), []
+    batch, layers, found = pool.normalized(), ptq.quantizable_layers(model), {}
     short = {"adaround": ptq.AdaRound(iterations=9, outputs=64), "brecq": ptq.Brecq(iterations=9, batch=4)}
-    for rung in (one for one in RUNGS.values() if bool(one.epochs) == trained):
-        if trained:
+    for rung in RUNGS.values():
+        if rung.epochs:
             keep = {layers[0]: 8, layers[-1]: 8}
             rounded = lsq.qat(
                 model, (batch, pool.labels), 4, rung.scheme, keep=keep, batch_norm=rung.batch_norm, batch_size=IMAGES
@@ -151,10 +151,10 @@ def laddered(model: torch.nn.Module, trained: bool) -> str:
             keep = {layers[0]: ptq.Width(4, 8)} if rung.keeps else {}
             techniques = [short.get(one, one) for one in rung.techniques]
             rounded = ptq.quantize(model, 4, batch, rung.scheme, techniques, keep=keep)
-        found.append(rounded(batch).detach())
+        found[f"ladder {rung.name}"] = digest(rounded(batch).detach())
     case = Case("simplecnn", "cifar10", 0)
-    found += [next(iter(ladder.Augmented(pool, case)))[0], ladder._drawn(pool, 5, 3), ladder._strange("noise", pool, 3)]
-    return digest(*found)
+    drawn = [next(iter(ladder.Augmented(pool, case)))[0], ladder._drawn(pool, 5, 3), ladder._strange("noise", pool, 3)]
+    return found | {"calibration_draws": digest(found["ladder image at 8 bits"], *drawn)}
 
 
 def resnet50(search_too: bool) -> str:
@@ -252,9 +252,7 @@ def outputs() -> dict[str, str]:
         found |= {f"{kind}/{name}": digest(computed, timed()) for kind in ("kernel_latency", "roofline")}
         found[f"kernel_accuracy/{name}"] = digest(computed, *normalized)
     for name in ("simplecnn", "resnet18", "resnet20", "mobilenetv2"):
-        rounded = digest(laddered(network(name), trained=False), *normalized)
-        found |= {f"{kind}/{name}": rounded for kind in ("ladder", "calibration_draws")}
-        found[f"ladder trained/{name}"] = digest(laddered(network(name), trained=True), *normalized)
+        found |= {f"{kind}/{name}": digest(one, *normalized) for kind, one in laddered(network(name)).items()}
     simple = network("simplecnn")
     hits = tree(simple, batch)
     found["mixed_accuracy/simplecnn"] = digest(hits, *normalized)

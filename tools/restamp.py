@@ -59,8 +59,9 @@ def main(*commits: str) -> None:
             print(commit, "equal  " if was.get(name) == after.get(name) else "DIFFERS", name, flush=True)
         equal = {name for name in was if was[name] == after.get(name)}
         for record, code in held:
-            trained = record.spec.kind == "ladder" and bool(record.spec.details["epochs"])
-            kind = record.spec.kind + " trained" * trained
+            kind = " ".join(
+                filter(None, (record.spec.kind, record.spec.kind == "ladder" and record.spec.details["rung"]))
+            )
             proven = record.code in before["fresh"] and {f"{kind}/{record.spec.model}", f"{kind}/*"} & equal
             if record.code != code and proven:
                 known.setdefault(record.code, set()).add(code)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import fx
+from torch.nn import functional as F
 
 from quide.ptq import moments
 from quide.ptq.passes import Technique, Walk, channel_mean, of_constant, rounded_layers, set_parameter
@@ -17,8 +18,10 @@ class CorrectBias(Technique):
     """Takes off each layer's bias what rounding adds to the mean of its channels, all layers before it corrected.
 
     Attributes:
-        guard: keep the corrections only where the outputs of the network on the calibration images are nearer to those
-            of full precision with them: on deep networks at few bits they can do harm.
+        guard: keep the corrections only where the classes' probabilities on the calibration images are nearer to those
+            of full precision with them (Kullback-Leibler divergence): on deep networks at few bits they can do harm.
+            Squared errors of logits would not tell, which a correction may raise and lose fewer images; they decide
+            where there is one output.
     """
 
     guard: bool = True
@@ -61,4 +64,7 @@ class AnalyticBias(Technique):
 
 
 def _error(model: fx.GraphModule, images: torch.Tensor, target: torch.Tensor) -> float:
-    return float((model(images) - target).square().mean())
+    outputs = model(images)
+    if target.ndim < 2 or target.shape[1] == 1:
+        return float((outputs - target).square().sum())
+    return float(F.kl_div(outputs.log_softmax(1), target.log_softmax(1), reduction="sum", log_target=True))

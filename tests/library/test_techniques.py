@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import quide
 from quide import ptq
-from quide.ptq import adaround, brecq, equalize
+from quide.ptq import adaround, bias, brecq, equalize
 from quide.ptq.prepared import prepare
 
 WEIGHTS_ALONE = quide.Width(4, 32)
@@ -134,6 +134,24 @@ def test_bias_correction_brings_the_mean_of_each_channel_back(chain, images):
         )
     ]
     assert means[0].abs().max() > 1e-3 > 1e-5 > means[1].abs().max()
+
+
+@pytest.mark.parametrize("outputs", [1, 5])
+def test_a_correction_is_judged_by_the_probabilities_of_the_classes(outputs, images, monkeypatch):
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, outputs)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), *pooled).eval()
+    errors = iter([1.0, 2.0])  # a correction that makes it worse
+    monkeypatch.setattr(bias, "_error", lambda *_: next(errors))
+    worse = quide.quantize(model, 3, images, techniques=["correct_bias"])
+    assert not worse.meta["correct_bias"] and distance(worse, quide.quantize(model, 3, images), images) == 0
+    monkeypatch.undo()
+    exact = prepare(model, images).graph
+    with torch.no_grad():
+        target = exact(images)
+        shifted = copy.deepcopy(exact)
+        shifted.get_submodule("4").bias.add_(3.0)  # which moves all logits alike
+        error = bias._error(shifted, images, target)
+    assert error == pytest.approx(0 if outputs > 1 else 9 * len(images), rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["chain", "residual"])
