@@ -37,10 +37,7 @@ CONTESTANTS: dict[str, Builder] = {f"QuIDE, {name}": partial(_rung, name) for na
     "PT2E, min-max": partial(peers.pt2e_inputs, observer="MinMaxObserver"),
     "PT2E, histogram": partial(peers.pt2e_inputs, observer="HistogramObserver"),
     "brevitas, least squares": peers.brevitas_inputs,
-    "brevitas, equalization": partial(peers.brevitas_inputs, equalize=True),
-    "brevitas, bias correction": partial(peers.brevitas_inputs, correct=True),
     "brevitas, equalization and bias correction": partial(peers.brevitas_inputs, equalize=True, correct=True),
-    "brevitas, GPTQ": partial(peers.brevitas_inputs, gptq=True),
     "brevitas, GPTQ and bias correction": partial(peers.brevitas_inputs, gptq=True, correct=True),
 }
 
