@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import denormals, harness, memory, own, peers, precision, resnet18, search, sweep, training
+from benchmarks import denormals, harness, ladder, memory, own, peers, precision, resnet18, search, sweep, training
 from quide import ptq
 
 LIMIT = 900  # seconds
@@ -82,6 +82,31 @@ def test_pt2e_rounds_where_quide_does(network, calibration, bits):
         # Sums are added up in another order, and a value on the edge between two steps may fall to either side.
         off = (ours(inputs) - theirs(inputs)).abs()
     assert off.max() <= 1.01 * step and (off < 0.01 * step).double().mean() > 0.99
+
+
+@pytest.mark.slow
+def test_pt2e_rounds_inputs_where_quide_does(network, calibration):
+    pytest.importorskip("torchao")
+    scheme = ptq.Scheme(weight_per_channel=True, activation_site="input", quantize_logits=False)
+    ours = ptq.quantize(network, ladder.WIDTH, calibration, scheme)
+    theirs = peers.pt2e_inputs(ptq.prepare(network, calibration).full_precision(), calibration, "MinMaxObserver")
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(calibration), ours(calibration), rtol=0, atol=0.05)
+
+
+def test_the_best_rung_is_compared_with_each_peer(network, calibration):
+    found, _ = harness.images("test", 64)
+    folded = ptq.prepare(network, calibration).full_precision()
+    none = {"absent": lambda *_: (_ for _ in ()).throw(ImportError("no such library"))}
+    peer = {"exact": lambda network, _: network}
+    ours = {name: builder for name, builder in ladder.CONTESTANTS.items() if "image" in name or "bias" in name}
+    ours = {name: builder for name, builder in ours.items() if name.startswith("QuIDE")}
+    result = ladder.measure(folded, calibration[:32], found, ours | peer | none, harness.Result("ladder", "tiny", {}))
+    table = {row["contestant"]: row for row in rows(result.to_dict())}
+    assert len(ours) == 2 and table.keys() == {*ours, "exact"} and table["exact"]["from_FP32_(pp)"] == 0
+    best = max(table[name]["accuracy"] for name in ours)
+    assert [goal.ratio for goal in result.goals] == [best / table["exact"]["accuracy"]]
+    assert result.notes == ["absent was not measured: no such library"]
 
 
 @pytest.mark.slow
@@ -181,7 +206,7 @@ def test_memory_is_measured_in_fresh_processes(monkeypatch):
     monkeypatch.setattr(memory, "SHARES", (1.0,))
     result = memory.run(harness.TINY).to_dict()
     assert [row["images"] for row in rows(result)][-1] == harness.TINY.images
-    assert {row["way"] for row in rows(result)} == set(memory.WAYS)
+    assert {row["way"] for row in rows(result.to_dict())} == set(memory.WAYS)
     assert all(row["peak_MiB"] > row["added_MiB"] >= 0 for row in rows(result))
 
 
