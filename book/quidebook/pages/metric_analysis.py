@@ -163,7 +163,7 @@ def figure_boundary(found: Sequence[Measured]) -> tuple[plt.Figure, str]:
     shown = components.charted(found)
     columns = 2 if len(shown) == 4 else min(3, len(shown))
     rows = -(-len(shown) // columns)
-    figure, axes = report.panels(columns, rows, width=7.4, height=3.1 * rows)
+    figure, axes = report.panels(columns, rows, width=7.4, height=3.1 * rows, sharey=True)
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
     words = []
