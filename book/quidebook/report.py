@@ -42,7 +42,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 NARROW = "application/x-quide-narrow"  # the kind of output that holds a figure's picture for phones, in base 64
-NARROW_INCHES, LABEL_CHARACTERS = 4.6, 22
+NARROW_INCHES, LABEL_CHARACTERS, LINE_INCHES = 4.6, 22, 0.15  # a line of a label of 8 points
 POINTS_AN_INCH, CHARACTER = 72, 0.55  # a character's mean width, as a share of its size
 UNKNOWN, NO_RECORD = "–", "no record"  # cells: of what is not known, of what was not measured
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
@@ -95,7 +95,10 @@ def _narrow(figure: Figure) -> bool:
         labels = [text.get_text() for text in axis.get_yticklabels()]
         named = not any("$" in label for label in labels)  # powers of ten are mathematics, which no line break may cut
         if named and max(map(len, labels), default=0) > LABEL_CHARACTERS:
-            axis.set_yticks(axis.get_yticks(), [textwrap.fill(label, LABEL_CHARACTERS) for label in labels], fontsize=8)
+            labels = [textwrap.fill(label, LABEL_CHARACTERS) for label in labels]
+            axis.set_yticks(axis.get_yticks(), labels, fontsize=8)
+            tallest = max(label.count("\n") + 1 for label in labels) * len(labels) * LINE_INCHES
+            figure.set_figheight(max(figure.get_figheight(), 1 + tallest))  # so that none covers its neighbour
     figure.draw_without_rendering()  # which lays it out
     for axis in figure.axes:
         inches = axis.get_window_extent().width / figure.dpi
@@ -117,7 +120,7 @@ def _stack(figure: Figure) -> float:
     places = list(dict.fromkeys(axis.get_subplotspec().num1 for axis in panels))
     below = figure.add_gridspec(len(places), 1)
     for axis in panels:
-        if axis.name == "rectilinear" and not axis.get_ylabel():
+        if not axis.get_ylabel() and axis.get_shared_y_axes().joined(axis, panels[0]):
             axis.set_ylabel(panels[0].get_ylabel())
         axis.tick_params(labelleft=True)
         axis.set_subplotspec(below[places.index(axis.get_subplotspec().num1)])

@@ -167,6 +167,9 @@ def test_every_figure_says_what_it_shows(found, truth, with_records):
     for figure, alt in made:
         assert "nan" not in alt and any(character.isdigit() for character in alt)
         assert ("ours" in alt.replace("(ours)", "")) == with_records
+        figure.draw_without_rendering()
+        titles = [axis.title.get_window_extent() for axis in figure.axes]
+        assert all(0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in titles), "no title is cut at the edge"
         report.plt.close(figure)
 
 

@@ -279,12 +279,14 @@ def test_tables_and_figures_fit_a_sheet(pages, open_page):
     page.emulate_media(media="print")
     narrow = """() => [...document.querySelectorAll("article img")].map(image => image.currentSrc)
         .filter(source => source.includes("narrow-"))"""
-    widths = """() => [...document.querySelectorAll(".quide-table")]
-        .map(box => [box.querySelector("caption").textContent, box.scrollWidth - box.clientWidth])"""
+    widths = """() => [...document.querySelectorAll(".quide-table, .pst-scrollable-table-container")]
+        .map(box => [box.querySelector("caption, th").textContent, box.scrollWidth - box.clientWidth])"""
+    whole = "() => [...document.querySelectorAll('article table')].map(table => getComputedStyle(table).breakInside)"
     for name, file in pages.items():
         go(page, file)
         assert [(caption, over) for caption, over in page.evaluate(widths) if over > 1] == [], name
         assert page.evaluate(narrow) == [], f"{name}: stacked panels are higher than a sheet"
+        assert set(page.evaluate(whole)) <= {"auto"}, f"{name}: a table that may not break leaves sheets half empty"
 
 
 @pytest.mark.parametrize("view", ["desktop", "phone"])

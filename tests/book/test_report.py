@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,23 @@ def test_a_phone_gets_one_panel_as_wide_as_it_shows():
     assert report._narrow(figure)
     assert tuple(figure.get_size_inches()) == (report.NARROW_INCHES, pytest.approx(3.2))
     assert not report._narrow(report.panels(width=4)[0])
+
+
+def test_on_a_phone_a_panel_lends_its_unit_only_to_those_that_share_its_axis():
+    for shared in (True, False):
+        figure, (left, right) = report.panels(2, sharey=shared)
+        left.set_ylabel("error")
+        assert report._narrow(figure)
+        assert right.get_ylabel() == ("error" if shared else "")
+
+
+def test_on_a_phone_no_label_covers_its_neighbour():
+    figure, (axis,) = report.panels(width=7.4, height=3.0)
+    axis.set_yticks(range(7), ["SimpleCNN / CIFAR-10, paper (8 bits as accurate as 32, T(8) = 1.16 ms)"] * 7)
+    assert report._narrow(figure)
+    figure.draw_without_rendering()
+    boxes = sorted((text.get_window_extent() for text in axis.get_yticklabels()), key=lambda box: box.y0)
+    assert all(low.y1 <= high.y0 for low, high in pairwise(boxes))
 
 
 def test_only_a_table_that_a_phone_has_no_room_for_names_its_columns_in_every_cell():

@@ -180,6 +180,14 @@ def test_scores_are_the_metrics_and_unknown_stays_unknown(known):
                 assert found.loc[name, "gated_index"] == metric.gated_index(*parts, threshold)
 
 
+def test_what_guesses_scores_nothing_at_any_tolerance(known):
+    """A mean over seeds that all guess is their share of right answers, not a rounding error above it."""
+    for network in known.values():
+        for tolerance in np.linspace(0, 1, 101):
+            gated = network.scores(replace(network.start(), tolerance=float(tolerance)))["gated_index"].dropna()
+            assert ((gated == 0) | (gated > 1e-9)).all(), (network.key, tolerance)
+
+
 def test_compression_is_counted_by_layers_or_by_weights(small):
     assert small.compression("nominal") == [1, 4, 32 / 6]
     assert small.compression("size") == [1, 4, 32 * 4 / (8 * 1 + 4 * 3)]

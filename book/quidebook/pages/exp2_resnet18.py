@@ -51,7 +51,7 @@ def answer(found: Sequence[Condition]) -> Facts:
     if isinstance(parts, Absent):
         return parts
     timed = report.listed(
-        "{integers:.2f} in integers against {simulated:.2f} simulated ({network})", deployed.facts(found)
+        "{integers:.1f} in integers against {simulated:.1f} simulated ({network})", deployed.facts(found)
     )
     return parts | {"timed": timed or "not measured"}
 

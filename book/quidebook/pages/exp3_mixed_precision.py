@@ -65,7 +65,7 @@ def figure_frontier(truth: Landscapes) -> tuple[Figure, str]:
     main = truth.main
     seen = set(truth.explored.evaluated)
     mask = np.array([each in seen for each in main.configurations])
-    figure, axes = report.panels(2, width=7.4, height=4.0)
+    figure, axes = report.panels(2, width=7.4, height=4.0, sharey=True)
     words = []
     for axis, (name, land) in zip(axes, countings(main), strict=True):
         best = frontier(land)

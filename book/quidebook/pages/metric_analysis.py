@@ -78,7 +78,7 @@ def figure_tolerance(found: Sequence[Measured]) -> tuple[plt.Figure, str]:
         words.append(f"{_named(each)}: {', '.join(parts)}, stated {each.tolerance:.2f}")
     axis.set_yticks(range(len(shown)), [_named(each).replace(", ", ",\n", 1) for each in shown], fontsize=8)
     facts = tolerance(found)
-    holds = f"The knee at the stated δ holds for most tolerances in {facts['wide']} of {facts['bars']} bars"
+    holds = f"The knee at the stated δ holds\nfor most tolerances in {facts['wide']} of {facts['bars']} bars"
     axis.set(xlabel="tolerance δ", xlim=(0, None), title=holds)
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
@@ -163,7 +163,7 @@ def figure_boundary(found: Sequence[Measured]) -> tuple[plt.Figure, str]:
     shown = components.charted(found)
     columns = 2 if len(shown) == 4 else min(3, len(shown))
     rows = -(-len(shown) // columns)
-    figure, axes = report.panels(columns, rows, width=7.4, height=3.1 * rows)
+    figure, axes = report.panels(columns, rows, width=7.4, height=3.1 * rows, sharey=True)
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
     words = []

@@ -399,7 +399,7 @@ def figure_roofline(known: KernelRecords) -> tuple[Figure, str]:
                 longer.append(_draw_roof(axis, batch, record))
                 words.append(f"{_title(name)}, {_roof_in_words(batch, record)}")
         axis.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s reached")
-        axis.set_title(f"{_title(network)}: median layer\n{max(longer):.1f} times the roof's time")
+        axis.set_title(f"{_title(network)}: median layer up to\n{max(longer):.1f} times the roof's time")
         axis.legend()
     return figure, "; ".join(words) + "."
 

@@ -183,9 +183,9 @@ def _network(
         sources["paper"] = "Latencies: stated in the paper's text, or implied by it (†)."
     _imagine(table, kernel, sizes, sources)
     return Offered(
-        f"{condition}-{source}", f"{name or facts.label}, {words}", table, full_precision, float(facts.tolerance),
-        int(facts.num_classes), sizes, kernel, f"{facts.knee_bits} bits" if of_paper else "", accuracies, sources,
-        clock is not None and clock[1],
+        f"{condition}-{source}", f"{name or facts.label}, {words}", table, round(full_precision, 15),
+        float(facts.tolerance), int(facts.num_classes), sizes, kernel, f"{facts.knee_bits} bits" if of_paper else "",
+        accuracies, sources, clock is not None and clock[1],
     )  # fmt: skip
 
 
@@ -210,8 +210,9 @@ def _table(accuracy: Mapping[Widths, float], origin: str) -> pd.DataFrame:
     """Configurations from the most bits to the fewest, with their accuracies."""
     order = sorted(accuracy, key=lambda bits: (-np.mean(bits), np.ndim(bits)))
     names = [f"{bits} bits" if isinstance(bits, int) else label(bits) for bits in order]
-    columns = {"accuracy": [accuracy[bits] for bits in order], "accuracy_origin": origin}
-    return pd.DataFrame({"bits": pd.Series(order, names, dtype=object), **columns}, index=names)
+    shares = [round(accuracy[bits], 15) for bits in order]  # or a mean of tenths lies above a tenth
+    columns = {"bits": pd.Series(order, names, dtype=object), "accuracy": shares, "accuracy_origin": origin}
+    return pd.DataFrame(columns, index=names)
 
 
 def _paper_cells(condition: str, quantity: str) -> dict[Widths, tuple[float, str]]:
