@@ -54,9 +54,15 @@ def named(variable: str) -> Path | None:
 
 
 def settle() -> None:
-    """Make the variables' folders absolute, so that processes in other working folders mean the same ones."""
+    """Make the variables' folders absolute for processes in other working folders; ``ValueError``: one can be none."""
     for variable in VARIABLES:
         if (folder := named(variable)) is not None:
+            try:
+                os.stat(f"{folder}{os.sep}.")
+            except OSError as error:
+                reason = f"{error.strerror}: {str(folder)[:200]}"
+                if not isinstance(error, FileNotFoundError):  # that one is yet to be made
+                    raise ValueError(f"{variable} names no folder ({reason}); name one, or leave it unset") from error
             os.environ[variable] = str(folder)
 
 

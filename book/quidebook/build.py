@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -197,6 +198,7 @@ def _execute(root: Path, source: Path, parameters: Mapping[str, Any], target: Pa
     """Run a notebook, write ``target`` and return which records it looked at, as :mod:`records` notes them."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # rather than a kernel of the user's with the same name
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -204,10 +206,13 @@ def _execute(root: Path, source: Path, parameters: Mapping[str, Any], target: Pa
     notes.unlink(missing_ok=True)  # of a run that was killed
     os.environ[records.NOTES] = str(notes)
     try:
-        papermill.execute_notebook(
-            source, target, dict(parameters), kernel_name=KERNEL, cwd=root, extra_arguments=KERNEL_ARGUMENTS,
-            progress_bar={"desc": source.stem} if progress else False, stderr_file=sys.stderr if progress else None,
-        )  # fmt: skip
+        with tempfile.TemporaryDirectory() as private:  # where jupyter's own cleaning comes too late at a signal
+            config = Config(KernelManager={"connection_file": str(Path(private) / "kernel.json")})
+            papermill.execute_notebook(
+                source, target, dict(parameters), kernel_name=KERNEL, cwd=root, extra_arguments=KERNEL_ARGUMENTS,
+                progress_bar={"desc": source.stem} if progress else False, stderr_file=sys.stderr if progress else None,
+                config=config,
+            )  # fmt: skip
         return sorted(set(notes.read_text().splitlines())) if notes.exists() else []
     except PapermillExecutionError as error:
         reason = error.evalue.strip().splitlines()

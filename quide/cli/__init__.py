@@ -299,8 +299,6 @@ def _checked(parameters: dict[str, Any]) -> dict[str, Any]:
     from quide.experiments.profiles import profile
 
     parameters = dict(zip(parameters, read(**parameters), strict=True))
-    if "datasets" in parameters:
-        _known(parameters["datasets"])
     if "profile" in parameters:
         profile(parameters["profile"])
     if "device" in parameters:

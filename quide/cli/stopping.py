@@ -26,6 +26,7 @@ def stopped() -> int | None:
     if not _caught:
         return None
     print(f"quide: {WORDS[signal.Signals(_caught[0]).name]}", file=sys.stderr)
+    eval("0")  # else Python ends as of SIGINT where the exception once left the exec() of a text, such as dataclass's
     return 128 + _caught[0]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from quide.data import facts
+
 SEED_LIMIT = 2**31
 _BETWEEN = re.compile(r"[\s,\[\]()'\"]+")
 _WHOLE = ("seeds", "bits", "shots", "limit", "images", "few", "fewer", "fewest")
@@ -31,7 +33,7 @@ def check_device(device: str) -> None:
     import torch  # which a page that only shows records does not need
 
     try:
-        torch.zeros(1, device=device).item()  # not every device that makes tensors has numbers in them
+        torch.zeros(1, device=str(device)).item()  # not every device that makes tensors has numbers in them
     except Exception as error:  # whichever the backend raises
         raise ValueError(f"device {device!r} cannot be used on this machine; try cpu") from error
 
@@ -42,6 +44,8 @@ def _read(name: str, value: Any) -> Any:
         return value if name not in _WHOLE or value is None else _whole(name, value)
     words = _words(value)
     found = [_whole(name, word) if name in _WHOLE else str(word) for word in words]
+    if name == "datasets":
+        found = [facts.info(word).name for word in found]
     if not found:
         raise ValueError(f"{name} must hold one at least, got {value!r}")
     if len(set(found)) < len(found):

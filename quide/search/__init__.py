@@ -7,8 +7,9 @@ caller's ``fitness`` turns it into a number to be maximized, and a table of know
 With an ``executor`` (:class:`concurrent.futures.Executor`: a process pool, or ``Client(...).get_executor()`` of
 ``dask.distributed``) the configurations that a search needs next are evaluated side by side. Results are taken in the
 order asked for, so a search returns the same with any executor as without. A process pool gives up when one of its
-workers dies; Dask starts another and repeats what was lost. Any error that ends a search has what was evaluated until
-then, by configuration, in its attribute ``evaluated``.
+workers dies; Dask starts another and repeats what was lost, until one configuration has cost it four (its setting
+``distributed.scheduler.allowed-failures``) or no worker has come back for a minute. Any error that ends a search has
+what was evaluated until then, by configuration, in its attribute ``evaluated``.
 """
 
 from quide.search.baselines import exhaustive, greedy, random_search

@@ -53,16 +53,10 @@ AUTHORS = AiqObjective(intensity_unit=60.0, drop_unit=10.0, floor=0.895)
 
 
 def narrowing(
-    fitness: Callable[[Configuration], float],
-    num_layers: int,
-    choices: Sequence[int] = (8, 4),
-    *,
-    revisit: bool = False,
-    steps: int | None = None,
-    bound: Callable[[Configuration], float] | None = None,
-    executor: Executor | None = None,
-    progress: bool = False,
-) -> SearchResult:
+    fitness: Callable[[Configuration], float], num_layers: int, choices: Sequence[int] = (8, 4), *,
+    revisit: bool = False, steps: int | None = None, bound: Callable[[Configuration], float] | None = None,
+    executor: Executor | None = None, progress: bool = False,
+) -> SearchResult:  # fmt: skip
     """AIQ's greedy search: from full precision, each step gives one layer one of the choices, by the best such move.
 
     Args:
@@ -97,15 +91,10 @@ def narrowing(
 
 
 def coordinate_descent(
-    fitness: Callable[[Configuration], float],
-    num_layers: int,
-    choices: Sequence[int] = (FULL_PRECISION, 8, 4),
-    *,
-    order: Sequence[int] | None = None,
-    bound: Callable[[Configuration], float] | None = None,
-    executor: Executor | None = None,
-    progress: bool = False,
-) -> SearchResult:
+    fitness: Callable[[Configuration], float], num_layers: int, choices: Sequence[int] = (FULL_PRECISION, 8, 4), *,
+    order: Sequence[int] | None = None, bound: Callable[[Configuration], float] | None = None,
+    executor: Executor | None = None, progress: bool = False,
+) -> SearchResult:  # fmt: skip
     """Layer after layer the best width with the others as they are, from the first choice in all, until a pass over all
     layers changes nothing.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, wait
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from quide.ptq.width import Bits, Width
 Configuration = tuple[Bits, ...]
 DASKS = ("KilledWorker", "CommClosedError", "FutureCancelledError", "SchedulerClosedError", "ClosedClientError")
 PATIENCE = 2.0  # seconds between two looks at an executor that is waited for
+ALONE = 60.0  # seconds without a worker after which none is waited for, if there was one before
 LOST = 8  # configurations named when a worker dies
 
 
@@ -73,7 +75,7 @@ class Scorer:
             raise ValueError(f"fitness must be a function of a configuration, got {fitness!r}")
         if not (executor is None or hasattr(executor, "submit")):
             raise ValueError(f"executor must have submit, as those of concurrent.futures have, got {executor!r}")
-        self.fitness, self.check, self.executor = fitness, check, executor
+        self.fitness, self.check, self.executor, self.served = fitness, check, executor, False
         self.bar = tqdm(total=most, unit="configuration", disable=not progress)
         self.values: dict[Configuration, Any] = {}
         self.history: list[dict[str, Any]] = []
@@ -115,6 +117,7 @@ class Scorer:
     def _side_by_side(self, unseen: list[Configuration]) -> None:
         futures: dict[Configuration, Future] = {}
         try:
+            self.served = self.served or _served(self.executor)
             for each in unseen:
                 futures[each] = self.executor.submit(self.fitness, each)
             for each, future in futures.items():
@@ -127,6 +130,8 @@ class Scorer:
                         self._keep(each, future.result)
             ended = [one.exception() for one in futures.values() if one.done() and not one.cancelled()]
             exited = isinstance(error, SystemExit) and any(one is error for one in ended)  # by the fitness, in a worker
+            if "after shutdown" in str(error) and len(futures) < len(unseen):  # as it was asked for the next
+                raise ValueError("executor was shut down; make another, and search before its `with` ends") from error
             if not _gone(error) and not exited:
                 raise
             died = (type(error) if isinstance(error, BrokenExecutor) else BrokenExecutor)(
@@ -140,9 +145,14 @@ class Scorer:
             raise died from error
 
     def _await(self, future: Future) -> None:
-        """What Dask's client was asked for as it closed would be waited for without end."""
+        """Dask would wait without end once its client closed, or its workers died so often that none is started."""
+        seen = time.monotonic()
         while not wait([future], PATIENCE).done:
-            if getattr(getattr(self.executor, "_client", None), "status", "") == "closed":
+            there = _served(self.executor)
+            self.served = self.served or there
+            seen = seen if self.served and not there else time.monotonic()  # a cluster may still be starting
+            closed = getattr(getattr(self.executor, "_client", None), "status", "") == "closed"
+            if closed or time.monotonic() > seen + ALONE:
                 raise CancelledError
 
     def _keep(self, configuration: Configuration, result: Callable[[], Any]) -> None:
@@ -161,6 +171,13 @@ class Scorer:
 def _gone(error: BaseException) -> bool:
     """Whether it is the executor that failed, and not the fitness: a process pool's errors, and Dask's by name."""
     return isinstance(error, (BrokenExecutor, CancelledError)) or type(error).__name__ in DASKS
+
+
+def _served(executor: Any) -> bool:
+    """Whether Dask's client, asked for the threads of each, names a worker; others have theirs."""
+    with contextlib.suppress(Exception):  # of a scheduler that is gone
+        return not hasattr(executor, "_client") or bool(executor._client.nthreads())
+    return False
 
 
 def _mean(scores: list[float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -256,6 +257,18 @@ def test_an_execution_tells_which_records_it_looked_at(small_book: Path) -> None
     target = small_book / "_build" / "looks.ipynb"
     assert build._execute(small_book, source, {}, target, progress=False) == ["*/*", "paper/accuracy"]
     assert records.NOTES not in os.environ and [file.name for file in target.parent.iterdir()] == ["looks.ipynb"]
+
+
+def test_the_key_of_a_kernel_does_not_stay_where_jupyter_leaves_it(small_book, tmp_path, monkeypatch):
+    monkeypatch.setattr("jupyter_client.connect.ConnectionFileMixin.cleanup_connection_file", lambda self: None)
+    (tmp_path / "private").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "private"))
+    source, target = small_book / "notebooks" / "key.ipynb", tmp_path / "key.ipynb"
+    code = "from ipykernel.connect import get_connection_file\nget_connection_file()"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), source)
+    build._execute(small_book, source, {}, target, progress=False)
+    shown = nbformat.read(target, as_version=4).cells[0].outputs[0].data["text/plain"]
+    assert str(tmp_path / "private") in shown and not list((tmp_path / "private").rglob("*.json"))
 
 
 def _pretend_to_execute(monkeypatch: pytest.MonkeyPatch, writes_record: set[str]) -> list[str]:

@@ -22,6 +22,12 @@ def test_names(given):
     assert parameters.read(datasets=given, models=given) == (["mnist", "cifar10"],) * 2
 
 
+@pytest.mark.parametrize("given", ["imagenet", ["mnist", 3], {"mnist": 1}, True, None])
+def test_what_is_no_data_set_is_refused(given):
+    with pytest.raises(ValueError, match="^dataset must be one of mnist, "):
+        parameters.read(datasets=given)
+
+
 def test_single_numbers_and_what_is_not_several():
     assert parameters.read(limit=None, images="None", shots="5", profile="quick") == (None, None, 5, "quick")
 
@@ -49,8 +55,8 @@ def test_other_numbers_begin_at_one():
         parameters.read(limit=0)
 
 
-@pytest.mark.parametrize("device", ["abacus", "cuda:99", "meta", ""])
+@pytest.mark.parametrize("device", ["abacus", "cuda:99", "meta", "", None, 7])
 def test_a_device_that_is_not_here_is_refused_before_anything_runs(device):
     for ask in (parameters.check_device, lambda name: campaign.measure([], name)):
-        with pytest.raises(ValueError, match=f"^device '{device}' cannot be used on this machine; try cpu$"):
+        with pytest.raises(ValueError, match=f"^device {device!r} cannot be used on this machine; try cpu$"):
             ask(device)

@@ -22,6 +22,25 @@ def test_a_file_and_its_folder_are_on_the_disk_before_and_after_it_has_its_name(
     assert file.read_bytes() == b"whole" and os.listdir(file.parent) == ["a.bin"]
 
 
+@pytest.mark.parametrize("variable", _paths.VARIABLES)
+@pytest.mark.parametrize("name", ["file", "file/below", "file" * 100, "loop", "/dev/null", "~no-such-user/a"])
+def test_a_variable_that_can_be_no_folder_is_named(tmp_path, monkeypatch, variable, name):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, name)
+    with pytest.raises(ValueError, match=variable):
+        _paths.settle()
+
+
+@pytest.mark.parametrize("name", ["yet/to/be made", ".", "\udcff\udcfe"])
+def test_folders_of_variables_become_absolute(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QUIDE_CACHE", name)
+    _paths.settle()
+    assert os.environ["QUIDE_CACHE"] == str(tmp_path / name) and not os.listdir(tmp_path)
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_after_an_error_the_old_file_stands_alone(tmp_path, error):
     file = tmp_path / "a.bin"

@@ -536,6 +536,32 @@ def test_a_client_that_closed_is_not_waited_for(monkeypatch):
     assert caught.value.evaluated == {(8, 8): gated_index((8, 8))}
 
 
+class LostWorkers(ClosedClient):
+    """The same, whose workers are gone once it was asked, as where each dies while Dask still starts it."""
+
+    def __init__(self, *there):
+        found = itertools.chain(there, itertools.repeat({}))
+        self._client = SimpleNamespace(status="running", nthreads=lambda: next(found))
+
+
+@pytest.mark.parametrize("there", [({"one": 1},), ({}, {"one": 1})], ids=["before", "late"])
+def test_workers_that_do_not_come_back_are_not_waited_for(monkeypatch, there):
+    monkeypatch.setattr(scoring, "PATIENCE", 0.01)
+    monkeypatch.setattr(scoring, "ALONE", 0.05)
+    with pytest.raises(BrokenExecutor) as caught:
+        search.exhaustive(gated_index, 2, (8, 4), executor=LostWorkers(*there))
+    assert caught.value.evaluated == {(8, 8): gated_index((8, 8))}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_an_executor_that_is_shut_down_is_said_to_be(name):
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    with pytest.raises(ValueError, match="executor") as caught:
+        SEARCHES[name](gated_index, executor=executor)
+    assert caught.value.evaluated == {}
+
+
 def test_an_error_of_the_fitness_keeps_what_was_evaluated():
     table = {widths: gated_index(widths) for widths in itertools.product(CHOICES, repeat=2)}
     del table[8, 4]

@@ -11,7 +11,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Future
 import pytest
 
 from benchmarks import kills
-from quide import search
+from quide import _paths, search
 
 
 @pytest.mark.slow
@@ -96,6 +96,20 @@ def test_a_signal_waits_until_torch_is_imported():
         "except KeyboardInterrupt:\n    sys.exit(stopping.stopped())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143 and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_signal_in_a_text_that_is_executed_is_that_signal(tmp_path):
+    code = "import sys\nfrom quide.cli import stopping\nstopping.listen()\ntry:\n    exec('import os, signal, time; "
+    code += "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)')\n"
+    code += "except KeyboardInterrupt:\n    sys.exit(stopping.stopped())"
+    (tmp_path / "killed.py").write_text(code)
+    path = os.pathsep.join([str(_paths.PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "killed"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True,
+        text=True, timeout=60,
+    )  # fmt: skip
     assert done.returncode == 143 and len(done.stderr.splitlines()) == 1
 
 
