@@ -69,7 +69,8 @@ def quide(workplace: Path, *arguments: str, **more: str) -> subprocess.Completed
         (["run", "exp1", "--datasets", "imagenet"], "dataset must be one of mnist, cifar10, cifar100, got 'imagenet'"),
         (["run", "exp1", "--profile", "huge"], "profile must be one of smoke, quick, short, paper, got 'huge'"),
         (["run", "exp1", "--device", "abacus"], "device 'abacus' cannot be used on this machine; try cpu"),
-        (["run", "exp1", "--output", "out.html"], "output must end in .ipynb, got out.html"),
+        (["run", "exp1", "--output", "out.html"], "output must be a file that ends in .ipynb, got out.html"),
+        (["run", "exp1", "--output", "folder.ipynb"], "output must be a file that ends in .ipynb, got folder.ipynb"),
         (["book", "--profile", "huge"], "profile must be one of smoke, quick, paper, got 'huge'"),
         (["book"], "_toc.yml is missing; work in a checkout of QuIDE, set QUIDE_HOME"),
         (["data", "fetch", "mnist", "svhn"], "dataset must be one of mnist, cifar10, cifar100, got 'svhn'"),
@@ -77,6 +78,7 @@ def quide(workplace: Path, *arguments: str, **more: str) -> subprocess.Completed
     ],
 )
 def test_bad_input_gives_one_line_and_exit_code_2(workplace: Path, arguments: list[str], said: str) -> None:
+    (workplace / "folder.ipynb").mkdir()
     before = sorted(workplace.rglob("*"))
     done = quide(workplace, *arguments)
     assert done.returncode == 2, done.stderr

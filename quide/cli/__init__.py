@@ -52,6 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(stopped)
     if failed is None:
         sys.exit(code)
+    if not isinstance(failed, (Exception, KeyboardInterrupt)):  # such as of sys.exit(0): no success
+        failed = ValueError(f"the code that was named left Python ({_files.brief(failed)}); let it return instead")
     if os.environ.get("QUIDE_DEBUG") or not isinstance(failed, Exception):
         raise failed
     expected = _is_expected(failed)
@@ -116,8 +118,8 @@ def run(
 
     asked = {"seeds": seeds, "datasets": datasets, "models": models, "profile": profile, "device": device}
     parameters = _checked({name: value for name, value in asked.items() if value not in (None, [])})
-    if output is not None and output.suffix != ".ipynb":
-        raise ValueError(f"output must end in .ipynb, got {output}")
+    if output is not None and (output.suffix != ".ipynb" or output.is_dir()):
+        raise ValueError(f"output must be a file that ends in .ipynb, got {output}")
     print(f"The executed notebook: {build.run(experiment, parameters, output)}")
 
 
@@ -177,9 +179,10 @@ def sweep(
     widths = [_width("bits", each, bits, "widths with commas between them, such as 8,4") for each in bits.split(",")]
     kept = dict(_kept(entry) for entry in keep or ())
     check_device(device)
-    network, counted = probe.read_network(model, weights).to(device), files.read_score(score) if score else None
+    network = probe.read_network(model, weights).to(device)
+    counted = files.read_score(score) if score is not None else None
     found = probe.probe(
-        network, probe.read_data(data, scored=bool(score)).to(device), widths,
+        network, probe.read_data(data, scored=score is not None).to(device), widths,
         tolerance=tolerance, passes=passes, keep=kept, score=counted, progress=True,
     )  # fmt: skip
     print(probe.as_text(found))
@@ -336,9 +339,7 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.strerror}: {error.filename}"
     if isinstance(error, OSError) and error.strerror:  # of what is open already
-        return (
-            f"the standard output, or the file asked for, is not written ({error.strerror}); free space, or name others"
-        )
+        return f"standard output, or the file asked for, is not written ({error.strerror}); free space, or name others"
     if isinstance(error, UnicodeEncodeError):
         return f"the standard output takes {error.encoding} alone; set PYTHONIOENCODING=utf-8"
     return str(error) or type(error).__name__

@@ -166,8 +166,11 @@ def _module(source: str) -> ModuleType:
 
 
 def _fill(model: nn.Module, file: Path) -> None:
-    weights = _weights(file)
+    weights, own = _weights(file), dict([*model.named_parameters(), *model.named_buffers()])
     try:
+        for name in sorted(weights.keys() & own.keys()):
+            if weights[name].is_floating_point() != own[name].is_floating_point():  # torch would cast it
+                raise ValueError(f"{name} is {weights[name].dtype} where {own[name].dtype} belongs")
         model.load_state_dict(weights)
     except Exception as error:  # torch raises what it comes upon
         raise ValueError(f"{file} does not fit the network {type(model).__name__} ({brief(error)})") from error
@@ -181,14 +184,15 @@ def _weights(file: Path) -> Mapping[str, torch.Tensor]:
         held = held["state_dict"] if isinstance(held, Mapping) and "state_dict" in held else held
         if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in dict(held).items()):
             raise ValueError("it holds more than tensors by their names")
-        if odd := [name for name, value in held.items() if value.isnan().any()]:
-            raise ValueError(f"{odd[0]} holds NaN")
+        if odd := [name for name, value in held.items() if value.layout != torch.strided or value.isnan().any()]:
+            raise ValueError(f"{odd[0]} is sparse, or holds NaN")
         return held
 
 
 def _unpickled(file: Path) -> Any:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{file} holds more than weights, and to load it would run code from it; {_SAVING}") from error
 

@@ -132,6 +132,14 @@ def test_weights_are_never_unpickled_to_objects(folder):
     assert not (folder / "made").exists()
 
 
+@pytest.mark.parametrize("other", [torch.Tensor.int, lambda each: each.to(torch.complex64), torch.Tensor.to_sparse])
+@pytest.mark.filterwarnings("error")
+def test_weights_of_another_kind_are_refused(folder, net, other):
+    torch.save({name: other(value) for name, value in net.state_dict().items()}, folder / "other.pt")
+    with pytest.raises(ValueError, match="other.pt "):
+        probe.read_network("mynet:build", folder / "other.pt")
+
+
 def test_weights_that_do_not_fit_are_refused_in_one_line(folder, net):
     save_file({"0.weight": torch.zeros(4, 1, 5, 5), "other": torch.zeros(2)}, "misfit.safetensors")
     torch.save([1, 2], "list.pt")
@@ -434,6 +442,31 @@ def test_the_command_refuses_in_one_line(folder, capsys, arguments, said):
     assert ended.value.code == 2 and printed.out == ""
     (line,) = printed.err.splitlines()
     assert line.startswith("quide: ") and said in line
+
+
+LEAVES = """
+import sys
+import torch
+class Leaves(torch.nn.Module):
+    def forward(self, images):
+        sys.exit(0)
+def score(outputs, labels):
+    sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize("words", ["debug leaves:Leaves", "sweep mynet:build --score leaves:score"])
+def test_code_that_leaves_python_is_no_success(folder, capsys, words):
+    (folder / "leaves.py").write_text(LEAVES)
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words.split(), "--data", "set.npz"])
+    assert ended.value.code == 2 and "SystemExit: 0" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_empty_score_is_not_accuracy(folder, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["sweep", "mynet:build", "--data", "set.npz", "--score", ""])
+    assert ended.value.code == 2 and "score" in capsys.readouterr().err
 
 
 def test_a_width_of_two_sides_kept_layers_and_a_score_from_the_command_line(folder, capsys):
