@@ -53,10 +53,16 @@ AUTHORS = AiqObjective(intensity_unit=60.0, drop_unit=10.0, floor=0.895)
 
 
 def narrowing(
-    fitness: Callable[[Configuration], float], num_layers: int, choices: Sequence[int] = (8, 4), *,
-    revisit: bool = False, steps: int | None = None, bound: Callable[[Configuration], float] | None = None,
-    executor: Executor | None = None, progress: bool = False,
-) -> SearchResult:  # fmt: skip
+    fitness: Callable[[Configuration], float],
+    num_layers: int,
+    choices: Sequence[int] = (8, 4),
+    *,
+    revisit: bool = False,
+    steps: int | None = None,
+    bound: Callable[[Configuration], float] | None = None,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> SearchResult:
     """AIQ's greedy search: from full precision, each step gives one layer one of the choices, by the best such move.
 
     Args:
@@ -91,10 +97,15 @@ def narrowing(
 
 
 def coordinate_descent(
-    fitness: Callable[[Configuration], float], num_layers: int, choices: Sequence[int] = (FULL_PRECISION, 8, 4), *,
-    order: Sequence[int] | None = None, bound: Callable[[Configuration], float] | None = None,
-    executor: Executor | None = None, progress: bool = False,
-) -> SearchResult:  # fmt: skip
+    fitness: Callable[[Configuration], float],
+    num_layers: int,
+    choices: Sequence[int] = (FULL_PRECISION, 8, 4),
+    *,
+    order: Sequence[int] | None = None,
+    bound: Callable[[Configuration], float] | None = None,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> SearchResult:
     """Layer after layer the best width with the others as they are, from the first choice in all, until a pass over all
     layers changes nothing.
 

@@ -15,9 +15,14 @@ ENUMERATION_LIMIT = 4**8  # largest space that `exhaustive` takes unasked
 
 
 def exhaustive(
-    fitness: Callable[[Configuration], float], num_layers: int, choices: Sequence[Bits] = (16, 8, 4, 2), *,
-    limit: int = ENUMERATION_LIMIT, executor: Executor | None = None, progress: bool = False,
-) -> SearchResult:  # fmt: skip
+    fitness: Callable[[Configuration], float],
+    num_layers: int,
+    choices: Sequence[Bits] = (16, 8, 4, 2),
+    *,
+    limit: int = ENUMERATION_LIMIT,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> SearchResult:
     """Evaluate every configuration, the last layer's width changing fastest, in the order of ``choices``.
 
     Raises:
@@ -34,9 +39,15 @@ def exhaustive(
 
 
 def random_search(
-    fitness: Callable[[Configuration], float], num_layers: int, choices: Sequence[Bits] = (16, 8, 4, 2),
-    budget: int = 20 + 30 * (20 - 5), seed: int = 0, *, executor: Executor | None = None, progress: bool = False,
-) -> SearchResult:  # fmt: skip
+    fitness: Callable[[Configuration], float],
+    num_layers: int,
+    choices: Sequence[Bits] = (16, 8, 4, 2),
+    budget: int = 20 + 30 * (20 - 5),
+    seed: int = 0,
+    *,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> SearchResult:
     """Evaluate ``budget`` distinct configurations drawn uniformly: the least that a guided search has to beat.
 
     The default budget is the most that :func:`genetic` can use with its own defaults. A budget of at least the size of
@@ -52,9 +63,13 @@ def random_search(
 
 
 def greedy(
-    fitness: Callable[[Configuration], float], num_layers: int, choices: Sequence[Bits] = (16, 8, 4, 2), *,
-    executor: Executor | None = None, progress: bool = False,
-) -> SearchResult:  # fmt: skip
+    fitness: Callable[[Configuration], float],
+    num_layers: int,
+    choices: Sequence[Bits] = (16, 8, 4, 2),
+    *,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> SearchResult:
     """Descend from all layers at the highest width, one layer one choice lower at a time, while fitness grows.
 
     Each step evaluates every configuration that has one layer at its next lower choice and moves to the best of them

@@ -32,10 +32,16 @@ class Frontier:
 
 
 def nsga2(
-    objectives: Callable[[Configuration], Sequence[float]], num_layers: int, choices: Sequence[Bits] = (16, 8, 4, 2),
-    population: int = 40, generations: int = 30, seed: int = 0, *, executor: Executor | None = None,
+    objectives: Callable[[Configuration], Sequence[float]],
+    num_layers: int,
+    choices: Sequence[Bits] = (16, 8, 4, 2),
+    population: int = 40,
+    generations: int = 30,
+    seed: int = 0,
+    *,
+    executor: Executor | None = None,
     progress: bool = False,
-) -> Frontier:  # fmt: skip
+) -> Frontier:
     """Approximate the Pareto frontier of several objectives with pymoo's NSGA-II (Deb et al., 2002).
 
     Starts from distinct random configurations and uses pymoo's operators for integers (simulated binary crossover and
