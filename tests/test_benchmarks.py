@@ -206,7 +206,7 @@ def test_memory_is_measured_in_fresh_processes(monkeypatch):
     monkeypatch.setattr(memory, "SHARES", (1.0,))
     result = memory.run(harness.TINY).to_dict()
     assert [row["images"] for row in rows(result)][-1] == harness.TINY.images
-    assert {row["way"] for row in rows(result.to_dict())} == set(memory.WAYS)
+    assert {row["way"] for row in rows(result)} == set(memory.WAYS)
     assert all(row["peak_MiB"] > row["added_MiB"] >= 0 for row in rows(result))
 
 

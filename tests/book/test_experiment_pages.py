@@ -21,7 +21,7 @@ def test_every_cell_runs_and_no_number_is_unknown(page, recorded, checkout, said
     monkeypatch.setattr(campaign, "measure", lambda cases, device: [])  # the other pages run nothing by default
     shown = []
     for name in ("table", "folded"):
-        monkeypatch.setattr(report, name, lambda frame, caption: shown.append(frame))
+        monkeypatch.setattr(report, name, lambda frame, *words: shown.append(frame))
     monkeypatch.setattr(report, "show", lambda figure, name, caption, alt: said.append(f"{caption} {alt}"))
     monkeypatch.setattr(report, "provenance", lambda records, *commands: said.append(f"{len(list(records))} records"))
     names = {}
