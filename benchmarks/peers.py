@@ -12,9 +12,13 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 
@@ -39,34 +43,14 @@ def fx(network: nn.Module, calibration: torch.Tensor, bits: int) -> Network:
 
 def pt2e(network: nn.Module, calibration: torch.Tensor, bits: int) -> Network:
     """torchao's PT2E flow: export, annotate, prepare; run with its fake-quantize modules."""
-    from torchao.quantization.pt2e import FakeQuantize, MinMaxObserver, fake_quantize
-    from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
-    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
+    from torchao.quantization.pt2e import FakeQuantize, MinMaxObserver
+    from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
     observed = FakeQuantize.with_args(observer=MinMaxObserver)
     high = 2 ** (bits - 1) - 1
     weights = QuantizationSpec(torch.int8, observed, -high, high, torch.per_tensor_symmetric)
     activations = QuantizationSpec(torch.uint8, observed, 0, 2**bits - 1, torch.per_tensor_affine)
-
-    class AtOutputs(Quantizer):
-        """Weights and outputs of every convolution and linear layer."""
-
-        def annotate(self, model):
-            for node in model.graph.nodes:
-                if node.target in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default):
-                    node.meta["quantization_annotation"] = QuantizationAnnotation(
-                        input_qspec_map={node.args[1]: weights}, output_qspec=activations, _annotated=True
-                    )
-            return model
-
-        def validate(self, model):
-            pass
-
-    # A batch that is not 1, which export would take for a constant, and its first dimension free.
-    shapes = ({0: torch.export.Dim.DYNAMIC},)
-    exported = torch.export.export(copy.deepcopy(network).eval(), (calibration[:2],), dynamic_shapes=shapes).module()
-    prepared = prepare_pt2e(exported, AtOutputs())
-    return _calibrated(prepared, calibration, fake_quantize)
+    return _annotated(network, calibration, weights, outputs=activations)
 
 
 def pt2e_compiled(network: nn.Module, calibration: torch.Tensor, bits: int) -> Network:
@@ -114,33 +98,46 @@ def brevitas(network: nn.Module, calibration: torch.Tensor, bits: int) -> Networ
 
 def pt2e_inputs(network: nn.Module, calibration: torch.Tensor, observer: str) -> Network:
     """PT2E with weights at 4 bits, a scale a channel, and what each layer reads at 8, by an observer of torchao."""
-    from torchao.quantization.pt2e import FakeQuantize, PerChannelMinMaxObserver, fake_quantize
+    from torchao.quantization.pt2e import FakeQuantize, PerChannelMinMaxObserver
     from torchao.quantization.pt2e import observer as observers
-    from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
-    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
+    from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
     of_weights = FakeQuantize.with_args(observer=PerChannelMinMaxObserver)
     of_inputs = FakeQuantize.with_args(observer=getattr(observers, observer))
     weights = QuantizationSpec(torch.int8, of_weights, -7, 7, torch.per_channel_symmetric, ch_axis=0)
     inputs = QuantizationSpec(torch.uint8, of_inputs, 0, 255, torch.per_tensor_affine)
+    return _annotated(network, calibration, weights, inputs=inputs)
 
-    class AtInputs(Quantizer):
-        """Weights and inputs of every convolution and linear layer."""
+
+def _annotated(
+    network: nn.Module, calibration: torch.Tensor, weights: QuantizationSpec,
+    inputs: QuantizationSpec | None = None, outputs: QuantizationSpec | None = None,
+) -> nn.Module:  # fmt: skip
+    """A network exported, with what every convolution and linear layer has, reads and returns rounded by these, and
+    calibrated."""
+    from torchao.quantization.pt2e import fake_quantize
+    from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, Quantizer
+
+    class OfLayers(Quantizer):
+        """Convolutions and linear layers."""
 
         def annotate(self, model):
             for node in model.graph.nodes:
                 if node.target in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default):
+                    read = {node.args[0]: inputs} if inputs else {}
                     node.meta["quantization_annotation"] = QuantizationAnnotation(
-                        input_qspec_map={node.args[0]: inputs, node.args[1]: weights}, _annotated=True
+                        input_qspec_map=read | {node.args[1]: weights}, output_qspec=outputs, _annotated=True
                     )
             return model
 
         def validate(self, model):
             pass
 
+    # A batch that is not 1, which export would take for a constant, and its first dimension free.
     shapes = ({0: torch.export.Dim.DYNAMIC},)
-    exported = torch.export.export(network.eval(), (calibration[:2],), dynamic_shapes=shapes).module()
-    return _calibrated(prepare_pt2e(exported, AtInputs()), calibration, fake_quantize)
+    exported = torch.export.export(copy.deepcopy(network).eval(), (calibration[:2],), dynamic_shapes=shapes).module()
+    return _calibrated(prepare_pt2e(exported, OfLayers()), calibration, fake_quantize)
 
 
 def brevitas_inputs(

@@ -59,9 +59,7 @@ def main(*commits: str) -> None:
             print(commit, "equal  " if was.get(name) == after.get(name) else "DIFFERS", name, flush=True)
         equal = {name for name in was if was[name] == after.get(name)}
         for record, code in held:
-            kind = " ".join(
-                filter(None, (record.spec.kind, record.spec.kind == "ladder" and record.spec.details["rung"]))
-            )
+            kind = record.spec.kind + (f" {record.spec.details['rung']}" if record.spec.kind == "ladder" else "")
             proven = record.code in before["fresh"] and {f"{kind}/{record.spec.model}", f"{kind}/*"} & equal
             if record.code != code and proven:
                 known.setdefault(record.code, set()).add(code)

@@ -9,7 +9,9 @@ from torch import nn
 
 from quide import deploy, ptq
 from quide.deploy import matmul
+from quide.experiments import kernels
 from quide.experiments.kernels import WIDTHS
+from quide.llm import random_weights
 
 pytestmark = pytest.mark.slow
 CLOSE = {"32": 1e-4, "32 channels last": 1e-4, "bfloat16": 0.05, "8": 0.1}  # of the largest logit
@@ -78,4 +80,7 @@ def test_a_linear_layer_of_few_bits_answers_as_the_float_one_in_an_eighth_of_the
     assert error[None] < 1e-10 and error[8] < 1e-3 and error[8] < error[4] < 0.02 < error[2] < 0.3
     sizes = {bits: size / made[None][1] for bits, (_, size) in made.items()}
     scale = 1 / matmul.BLOCK  # one of 32 bits for each block
+    widest = random_weights.SHAPES[kernels.LANGUAGE_MODEL]
+    assert (kernels.ROWS, kernels.COLUMNS) == (widest.hidden_size, widest.intermediate_size)  # where no torch is needed
+    assert tuple(kernels.LINEARS[1:-1]) == tuple(map(str, matmul.BITS))
     assert all(sizes[bits] == pytest.approx(bits / 32 + scale, abs=0.01) for bits in matmul.BITS)

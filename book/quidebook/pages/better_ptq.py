@@ -388,9 +388,9 @@ def verdict_table(known: LadderRecords) -> Iterable[dict]:
 
 def _equalized(known: LadderRecords) -> Iterator[dict]:
     """Of the network that equalization is for: rescued where 8 bits lose little with it and more without it."""
-    gain = gained(known, DEPTHWISE, BESIDE[1], "w8a8")
-    if gain is not None:
-        before, after = (lost(known.rungs[DEPTHWISE, rung.name], "w8a8") for rung in BESIDE[:2])
+    there = known.of(DEPTHWISE, BESIDE[:2]).values()
+    if len(there) == 2:
+        before, after = (lost(record, "w8a8") for record in there)
         held = _holds(after) if _holds(before) is False else None
         yield {
             "claim": "Equalization rescues depthwise networks with one scale per tensor (white paper)",
@@ -403,9 +403,9 @@ def _equalized(known: LadderRecords) -> Iterator[dict]:
 def depthwise_facts(known: LadderRecords) -> Mapping[str, object] | Absent:
     """Facts: the depthwise network, how long it was trained, its accuracy in full precision, and at W4A8 with one scale
     per tensor, as it is and equalized."""
-    plain, equalized = (known.rungs.get((DEPTHWISE, rung.name)) for rung in BESIDE[:2])
-    if plain is None or equalized is None:
+    if len(there := known.of(DEPTHWISE, BESIDE[:2]).values()) < 2:
         return Absent(title(DEPTHWISE), COMMAND)
+    plain, equalized = there
     return {
         "network": title(DEPTHWISE),
         "epochs": registry.row(*DEPTHWISE).recipe.epochs,
