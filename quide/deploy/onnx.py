@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,12 +76,13 @@ def export(model: nn.Module, images: torch.Tensor, opset: int | None = None) -> 
     return program.model_proto.SerializeToString()
 
 
-def integers(exported: bytes, calibration: torch.Tensor) -> bytes:
+def integers(exported: bytes, calibration: torch.Tensor, layers: Collection[str] | None = None) -> bytes:
     """An exported network with 8-bit integers for weights and activations, serialized.
 
     Args:
         exported: from :func:`export`.
         calibration: float32 images ``(n, ...)`` that the activation ranges are read from.
+        layers: names of those in integers, one or more; None for all, and what stands between them.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -89,12 +90,14 @@ def integers(exported: bytes, calibration: torch.Tensor) -> bytes:
     batches = ({"images": part.contiguous().numpy()} for part in calibration.split(BATCH))
     reader = SimpleNamespace(get_next=lambda: next(batches, None))  # all that it asks of a CalibrationDataReader
     model = onnx.load_from_string(exported)  # a copy: what is given to it loses its weights
+    weights = None if layers is None else {f"{layer}.weight" for layer in layers}
+    chosen = None if weights is None else [node.name for node in model.graph.node if weights.intersection(node.input)]
     with tempfile.TemporaryDirectory() as folder, _quiet():
         file = Path(folder, "quantized.onnx")
         quantize_static(
             model, file, reader, quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8, per_channel=False, calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
+            extra_options={"WeightSymmetric": True, "ActivationSymmetric": False}, nodes_to_quantize=chosen,
         )  # fmt: skip
         return file.read_bytes()
 

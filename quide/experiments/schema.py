@@ -36,6 +36,7 @@ REQUIRED = {
     "kernel_latency": "latencies absent noisy reasons",
     "litert": "accuracy correct images size latencies noisy reasons",
     "linear_latency": "latencies size noisy reasons",
+    "throughput": "accuracy correct layers images latencies noisy reasons",
     "roofline": "bandwidth peak layers noisy reasons",
     "llm_accuracy": "accuracy correct questions",
     "llm_latency": "prefill decode noisy reasons",

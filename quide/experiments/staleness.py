@@ -11,6 +11,7 @@ from quide.experiments import (  # noqa: F401 - they fill KINDS
     llm_runs,
     mixed,
     runs,
+    throughput,
     tiny,
 )  # fmt: skip
 from quide.experiments.measured import KINDS

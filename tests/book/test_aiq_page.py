@@ -7,8 +7,10 @@ import pytest
 from quidebook.pages import aiq
 from quidebook.report import Absent
 from quidebook.shared import aiq as shared
+from quidebook.shared import throughput as deployed
+from quidebook.verdicts import ABSENT, NOISY, SUPPORTS, UNDECIDED
 
-from quide.experiments import paper, records
+from quide.experiments import paper, records, throughput
 from quide.experiments.aiq import THEIRS, AiqCase, networks, search
 from quide.stats import pack_bits
 
@@ -130,6 +132,39 @@ def test_the_committed_records_reproduce_the_authors_networks():
     batches = aiq.batch_facts(known)
     assert [round(100 * batches[f"at_{batch}"], 1) for batch in (1, 8, 64, 128)] == [52.3, 7.0, 0.9, 0.4]
     assert aiq.claim_table(known)["both halves hold"].tolist() == ["no", "no", "yes"]
+
+
+def timed(searched: float, reasons: tuple[str, ...] = ()) -> records.Record:
+    """Full precision takes 100 ms; half of it folded, by PyTorch, and by another library."""
+    ms = {throughput.FULL: 100.0, throughput.FOLDED: 50.0, throughput.SEARCHED: searched, throughput.ALL: 20.0}
+    ms |= dict(zip(throughput.DRAWN, (90.0, 60.0, 80.0), strict=True))
+    names = {f"{which}, {library}": each for which, each in ms.items() for library in throughput.LIBRARIES}
+    names |= {"32, ONNX Runtime": 40.0}
+    del names["32 folded, ONNX Runtime"], names["32 folded, OpenVINO"]
+    values = {
+        "accuracy": {name: 0.8 for name in names},
+        "layers": {throughput.SEARCHED: ["a", "b"]},
+        "latencies": {f"{name}, {batch}": {"median_ms": each} for name, each in names.items() for batch in (1, 128)},
+        "reasons": list(reasons),
+    }
+    return record(throughput.throughput(throughput.wanted()), values)
+
+
+def test_a_speed_up_is_told_from_what_folding_alone_gives():
+    facts = deployed.deployed_facts(timed(40.0), "")
+    assert (facts["searched"], facts["folded"], facts["rest"], facts["all"], facts["onnx"]) == (2.5, 2, 1.25, 5, 2.5)
+    assert (facts["least"], facts["most"]) == pytest.approx((100 / 90, 100 / 60))
+    rows = deployed.deployed_table(timed(40.0)).set_index(["in 8 bits", "batch"])
+    assert rows.loc[("AIQ's 2 layers", "128"), ["PyTorch", "ONNX Runtime"]].tolist() == ["2.50", "1.00"]
+    assert rows.loc[("2 random layers, 3 draws", "1"), "PyTorch"] == "1.11 to 1.67"
+
+
+@pytest.mark.parametrize(
+    ("made", "verdict"),
+    [(timed(40.0), SUPPORTS), (timed(70.0), UNDECIDED), (timed(40.0, ("busy",)), NOISY), (None, ABSENT)],
+)
+def test_another_network_never_earns_the_tick(made, verdict):
+    assert deployed.deployed_verdict(made, 1.66, "a command")[0] == verdict
 
 
 def test_without_records_the_command_is_told():

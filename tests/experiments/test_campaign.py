@@ -23,6 +23,7 @@ from quide.experiments import (
     provenance,
     records,
     runs,
+    throughput,
     tiny,
 )
 
@@ -60,6 +61,8 @@ def remade(record: records.Record) -> list[measured.Run]:
     if spec.kind == kernels.LINEAR:
         return [kernels.linear(kernels.LinearCase(), details["tokens"], details["environment"]["threads"])]
     case = runs.Case(spec.model, spec.dataset, spec.seed, spec.profile, runs.schedule_of(spec))
+    if spec.kind == throughput.KIND:
+        return [throughput.throughput(case, details["environment"]["threads"])]
     if spec.kind in kernels.MEASURED:
         shapes = {"batch": details.get("batch"), "threads": details["environment"]["threads"]}
         made = {"kernel_latency": kernels.timing, "roofline": kernels.roofline}

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from quide import deploy, ptq
-from quide.deploy import matmul
+from quide.deploy import fbgemm, matmul, onnx, openvino
 from quide.experiments import kernels
 from quide.experiments.kernels import WIDTHS
 from quide.llm import random_weights
@@ -60,6 +60,24 @@ def test_integers_take_a_quarter_of_the_bytes(backend):
     prepared = ptq.prepare(model.eval(), images).at(ptq.FULL_PRECISION)
     sizes = [deploy.backend(backend).compiled(width, prepared, images, images).size for width in ("32", "8")]
     assert sizes[1] < 0.3 * sizes[0]
+
+
+def test_one_layer_alone_is_in_integers(given):
+    model, calibration = given
+    from onnx import TensorProto, load_from_string
+
+    images, wanted = calibration[:8], model(calibration[:8])
+    exported = onnx.export(model, images)
+    packed = onnx.integers(exported, calibration, ["second"])
+    held = {each.name: each.data_type for each in load_from_string(packed).graph.initializer if len(each.dims) > 1}
+    assert [name for name, kind in held.items() if kind == TensorProto.INT8] == ["second.weight_quantized"]
+    for run in (
+        onnx.OnnxNetwork(packed),
+        openvino.network(packed).run,
+        fbgemm.integers(model, ["second"], calibration).run,
+    ):
+        error = (run(images) - wanted).abs().max() / wanted.abs().max()
+        assert 1e-5 < error < CLOSE["8"]  # rounded, and little
 
 
 def test_an_unknown_backend_names_the_known_ones():

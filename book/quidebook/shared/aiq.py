@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from quide import metric
-from quide.experiments import aiq, paper, select
+from quide.experiments import aiq, paper, select, throughput
 from quide.experiments.aiq import AUTHORS, OURS, PRINTED, THEIRS, Traffic, traffic
 from quide.experiments.records import Record
 from quide.search import Configuration, pareto_front
@@ -28,11 +28,13 @@ class AiqRecords:
     networks: Mapping[str, Record]
     layers: Mapping[str, Record]
     searches: tuple[Record, ...]
+    deployed: Record | None = None
 
     @cached_property
     def used(self) -> list[Record]:
         """All of them."""
-        return [*self.networks.values(), *self.layers.values(), *self.searches]
+        last = [self.deployed] if self.deployed else []
+        return [*self.networks.values(), *self.layers.values(), *self.searches, *last]
 
     def of(self, model: str, method: str, split: str = "train") -> Record | None:
         """A search by the objective of AIQ's program; None where there is no record of it."""
@@ -43,7 +45,8 @@ class AiqRecords:
 def found() -> AiqRecords:
     """The records there are."""
     of = {kind: {record.spec.model: record for record in select.known(kind)} for kind in ("aiq_networks", "aiq_layers")}
-    return AiqRecords(of["aiq_networks"], of["aiq_layers"], tuple(select.known("aiq_search")))
+    timed = select.quietest(select.known(throughput.KIND))
+    return AiqRecords(of["aiq_networks"], of["aiq_layers"], tuple(select.known("aiq_search")), timed)
 
 
 def absent(known: AiqRecords) -> Absent | None:

@@ -49,7 +49,7 @@ def _padded(artefact: deploy.Artefact, images: torch.Tensor, size: int) -> torch
 
 def timing(case: Case, batch: int, threads: int) -> dict:
     size = case.size
-    with _threads(threads):
+    with using_threads(threads):
         images = inputs.test_images(case).subset(slice(0, batch)).normalized()
         artefacts, absent = _artefacts(case, images)
         passes = {name: partial(one.run, one.laid_out(images)) for name, one in artefacts.items()}
@@ -59,7 +59,7 @@ def timing(case: Case, batch: int, threads: int) -> dict:
 
 def roofline(case: Case, batch: int, threads: int) -> dict:
     size = case.size
-    with _threads(threads), torch.no_grad():
+    with using_threads(threads), torch.no_grad():
         model = inputs.network(case).to(memory_format=torch.channels_last)
         images = inputs.test_images(case).subset(slice(0, batch)).normalized()
         passes, counted = _layers(model, images), intensity.arithmetic_intensity(model, images[:1], batch=batch)
@@ -87,7 +87,7 @@ def linear(case: LinearCase, tokens: int, threads: int) -> dict:
     generator = np.random.default_rng(0)
     weight = generator.standard_normal((kernels.ROWS, kernels.COLUMNS), np.float32)
     given = torch.from_numpy(generator.standard_normal((tokens, kernels.ROWS), np.float32))
-    with _threads(threads):
+    with using_threads(threads):
         made = {name: matmul.linear(weight, int(name) if name.isdecimal() else None) for name in kernels.LINEARS[:-1]}
         passes = {name: partial(layer, given) for name, (layer, _) in made.items()}
         passes[kernels.LINEARS[-1]] = partial(nn.functional.linear, given, torch.from_numpy(weight.T.copy()))
@@ -151,7 +151,8 @@ def _products() -> dict[str, tuple[partial, int]]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def using_threads(count: int) -> Iterator[None]:
+    """Torch, and what reads its setting, on so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
