@@ -1,8 +1,9 @@
 """What the code that decides records computes on small inputs, as digests; ``tools/restamp.py`` compares two versions.
 
-``python tools/golden_outputs.py`` prints, as JSON, ``outputs``, a digest for every kind of record and network there are
-records of, and ``fresh``, the digests of code in the records that this version holds for fresh. The digests of outputs
-hold for one machine and its libraries: two versions of the code are compared on one.
+``python tools/golden_outputs.py [KIND...]`` prints, as JSON, ``outputs``, a digest for every kind of record and network
+there are records of, or for those of some kinds, and ``fresh``, the digests of code in the records that this version
+holds for fresh. The digests of outputs hold for one machine and its libraries: two versions of the code are compared on
+one.
 """
 
 from __future__ import annotations
@@ -232,49 +233,101 @@ def language(folder: Path) -> str:
     return digest(*found, llm_runs.pack_log_likelihoods(values), llama2c.MODEL)
 
 
-def outputs() -> dict[str, str]:
-    """By kind of record and network."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    batch, found = images(), {}
-    normalized = [datasets.calibration_indices(100, 20, 3), images(5)]
+def of_images(batch: torch.Tensor, normalized: list) -> dict[str, str]:
+    """Networks that classify images, at every width."""
+    found = {}
     for name in ("simplecnn", "resnet18", "resnet20"):
         model = network(name)
         logits, uncommuted = quantized(model, batch), quantized(model, batch, commute=False)
         predicted = evaluate.predict(model, batch.split(4))
         found[f"accuracy/{name}"] = digest(*logits, *normalized, predicted)
         found[f"latency/{name}"] = digest(*logits, *uncommuted, timed())
-        found[f"deployed/{name}"] = digest(in_integers(model), *logits, timed())
         if name != "simplecnn":
             parts = ptq.stages(model)
             found[f"mixed_stages/{name}"] = digest(tree(model, batch, (8, 4), list(parts.values())), str(parts))
-    for name in ("simplecnn", "resnet18", "resnet20"):
-        computed = in_kernels(network(name))
-        found |= {f"{kind}/{name}": digest(computed, timed()) for kind in ("kernel_latency", "roofline")}
-        found[f"kernel_accuracy/{name}"] = digest(computed, *normalized)
-    for name in ("simplecnn", "resnet18", "resnet20", "mobilenetv2"):
-        found |= {f"{kind}/{name}": digest(one, *normalized) for kind, one in laddered(network(name)).items()}
-    simple = network("simplecnn")
-    hits = tree(simple, batch)
+    hits = tree(network("simplecnn"), batch)
     found["mixed_accuracy/simplecnn"] = digest(hits, *normalized)
     found["mixed_latency/simplecnn"] = digest(hits, timed())
-    found["weight_only/simplecnn"] = digest(weight_only(simple), *normalized)
-    found["training/simplecnn"] = digest(
+    return found
+
+
+def of_kernels(batch: torch.Tensor, normalized: list) -> dict[str, str]:
+    """Networks in real arithmetic."""
+    found = {}
+    for name in ("simplecnn", "resnet18", "resnet20"):
+        model = network(name)
+        computed = in_kernels(model)
+        found |= {f"{kind}/{name}": digest(computed, timed()) for kind in ("kernel_latency", "roofline")}
+        found[f"kernel_accuracy/{name}"] = digest(computed, *normalized)
+        found[f"deployed/{name}"] = digest(in_integers(model), *quantized(model, batch), timed())
+    return found
+
+
+def of_ladder(batch: torch.Tensor, normalized: list) -> dict[str, str]:
+    """Networks on each rung."""
+    names = ("simplecnn", "resnet18", "resnet20", "mobilenetv2")
+    made = {name: laddered(network(name)) for name in names}
+    return {f"{kind}/{name}": digest(one, *normalized) for name in names for kind, one in made[name].items()}
+
+
+def of_training(batch: torch.Tensor, normalized: list) -> dict[str, str]:
+    """Networks that are trained."""
+    simple = (
         trained("simplecnn", "mnist", train.SIMPLECNN, 256),
         trained("simplecnn", "cifar10", train.SIMPLECNN_AUGMENTED, 256),
     )
-    found["training/resnet18"] = trained("resnet18", "cifar10", train.RESNET18, 48)
-    found["imagenet_accuracy/resnet50"] = found["imagenet_quantizers/resnet50"] = resnet50(search_too=False)
-    found["imagenet_mixed/resnet50"] = resnet50(search_too=True)
-    for name, projections in (("aiq-resnet20", True), ("resnet20", False)):
-        rounded = aiq_runs(projections)
-        found |= {f"{kind}/{name}": rounded for kind in ("aiq_networks", "aiq_layers", "aiq_search")}
+    large = trained("resnet18", "cifar10", train.RESNET18, 48)
+    return {"training/simplecnn": digest(*simple), "training/resnet18": large}
+
+
+def of_imagenet(batch: torch.Tensor, normalized: list) -> dict[str, str]:
+    """The network of ImageNet."""
+    without = resnet50(search_too=False)
+    return {
+        "imagenet_accuracy/resnet50": without,
+        "imagenet_quantizers/resnet50": without,
+        "imagenet_mixed/resnet50": resnet50(search_too=True),
+    }
+
+
+def of_aiq(batch: torch.Tensor, normalized: list) -> dict[str, str]:
+    """AIQ's networks and searches."""
+    made = {"aiq-resnet20": aiq_runs(True), "resnet20": aiq_runs(False)}
+    kinds = ("aiq_networks", "aiq_layers", "aiq_search")
+    return {f"{kind}/{name}": rounded for name, rounded in made.items() for kind in kinds}
+
+
+def of_language(batch: torch.Tensor, normalized: list) -> dict[str, str]:
+    """Language models, and weights that are rounded alone."""
     with tempfile.TemporaryDirectory() as folder:
         spoken = language(Path(folder))
-    for kind in ("llm_accuracy", "llm_next_token", "llm_memory", "llm_latency"):
-        found[f"{kind}/*"] = digest(spoken, timed())
+    kinds = ("llm_accuracy", "llm_next_token", "llm_memory", "llm_latency")
+    found = {f"{kind}/*": digest(spoken, timed()) for kind in kinds}
+    return found | {"weight_only/simplecnn": digest(weight_only(network("simplecnn")), *normalized)}
+
+
+MADE = {  # by the beginnings of the kinds that each makes
+    of_images: ("accuracy", "latency", "mixed_"),
+    of_kernels: ("kernel_", "roofline", "deployed"),
+    of_ladder: ("ladder", "calibration_draws"),
+    of_training: ("training",),
+    of_imagenet: ("imagenet_",),
+    of_aiq: ("aiq_",),
+    of_language: ("llm_", "weight_only"),
+}
+
+
+def outputs(kinds: list[str]) -> dict[str, str]:
+    """By kind of record and network; of all kinds where none is named."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    batch, found = images(), {}
+    normalized = [datasets.calibration_indices(100, 20, 3), images(5)]
+    for make, beginnings in MADE.items():
+        if not kinds or any(kind.startswith(beginnings) for kind in kinds):
+            found |= make(batch, normalized)
     return found
 
 
 if __name__ == "__main__":
     fresh = {record.code for record in records.collect() if not staleness.stale(record)}
-    print(json.dumps({"fresh": sorted(fresh), "outputs": outputs()}, indent=1))
+    print(json.dumps({"fresh": sorted(fresh), "outputs": outputs(sys.argv[1:])}, indent=1))
