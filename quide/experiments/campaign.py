@@ -104,7 +104,7 @@ def planned() -> list[Planned]:
         found += [Planned(kind, case.model, case.dataset, case.seed, case.profile) for kind in timed_kinds(case)]
     found += [
         Planned(kind, *network, SEEDS[0], runs.longest_profile(*network))
-        for network in kernels.MODELS for kind in kernels.MEASURED
+        for network in kernels.MODELS for kind in kernels.kinds(network[1])
     ]  # fmt: skip
     found.append(Planned(tiny.KIND, tiny.MODEL, tiny.DATASET, SEEDS[0], "paper"))
     found.append(Planned(kernels.LINEAR, kernels.LANGUAGE_MODEL, "random", SEEDS[0], "paper"))

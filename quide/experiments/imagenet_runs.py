@@ -127,19 +127,21 @@ def _observed(model: str, seed: int, calibration_sha256: str, activation_range: 
     return ptq.prepare(case.network, case.calibrated_on.normalized(), scheme)
 
 
-def _deciding(model: str) -> tuple[str, ...]:
+def deciding(model: str) -> tuple[str, ...]:
+    """The code that makes a network and its input, for digests."""
     return (
         "quide.ptq.prepared:prepare", "quide.data.datasets:normalize", "quide.data.datasets:calibration_indices",
         "quide.data.imagenet:decode", "quide.models.keras_resnet50:from_keras",
     )  # fmt: skip
 
 
-def _checksum(spec: records.RunSpec) -> str:
+def checksum(spec: records.RunSpec) -> str:
+    """SHA-256 of the images and of the weights."""
     weights = registry.row(spec.model, DATASET).sha256
     return f"{spec.details['images_sha256']} {spec.details['calibration_sha256']} {weights}"
 
 
-@measured(ACCURACY, "quide.experiments.compute.imagenet:accuracy", _deciding, _checksum)
+@measured(ACCURACY, "quide.experiments.compute.imagenet:accuracy", deciding, checksum)
 def accuracy(case: ImageNetCase, bits: Sequence[int | Configuration] = (*paper.BITS, SEARCHED)) -> dict:
     """Accuracy at several widths by :data:`quide.ptq.PAPER`; a tuple holds one width for each of the six groups.
 
@@ -149,7 +151,7 @@ def accuracy(case: ImageNetCase, bits: Sequence[int | Configuration] = (*paper.B
     return {"scheme": records.described(ptq.PAPER), "bits": [w if isinstance(w, int) else list(w) for w in bits]}
 
 
-@measured(QUANTIZERS, "quide.experiments.compute.imagenet:quantizers", _deciding, _checksum)
+@measured(QUANTIZERS, "quide.experiments.compute.imagenet:quantizers", deciding, checksum)
 def quantizers(case: ImageNetCase, bits: Sequence[int] = LOW_BITS) -> dict:
     """Accuracy by quantizers that the paper's text does not describe, beside the paper's, on the same images.
 
@@ -158,7 +160,7 @@ def quantizers(case: ImageNetCase, bits: Sequence[int] = LOW_BITS) -> dict:
     return {"schemes": {name: records.described(scheme) for name, scheme in SCHEMES.items()}, "bits": list(bits)}
 
 
-@measured(MIXED, "quide.experiments.compute.imagenet:mixed", _deciding, _checksum)
+@measured(MIXED, "quide.experiments.compute.imagenet:mixed", deciding, checksum)
 def mixed(
     case: ImageNetCase,
     method: str = "genetic",

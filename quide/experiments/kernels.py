@@ -5,14 +5,17 @@ And a linear layer of a language model, for which there are kernels at fewer tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from quide._check import whole
-from quide.experiments import provenance, runs
+from quide.experiments import imagenet_runs, profiles, provenance, runs
+from quide.experiments.imagenet_runs import ImageNetCase
 from quide.experiments.measured import Run, measured
+from quide.experiments.profiles import Profile
 from quide.experiments.records import RunSpec
 from quide.experiments.runs import CALIBRATION_SIZE, Case
+from quide.models import registry
 
 WIDTHS = {  # by backend, what quide.deploy makes; one that this machine lacks is recorded as absent
     "PyTorch": ("32", "32 channels last", "bfloat16"),
@@ -22,7 +25,9 @@ WIDTHS = {  # by backend, what quide.deploy makes; one that this machine lacks i
 }
 NAMES = tuple(f"{width}, {backend}" for backend, widths in WIDTHS.items() for width in widths)
 SIMULATED = "8 simulated"
-MODELS = (("simplecnn", "cifar10"), ("resnet20", "cifar10"), ("resnet18", "cifar10"))
+LARGE = ("resnet50", imagenet_runs.DATASET)  # a pass takes seconds: fewer images, and fewer passes
+LARGE_IMAGES, LARGE_CALIBRATION, LARGE_WARMUP, LARGE_PASSES = 250, 64, 2, 20
+MODELS = (("simplecnn", "cifar10"), ("resnet20", "cifar10"), ("resnet18", "cifar10"), LARGE)
 MEASURED = ("kernel_accuracy", "kernel_latency", "roofline")  # kinds of records
 BATCHES, THREADS = (1, 64), (1, 2)
 LINEAR, LANGUAGE_MODEL = "linear_latency", "llama-3-8b"
@@ -31,8 +36,36 @@ LINEARS = ("32, ONNX Runtime", "8", "4", "2", "32, PyTorch")
 LINEAR_WARMUP, LINEAR_PASSES = 5, 50  # a pass takes up to a second
 
 
-@measured("kernel_accuracy", "quide.experiments.compute.kernels:accuracy", runs.ptq_code, runs.test_checksum)
-def accuracy(case: Case) -> dict:
+def case_of(model: str, dataset: str, seed: int = 0) -> Case | ImageNetCase:
+    """A network of :data:`MODELS` at the profile of all its test images; of ImageNet, on some."""
+    if dataset == imagenet_runs.DATASET:
+        return ImageNetCase(model, seed, min(LARGE_IMAGES, len(ImageNetCase(model, seed).validation)))
+    return Case(model, dataset, seed, runs.longest_profile(model, dataset))
+
+
+def size_of(case: Case | ImageNetCase) -> Profile:
+    """How much is measured."""
+    if isinstance(case, ImageNetCase):
+        return replace(profiles.profile(imagenet_runs.PROFILE), warmup=LARGE_WARMUP, passes=LARGE_PASSES)
+    return case.size
+
+
+def _code(model: str) -> tuple[str, ...]:
+    return runs.ptq_code(model) if model in registry.BUILDERS else imagenet_runs.deciding(model)
+
+
+def _checksum(spec: RunSpec) -> str:
+    return (imagenet_runs.checksum if spec.dataset == imagenet_runs.DATASET else runs.test_checksum)(spec)
+
+
+def _made_from(case: Case | ImageNetCase) -> dict:
+    if isinstance(case, ImageNetCase):
+        return {"calibration_size": LARGE_CALIBRATION}
+    return {"training_seed": case.training_seed, "calibration_size": CALIBRATION_SIZE}
+
+
+@measured("kernel_accuracy", "quide.experiments.compute.kernels:accuracy", _code, _checksum)
+def accuracy(case: Case | ImageNetCase) -> dict:
     """What each artefact scores, on the test images.
 
     Values: ``accuracy`` and ``correct`` by name in :data:`NAMES` and of :data:`SIMULATED`; ``changed``: of how many
@@ -42,14 +75,12 @@ def accuracy(case: Case) -> dict:
     return {
         "artefacts": list(NAMES),
         "environment": provenance.environment("cpu"),
-        "training_seed": case.training_seed,
-        "calibration_size": CALIBRATION_SIZE,
-        "test_images": case.size.test_images,
-    }
+        **({} if isinstance(case, ImageNetCase) else {"test_images": case.size.test_images}),
+    } | _made_from(case)
 
 
-@measured("kernel_latency", "quide.experiments.compute.kernels:timing", runs.ptq_code, runs.test_checksum)
-def timing(case: Case, batch: int = 64, threads: int = 1) -> dict:
+@measured("kernel_latency", "quide.experiments.compute.kernels:timing", _code, _checksum)
+def timing(case: Case | ImageNetCase, batch: int = 64, threads: int = 1) -> dict:
     """Latency of each artefact, all timed in turn on the same images by the profile's protocol, on the CPU.
 
     Values: :meth:`quide.latency.Timings.to_dict` by name in :data:`NAMES` and of :data:`SIMULATED`; ``absent`` and
@@ -60,12 +91,10 @@ def timing(case: Case, batch: int = 64, threads: int = 1) -> dict:
     return {
         "artefacts": list(NAMES),
         "batch": batch,
-        "warmup": case.size.warmup,
-        "passes": case.size.passes,
+        "warmup": size_of(case).warmup,
+        "passes": size_of(case).passes,
         "environment": provenance.environment("cpu") | {"threads": threads},
-        "training_seed": case.training_seed,
-        "calibration_size": CALIBRATION_SIZE,
-    }
+    } | _made_from(case)
 
 
 @measured("roofline", "quide.experiments.compute.kernels:roofline", runs.ptq_code, runs.test_checksum)
@@ -108,8 +137,20 @@ def linear(case: LinearCase, tokens: int = 1, threads: int = 1) -> dict:
     }
 
 
-def wanted(cases: list[Case]) -> list[Run]:
-    """All that the page shows, of some cases."""
-    timed = product(cases, BATCHES, THREADS, (timing, roofline))
-    networks = [*map(accuracy, cases), *(run(case, batch, threads) for case, batch, threads, run in timed)]
-    return networks + [linear(LinearCase(), tokens, threads) for tokens, threads in product(BATCHES, THREADS)]
+def kinds(dataset: str) -> tuple[str, ...]:
+    """What is recorded of a network; the roofline is one of small images."""
+    return MEASURED[:-1] if dataset == imagenet_runs.DATASET else MEASURED
+
+
+def wanted(seed: int = 0) -> list[Run]:
+    """All that the page shows, of the networks whose images can be here."""
+    from quide.data import imagenet
+
+    networks = [network for network in MODELS if network != LARGE or imagenet.has("val")]
+    cases = [case_of(*network, seed) for network in networks]
+    found = list(map(accuracy, cases))
+    for case, batch, threads in product(cases, BATCHES, THREADS):
+        found.append(timing(case, batch, threads))
+        if not isinstance(case, ImageNetCase):
+            found.append(roofline(case, batch, threads))
+    return found + [linear(LinearCase(), tokens, threads) for tokens, threads in product(BATCHES, THREADS)]

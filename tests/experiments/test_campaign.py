@@ -50,7 +50,7 @@ def remade(record: records.Record) -> list[measured.Run]:
     spec, details = record.spec, record.spec.details
     if spec.kind.startswith("llm_"):
         return [of_language(spec)]
-    if spec.kind.startswith("imagenet_"):
+    if spec.dataset == imagenet_runs.DATASET:
         return [of_imagenet(spec)]
     if spec.kind.startswith("aiq_"):
         return aiq.runs(spec.seed)
@@ -96,9 +96,10 @@ def of_imagenet(spec: records.RunSpec) -> measured.Run:
     case.__dict__["calibrated_on"] = Images(details["calibration"], details["calibration_sha256"])
     if spec.kind == imagenet_runs.MIXED:
         return imagenet_runs.mixed(case, details["method"])
-    return {imagenet_runs.ACCURACY: imagenet_runs.accuracy, imagenet_runs.QUANTIZERS: imagenet_runs.quantizers}[
-        spec.kind
-    ](case)
+    if spec.kind == "kernel_latency":
+        return kernels.timing(case, details["batch"], details["environment"]["threads"])
+    of_kind = {imagenet_runs.ACCURACY: imagenet_runs.accuracy, imagenet_runs.QUANTIZERS: imagenet_runs.quantizers}
+    return (of_kind | {"kernel_accuracy": kernels.accuracy})[spec.kind](case)
 
 
 def test_every_committed_record_is_found_by_the_code_that_would_make_it(committed, monkeypatch):

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from quide import evaluate, metric, ptq
+from quide import evaluate, latency, metric, ptq
 from quide.data.datasets import normalize
 from quide.evaluate import label
-from quide.experiments import imagenet_runs, records
+from quide.experiments import imagenet_runs, kernels, records
 from quide.experiments.compute import imagenet as computed
+from quide.experiments.compute import kernels as computed_kernels
 from quide.experiments.imagenet_runs import SCHEMES, SEARCHED, ImageNetCase
 from quide.experiments.measured import KINDS
 from quide.models import pretrained
@@ -113,6 +114,19 @@ def test_other_images_seeds_and_numbers_of_images_are_other_runs(small):
 def test_fewer_images_are_spread_over_the_classes(small):
     assert ImageNetCase("resnet50", images=3).tested.labels.tolist() == [0, 1, 2]
     assert ImageNetCase("resnet50", images=IMAGES).tested.files == ImageNetCase("resnet50").tested.files
+
+
+def test_it_is_scored_and_timed_in_real_kernels_too(small, monkeypatch):
+    monkeypatch.setattr(computed_kernels, "WIDTHS", {"PyTorch": ("32",)})
+    monkeypatch.setattr(latency, "wait_for_quiet", lambda seconds, progress: True)
+    scored, *timed = [run for run in kernels.wanted() if run.spec.model == "resnet50"]
+    assert {run.spec.kind for run in timed} == {"kernel_latency"} and len(timed) == 4  # batches and threads
+    values = scored.result().values
+    for bits, name in ((32, "32, PyTorch"), (8, kernels.SIMULATED)):
+        assert np.array_equal(unpack_bits(values["correct"][name]), alone(ImageNetCase("resnet50"), bits))
+    assert set(timed[-1].result().values["latencies"]) == {"32, PyTorch", kernels.SIMULATED}
+    monkeypatch.delenv("QUIDE_IMAGENET")
+    assert not [run for run in kernels.wanted() if run.spec.model == "resnet50"]
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,9 @@ from matplotlib.figure import Figure
 from scipy.stats import kendalltau, spearmanr
 
 from quide import metric
-from quide.experiments import campaign, kernels, paper, runs, select, tiny
+from quide.experiments import campaign, kernels, paper, select, tiny
 from quide.experiments.kernels import SIMULATED
 from quide.experiments.records import Record
-from quide.experiments.runs import Case
 from quide.models import registry
 from quide.stats import Hits
 from quidebook import report
@@ -28,9 +27,9 @@ SLIDER = Path(__file__).with_suffix(".html")
 COMMAND = "quide run real_kernels --profile paper"
 NO_RECORD = Absent("real kernels", f"pip install 'quide[deploy]' && {COMMAND}")
 OF_WIDTH = {"32": 32, "32 channels last": 32, "bfloat16": 16, "8": 8}
-CONDITIONS = {"simplecnn": "cifar10-simplecnn", "resnet20": "cifar10-resnet18", "resnet18": "cifar10-resnet18"}
+DATASETS = dict(kernels.MODELS)
 Setting = tuple[str, int, int]  # network, batch, threads
-SHOWN = ("resnet18", "resnet20", "simplecnn")  # the paper's first
+SHOWN = ("resnet18", "resnet20", "simplecnn", "resnet50")  # the paper's first
 MARKERS = {1: ("o", report.BLUE), 64: ("s", report.ORANGE)}
 
 
@@ -71,9 +70,9 @@ def found() -> KernelRecords:
 
 def run(seeds: Sequence[int], profile: str) -> None:
     """Every run of the page where there is no record, at profile ``paper``; what cannot be had is said to be absent."""
-    cases = [Case(*network, seeds[0], runs.longest_profile(*network)) for network in kernels.MODELS]
-    wanted = [*kernels.wanted(cases), tiny.files(tiny.TinyCase())]
-    for line in campaign.attempt(wanted if profile == "paper" else ()):
+    if profile != "paper":
+        return
+    for line in campaign.attempt([*kernels.wanted(seeds[0]), tiny.files(tiny.TinyCase())]):
         report.say(line)
 
 
@@ -107,7 +106,7 @@ def in_words(setting: Setting) -> str:
 
 
 def _title(model: str) -> str:
-    return registry.row(model, "cifar10").title
+    return registry.row(model, DATASETS[model]).title
 
 
 @tabled
@@ -203,7 +202,7 @@ def knee_table(known: KernelRecords, only: Setting | None = None) -> Iterable[di
     for (model, batch, threads), record in sorted(known.latency.items()):
         if (score := known.accuracy.get(model)) is None or only not in (None, (model, batch, threads)):
             continue
-        floor = paper.threshold(CONDITIONS[model], score.values["accuracy"]["32, PyTorch"])
+        floor = paper.threshold(registry.row(model, DATASETS[model]).condition, score.values["accuracy"]["32, PyTorch"])
         real = {bits: name for bits in (32, 16, 8) if (name := fastest(record, bits))}
         simulated = {32: "32 channels last, PyTorch", 8: SIMULATED}
         for kind, names in (("simulated", simulated), ("in the fastest kernel", real), ("left out", real)):

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from quide import deploy, evaluate, intensity, latency, ptq
-from quide.data.datasets import BATCH
-from quide.experiments import inputs, kernels, provenance
+from quide.data.datasets import BATCH, ImageSet
+from quide.data.imagenet import ImageFiles
+from quide.experiments import imagenet_runs, inputs, kernels, provenance
 from quide.experiments.compute.images import scored
+from quide.experiments.imagenet_runs import ImageNetCase
 from quide.experiments.kernels import SIMULATED, WIDTHS, LinearCase
 from quide.experiments.runs import Case
 
@@ -22,10 +24,11 @@ WAIT_S = 120  # at most, for a quiet machine
 SIDE, NARROW_SIDE = 1024, 512  # of the matrices; a CPU without kernels for narrow types takes seconds a product
 
 
-def accuracy(case: Case) -> dict:
-    test = inputs.test_images(case)
-    batch = test.subset(slice(0, BATCH)).normalized()
-    artefacts, absent = _artefacts(case, batch)
+def accuracy(case: Case | ImageNetCase) -> dict:
+    model, test, calibration = _given(case)
+    size = min(imagenet_runs.BATCH if isinstance(case, ImageNetCase) else BATCH, len(test))
+    batch = test.subset(torch.arange(size)).normalized()
+    artefacts, absent = _artefacts(model, calibration, batch)
     predicted = {
         name: torch.cat([_padded(one, images, len(batch)) for images in test.batches(len(batch))])
         for name, one in artefacts.items()
@@ -47,11 +50,12 @@ def _padded(artefact: deploy.Artefact, images: torch.Tensor, size: int) -> torch
     return artefact.run(artefact.laid_out(whole))[: len(images)].argmax(1)
 
 
-def timing(case: Case, batch: int, threads: int) -> dict:
-    size = case.size
+def timing(case: Case | ImageNetCase, batch: int, threads: int) -> dict:
+    size = kernels.size_of(case)
     with using_threads(threads):
-        images = inputs.test_images(case).subset(slice(0, batch)).normalized()
-        artefacts, absent = _artefacts(case, images)
+        model, test, calibration = _given(case)
+        images = test.subset(torch.arange(batch) % len(test)).normalized()
+        artefacts, absent = _artefacts(model, calibration, images)
         passes = {name: partial(one.run, one.laid_out(images)) for name, one in artefacts.items()}
         timings = latency.measure_interleaved(passes, size.warmup, size.passes, progress=True, wait_s=size.wait_s)
     return timings.to_dict() | {"absent": absent, "libraries": libraries()}
@@ -103,10 +107,20 @@ def libraries() -> dict[str, str]:
     return {name: version for name in sorted(names) if (version := provenance.version(name))}
 
 
-def _artefacts(case: Case, batch: torch.Tensor) -> tuple[dict[str, deploy.Artefact], dict[str, str]]:
+def _given(case: Case | ImageNetCase) -> tuple[nn.Module, ImageSet | ImageFiles, torch.Tensor]:
+    """Network, test images, and calibration images as the network takes them."""
+    if isinstance(case, ImageNetCase):
+        pool = case.calibrated_on
+        few = pool.subset(range(min(kernels.LARGE_CALIBRATION, len(pool))))
+        return case.network, case.tested, few.normalized()
+    return inputs.network(case), inputs.test_images(case), inputs.calibration_images(case)
+
+
+def _artefacts(
+    model: nn.Module, calibration: torch.Tensor, batch: torch.Tensor
+) -> tuple[dict[str, deploy.Artefact], dict[str, str]]:
     """By name; and why others cannot be had here, whose library or kernel is missing, or fails on the network."""
-    calibration = inputs.calibration_images(case)
-    prepared = ptq.prepare(inputs.network(case), calibration, ptq.PAPER)
+    prepared = ptq.prepare(model, calibration, ptq.PAPER)
     full, rounded = prepared.at(ptq.FULL_PRECISION), prepared.at(8, commute=False)
     simulated = deploy.backend("PyTorch").compiled("32 channels last", rounded, calibration, batch)
     made, absent = {SIMULATED: simulated}, {}
