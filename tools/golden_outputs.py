@@ -27,7 +27,7 @@ import tiny_llm  # noqa: E402
 
 from quide import _files, deploy, evaluate, intensity, latency, ptq, search
 from quide.data import datasets, embedded, imagenet
-from quide.deploy import onnx
+from quide.deploy import matmul, onnx
 from quide.evaluate import prefix_tree
 from quide.experiments import llm_runs, records, staleness
 from quide.experiments.aiq import METHODS
@@ -263,6 +263,15 @@ def of_kernels(batch: torch.Tensor, normalized: list) -> dict[str, str]:
     return found
 
 
+def of_linear(batch: torch.Tensor, normalized: list) -> dict[str, str]:
+    """A linear layer of few bits."""
+    generator = np.random.default_rng(0)
+    weight = generator.standard_normal((256, 96), np.float32)
+    given = torch.from_numpy(generator.standard_normal((IMAGES, 256), np.float32))
+    made = [matmul.linear(weight, bits) for bits in (None, *matmul.BITS)]
+    return {"linear_latency/llama-3-8b": digest(*(layer(given) for layer, _ in made), timed())}
+
+
 def of_ladder(batch: torch.Tensor, normalized: list) -> dict[str, str]:
     """Networks on each rung."""
     names = ("simplecnn", "resnet18", "resnet20", "mobilenetv2")
@@ -309,6 +318,7 @@ def of_language(batch: torch.Tensor, normalized: list) -> dict[str, str]:
 MADE = {  # by the beginnings of the kinds that each makes
     of_images: ("accuracy", "latency", "mixed_"),
     of_kernels: ("kernel_", "roofline", "deployed"),
+    of_linear: ("linear_",),
     of_ladder: ("ladder", "calibration_draws"),
     of_training: ("training",),
     of_imagenet: ("imagenet_",),
