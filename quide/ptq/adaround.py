@@ -72,7 +72,8 @@ class _Problem:
         self.name, self.layer, self.soft, self.activation = name, layer, soft, activation
         self.groups = getattr(layer, "groups", 1)
         self.patches, self.places = _patches(layer, given)
-        self.target = target.movedim(1, -1) if isinstance(layer, nn.Conv2d) else target.flatten(0, -2)
+        convolution = isinstance(layer, nn.Conv2d)
+        self.target = _channels_last(target).movedim(1, -1) if convolution else target.flatten(0, -2)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs ``(groups, count, taps)`` and targets ``(count, out)`` of random outputs."""
@@ -119,6 +120,11 @@ class _Problem:
         return {self.name: (learned, None if bias is None else bias.detach())}, found
 
 
+def _channels_last(values: torch.Tensor) -> torch.Tensor:
+    """Values that are drawn by place, each place's in a row: gathering them is most of the work."""
+    return values.contiguous(memory_format=torch.channels_last)
+
+
 def _patches(layer: nn.Module, given: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
     """What each output of a layer is computed of, without a copy, and the sizes of the dimensions to draw from."""
     if isinstance(layer, nn.Linear):
@@ -128,7 +134,7 @@ def _patches(layer: nn.Module, given: torch.Tensor) -> tuple[torch.Tensor, tuple
     padding = layer._reversed_padding_repeated_twice
     if any(padding):
         given = F.pad(given, padding, mode=mode)
-    patches = given.contiguous()
+    patches = _channels_last(given)
     for dimension in (0, 1):  # the taps of each output, with those between them that dilation leaves out
         apart, taps = layer.dilation[dimension], layer.kernel_size[dimension]
         patches = patches.unfold(2 + dimension, apart * (taps - 1) + 1, layer.stride[dimension])
