@@ -45,7 +45,8 @@ COUNTS = ("fresh", "stale", "absent")
 NAMES = ("kind", "profile", "model", "dataset")  # what runs are counted by
 _EXPERIMENTS = {  # by kind or family; other kinds are of the experiment that the network belongs to
     "mixed_accuracy": "exp3", "mixed_latency": "exp3", "weight_only": "llama3_mmlu", "imagenet": "exp2_imagenet",
-    "llm": "llama3_mmlu", "aiq_networks": "aiq", "aiq_layers": "aiq", "aiq_search": "aiq", "throughput": "aiq",
+    "llm": "llama3_mmlu", "aiq_networks": "aiq", "aiq_layers": "aiq", "aiq_search": "aiq",
+    "throughput_accuracy": "aiq", "throughput": "aiq",
     "ladder": "better_ptq", "calibration_draws": "better_ptq",
     "kernel_accuracy": "real_kernels", "kernel_latency": "real_kernels", "roofline": "real_kernels",
     "litert": "real_kernels", "linear_latency": "real_kernels",
@@ -108,7 +109,7 @@ def planned() -> list[Planned]:
     ]  # fmt: skip
     found.append(Planned(tiny.KIND, tiny.MODEL, tiny.DATASET, SEEDS[0], "paper"))
     found.append(Planned(kernels.LINEAR, kernels.LANGUAGE_MODEL, "random", SEEDS[0], "paper"))
-    found.append(Planned(throughput.KIND, *throughput.NETWORK, SEEDS[0], "paper"))
+    found += [Planned(kind, *throughput.NETWORK, SEEDS[0], "paper") for kind in throughput.KINDS]
     return found + [_of(run.spec) for run in (*ladder.wanted(), *aiq.runs())]
 
 

@@ -62,7 +62,9 @@ def remade(record: records.Record) -> list[measured.Run]:
         return [kernels.linear(kernels.LinearCase(), details["tokens"], details["environment"]["threads"])]
     case = runs.Case(spec.model, spec.dataset, spec.seed, spec.profile, runs.schedule_of(spec))
     if spec.kind == throughput.KIND:
-        return [throughput.throughput(case, details["environment"]["threads"])]
+        return [throughput.timing(case, details["batch"], details["environment"]["threads"])]
+    if spec.kind == throughput.ACCURACY:
+        return [throughput.accuracy(case)]
     if spec.kind in kernels.MEASURED:
         shapes = {"batch": details.get("batch"), "threads": details["environment"]["threads"]}
         made = {"kernel_latency": kernels.timing, "roofline": kernels.roofline}

@@ -9,13 +9,15 @@ from functools import cached_property
 import numpy as np
 
 from quide import metric
-from quide.experiments import aiq, paper, select, throughput
+from quide.experiments import aiq, paper, select
 from quide.experiments.aiq import AUTHORS, OURS, PRINTED, THEIRS, Traffic, traffic
 from quide.experiments.records import Record
 from quide.search import Configuration, pareto_front
 from quide.search.aiq import AiqObjective
 from quide.stats import Hits, Interval
 from quidebook.report import Absent, scaled
+from quidebook.shared import throughput
+from quidebook.shared.throughput import Deployed
 
 COMMAND = "QUIDE_DATA=<folder> quide run aiq --profile paper"
 TITLES = {THEIRS: "AIQ's authors'", OURS: "published, without projections"}
@@ -28,12 +30,12 @@ class AiqRecords:
     networks: Mapping[str, Record]
     layers: Mapping[str, Record]
     searches: tuple[Record, ...]
-    deployed: Record | None = None
+    deployed: Deployed | None = None
 
     @cached_property
     def used(self) -> list[Record]:
         """All of them."""
-        last = [self.deployed] if self.deployed else []
+        last = self.deployed.used if self.deployed else []
         return [*self.networks.values(), *self.layers.values(), *self.searches, *last]
 
     def of(self, model: str, method: str, split: str = "train") -> Record | None:
@@ -45,8 +47,7 @@ class AiqRecords:
 def found() -> AiqRecords:
     """The records there are."""
     of = {kind: {record.spec.model: record for record in select.known(kind)} for kind in ("aiq_networks", "aiq_layers")}
-    timed = select.quietest(select.known(throughput.KIND))
-    return AiqRecords(of["aiq_networks"], of["aiq_layers"], tuple(select.known("aiq_search")), timed)
+    return AiqRecords(of["aiq_networks"], of["aiq_layers"], tuple(select.known("aiq_search")), throughput.found())
 
 
 def absent(known: AiqRecords) -> Absent | None:

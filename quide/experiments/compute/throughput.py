@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -24,25 +24,29 @@ from quide.experiments.runs import Case
 from quide.search import aiq as searching
 
 
-def throughput(case: Case, threads: int) -> dict:
-    model, test = inputs.network(case), inputs.test_images(case)
-    layers = narrowed(case, model)
+def accuracy(case: Case) -> dict:
+    test = inputs.test_images(case)
+    made = dict(_artefacts(case, test.subset(slice(0, BATCH)).normalized()))
+    hits = {
+        name: torch.cat([one.run(one.laid_out(images)).argmax(1) for images in test.batches(BATCH)]) == test.labels
+        for name, one in made.items()
+    }
+    return scored(hits) | {"layers": narrowed(case), "images": len(test)}
+
+
+def timing(case: Case, batch: int, threads: int) -> dict:
     with using_threads(threads):
-        made = dict(_artefacts(case, model, layers, test.subset(slice(0, BATCH)).normalized()))
-        hits = {
-            name: torch.cat([one.run(one.laid_out(images)).argmax(1) for images in test.batches(BATCH)]) == test.labels
-            for name, one in made.items()
-        }
-        passes = {}
-        for batch in what.BATCHES:
-            images = test.subset(slice(0, batch)).normalized()
-            passes |= {f"{name}, {batch}": partial(one.run, one.laid_out(images)) for name, one in made.items()}
-        timings = latency.measure_interleaved(passes, what.WARMUP, what.PASSES, progress=True, wait_s=WAIT_S)
-    return scored(hits) | timings.to_dict() | {"layers": layers, "images": len(test), "libraries": libraries()}
+        images = inputs.test_images(case).subset(slice(0, batch)).normalized()
+        made = dict(_artefacts(case, inputs.test_images(case).subset(slice(0, BATCH)).normalized()))
+        passes = {name: partial(one.run, one.laid_out(images)) for name, one in made.items()}
+        timings = latency.measure_interleaved(passes, what.WARMUP, what.PASSES[batch], progress=True, wait_s=WAIT_S)
+    return timings.to_dict() | {"libraries": libraries()}
 
 
-def narrowed(case: Case, model: nn.Module) -> dict[str, list[str]]:
+@cache
+def narrowed(case: Case) -> dict[str, list[str]]:
     """The layers that AIQ's greedy search picks, on training images and in its authors' units; random ones; all."""
+    model = inputs.network(case)
     counted, pool = traffic(model), inputs.training_images(case)
     drawn = datasets.calibration_indices(len(pool), SELECTED_ON, case.seed)
     shared = SharedStarts(in_order(model), counted.layers, pool.subset(drawn))
@@ -73,16 +77,14 @@ def in_order(model: nn.Module) -> nn.Sequential:
     return network.eval()
 
 
-def _artefacts(
-    case: Case, model: nn.Module, layers: Mapping[str, Sequence[str]], batch: torch.Tensor
-) -> Iterator[tuple[str, deploy.Artefact]]:
-    calibration = inputs.calibration_images(case)
+def _artefacts(case: Case, batch: torch.Tensor) -> Iterator[tuple[str, deploy.Artefact]]:
+    model, calibration = inputs.network(case), inputs.calibration_images(case)
     folded = ptq.prepare(model, calibration, ptq.PAPER).at(ptq.FULL_PRECISION)
     eager = deploy.backend("PyTorch")
     yield f"{what.FULL}, PyTorch", eager.compiled("32", model, calibration, batch)
     yield f"{what.FOLDED}, PyTorch", eager.compiled("32 channels last", folded, calibration, batch)
     exported = onnx.export(folded, batch)
-    for name, chosen in {what.FULL: (), **layers}.items():
+    for name, chosen in {what.FULL: (), **narrowed(case)}.items():
         packed = exported
         if chosen:
             yield f"{name}, PyTorch", fbgemm.integers(model, chosen, calibration)
