@@ -172,7 +172,6 @@ def search_facts(known: AiqRecords) -> Mapping[str, object] | Absent:
             f"{split}_gain": gain(traffic(record), record.values["found"]),
             f"{split}_change": change(record.values, "found"),
             f"{split}_selected": selected_change(record),
-            f"{split}_counts": _counts(record.values["found"]),
         }
     return facts
 
@@ -281,8 +280,8 @@ def figure_layers(known: AiqRecords) -> tuple[Figure, str]:
 
 @gathered
 def layer_facts(known: AiqRecords) -> Iterator[dict[str, object]]:
-    """By network: layers, apart (how many intervals leave out zero), widest (half an interval, pp), and the rank
-    correlation of the gain with the change, with its p value."""
+    """By network: layers, apart (how many intervals leave out zero), largest (change, pp), and the rank correlation of
+    the gain with the change, with its p value."""
     for model, record in known.layers.items():
         changes = [change(record.values, name) for name in traffic(record).layers]
         test = spearmanr(_alone(record), [one.estimate for one in changes])
@@ -290,7 +289,6 @@ def layer_facts(known: AiqRecords) -> Iterator[dict[str, object]]:
             "title": TITLES[model],
             "layers": len(changes),
             "apart": sum(one.high < 0 or one.low > 0 for one in changes),
-            "half": float(np.median([(one.high - one.low) / 2 for one in changes])),
             "largest": max(abs(one.estimate) for one in changes),
             "rho": float(test.statistic),
             "p": float(test.pvalue),
