@@ -14,9 +14,10 @@ import numpy as np
 
 from quide import ptq
 from quide._check import one_of
-from quide.experiments import paper, records
+from quide.experiments import paper, profiles, records
 from quide.experiments.measured import measured
 from quide.experiments.mixed import CHOICES
+from quide.experiments.profiles import Profile
 from quide.experiments.runs import CALIBRATION_SIZE
 from quide.models import registry
 from quide.search import Configuration
@@ -33,6 +34,7 @@ ACCURACY, QUANTIZERS, MIXED = "imagenet_accuracy", "imagenet_quantizers", "image
 SEARCHED = (8, 8, 8, 8, 8, 16)  # the topology of the paper's Table 2
 BATCH = 32  # images of 224 x 224 pixels at once: their activations take some hundred MB
 LOW_BITS = (8, 4)  # where the paper sees no loss, and where it sees all lost
+FEW, WARMUP, PASSES = 64, 2, 20  # images to calibrate real kernels on, and timed passes of them: each takes seconds
 UNTIMED = 1.0  # ms: log2(1 + 1) = 1, so that the index is C (P - threshold), which ranks as I' does at equal latency
 LEAST_SQUARES = replace(ptq.PAPER, weight_range="mse", activation_range="mse")
 SCHEMES = {
@@ -61,6 +63,11 @@ class ImageNetCase:
         one_of("model", self.model, MODELS)
         if self.images is not None and self.images < 1:
             raise ValueError(f"images must be at least 1, or None for all, got {self.images}")
+
+    @property
+    def size(self) -> Profile:
+        """How often it is timed."""
+        return replace(profiles.profile(PROFILE), warmup=WARMUP, passes=PASSES)
 
     @cached_property
     def network(self) -> nn.Module:

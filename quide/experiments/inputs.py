@@ -13,7 +13,9 @@ from torch import nn
 from quide import _files, _paths
 from quide.data import datasets, embedded
 from quide.data.datasets import ImageSet
-from quide.experiments import profiles, provenance, records
+from quide.data.imagenet import ImageFiles
+from quide.experiments import imagenet_runs, profiles, provenance, records
+from quide.experiments.imagenet_runs import ImageNetCase
 from quide.experiments.measured import KINDS
 from quide.experiments.runs import CALIBRATION_SIZE, EMBEDDED_SEED, Case
 from quide.models import networks, train
@@ -56,6 +58,14 @@ def calibration_images(case: Case, size: int = CALIBRATION_SIZE) -> torch.Tensor
 def training_images(case: Case) -> ImageSet:
     """All images that a network of the case is trained on."""
     return _as_taken(case, datasets.load(case.dataset, "train"))
+
+
+def given(case: Case | ImageNetCase) -> tuple[nn.Module, ImageSet | ImageFiles, torch.Tensor]:
+    """Network, test images, and calibration images as the network takes them; of ImageNet, few."""
+    if isinstance(case, ImageNetCase):
+        pool = case.calibrated_on
+        return case.network, case.tested, pool.subset(range(min(imagenet_runs.FEW, len(pool)))).normalized()
+    return network(case), test_images(case), calibration_images(case)
 
 
 def published_case(model: str, dataset: str) -> Case:

@@ -5,14 +5,13 @@ And a linear layer of a language model, for which there are kernels at fewer tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 from quide._check import whole
-from quide.experiments import imagenet_runs, profiles, provenance, runs
+from quide.experiments import imagenet_runs, provenance, runs
 from quide.experiments.imagenet_runs import ImageNetCase
 from quide.experiments.measured import Run, measured
-from quide.experiments.profiles import Profile
 from quide.experiments.records import RunSpec
 from quide.experiments.runs import CALIBRATION_SIZE, Case
 from quide.models import registry
@@ -25,8 +24,8 @@ WIDTHS = {  # by backend, what quide.deploy makes; one that this machine lacks i
 }
 NAMES = tuple(f"{width}, {backend}" for backend, widths in WIDTHS.items() for width in widths)
 SIMULATED = "8 simulated"
-LARGE = ("resnet50", imagenet_runs.DATASET)  # a pass takes seconds: fewer images, and fewer passes
-LARGE_IMAGES, LARGE_CALIBRATION, LARGE_WARMUP, LARGE_PASSES = 250, 64, 2, 20
+LARGE = ("resnet50", imagenet_runs.DATASET)  # of which a pass takes seconds
+LARGE_IMAGES = 250
 MODELS = (("simplecnn", "cifar10"), ("resnet20", "cifar10"), ("resnet18", "cifar10"), LARGE)
 MEASURED = ("kernel_accuracy", "kernel_latency", "roofline")  # kinds of records
 BATCHES, THREADS = (1, 64), (1, 2)
@@ -43,13 +42,6 @@ def case_of(model: str, dataset: str, seed: int = 0) -> Case | ImageNetCase:
     return Case(model, dataset, seed, runs.longest_profile(model, dataset))
 
 
-def size_of(case: Case | ImageNetCase) -> Profile:
-    """How much is measured."""
-    if isinstance(case, ImageNetCase):
-        return replace(profiles.profile(imagenet_runs.PROFILE), warmup=LARGE_WARMUP, passes=LARGE_PASSES)
-    return case.size
-
-
 def _code(model: str) -> tuple[str, ...]:
     return runs.ptq_code(model) if model in registry.BUILDERS else imagenet_runs.deciding(model)
 
@@ -60,7 +52,7 @@ def _checksum(spec: RunSpec) -> str:
 
 def _made_from(case: Case | ImageNetCase) -> dict:
     if isinstance(case, ImageNetCase):
-        return {"calibration_size": LARGE_CALIBRATION}
+        return {"calibration_size": imagenet_runs.FEW}
     return {"training_seed": case.training_seed, "calibration_size": CALIBRATION_SIZE}
 
 
@@ -91,8 +83,8 @@ def timing(case: Case | ImageNetCase, batch: int = 64, threads: int = 1) -> dict
     return {
         "artefacts": list(NAMES),
         "batch": batch,
-        "warmup": size_of(case).warmup,
-        "passes": size_of(case).passes,
+        "warmup": case.size.warmup,
+        "passes": case.size.passes,
         "environment": provenance.environment("cpu") | {"threads": threads},
     } | _made_from(case)
 

@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from quide import deploy, evaluate, intensity, latency, ptq
-from quide.data.datasets import BATCH, ImageSet
-from quide.data.imagenet import ImageFiles
-from quide.experiments import imagenet_runs, inputs, kernels, provenance
+from quide.data.datasets import BATCH
+from quide.experiments import inputs, kernels, provenance
 from quide.experiments.compute.images import scored
 from quide.experiments.imagenet_runs import ImageNetCase
 from quide.experiments.kernels import SIMULATED, WIDTHS, LinearCase
@@ -25,9 +24,8 @@ SIDE, NARROW_SIDE = 1024, 512  # of the matrices; a CPU without kernels for narr
 
 
 def accuracy(case: Case | ImageNetCase) -> dict:
-    model, test, calibration = _given(case)
-    size = min(imagenet_runs.BATCH if isinstance(case, ImageNetCase) else BATCH, len(test))
-    batch = test.subset(torch.arange(size)).normalized()
+    model, test, calibration = inputs.given(case)
+    batch = test.subset(torch.arange(min(BATCH, len(test)))).normalized()
     artefacts, absent = _artefacts(model, calibration, batch)
     predicted = {
         name: torch.cat([_padded(one, images, len(batch)) for images in test.batches(len(batch))])
@@ -51,9 +49,9 @@ def _padded(artefact: deploy.Artefact, images: torch.Tensor, size: int) -> torch
 
 
 def timing(case: Case | ImageNetCase, batch: int, threads: int) -> dict:
-    size = kernels.size_of(case)
+    size = case.size
     with using_threads(threads):
-        model, test, calibration = _given(case)
+        model, test, calibration = inputs.given(case)
         images = test.subset(torch.arange(batch) % len(test)).normalized()
         artefacts, absent = _artefacts(model, calibration, images)
         passes = {name: partial(one.run, one.laid_out(images)) for name, one in artefacts.items()}
@@ -105,15 +103,6 @@ def libraries() -> dict[str, str]:
     """Versions of what is installed of all that decides how fast the artefacts are."""
     names = {name for backend in WIDTHS for name in deploy.backend(backend).LIBRARIES}
     return {name: version for name in sorted(names) if (version := provenance.version(name))}
-
-
-def _given(case: Case | ImageNetCase) -> tuple[nn.Module, ImageSet | ImageFiles, torch.Tensor]:
-    """Network, test images, and calibration images as the network takes them."""
-    if isinstance(case, ImageNetCase):
-        pool = case.calibrated_on
-        few = pool.subset(range(min(kernels.LARGE_CALIBRATION, len(pool))))
-        return case.network, case.tested, few.normalized()
-    return inputs.network(case), inputs.test_images(case), inputs.calibration_images(case)
 
 
 def _artefacts(
