@@ -345,7 +345,7 @@ def test_readme_examples_run(checkout: Path, tmp_path: Path) -> None:
     for number, block in enumerate(blocks):
         file = tmp_path / f"example_{number}.py"  # a file, whose functions other processes can import
         file.write_text(block)
-        subprocess.run([sys.executable, str(file)], check=True, cwd=tmp_path, timeout=600)
+        subprocess.run([sys.executable, str(file)], check=True, cwd=tmp_path, timeout=300)
 
 
 def test_readme_and_contributing_link_to_files_that_exist(checkout: Path) -> None:

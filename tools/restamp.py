@@ -51,10 +51,12 @@ def computed_by(commit: str, kinds: set[str]) -> dict:
 def main(*commits: str) -> None:
     """Note the equivalences that hold and are needed; of each record by the first commit whose code made it."""
     held = [(record, staleness.code(record.spec)) for record in records.collect()]
-    stale = [(record, code) for record, code in held if staleness.stale(record)]
     known: dict[str, set[str]] = {}
+    stale = []
     for record, code in held:
-        if (record, code) not in stale and record.code != code:
+        if staleness.stale(record):
+            stale.append((record, code))
+        elif record.code != code:
             known.setdefault(record.code, set()).add(code)
     kinds = {record.spec.kind for record, _ in stale}
     after = computed(CHECKOUT, kinds)["outputs"] if kinds else {}

@@ -43,8 +43,8 @@ ROUGHLY = 5.0  # percentage points around "about 50 %"
 
 def run(seed: int, profile: str) -> None:
     """Every run of the page where there is no record, at profile ``paper``; what cannot be had is said to be absent."""
-    wanted = [*aiq.runs(seed), *throughput.wanted(seed)]
-    for line in campaign.attempt(wanted if profile == "paper" else ()):
+    wanted = [*aiq.runs(seed), *throughput.wanted(seed)] if profile == "paper" else ()
+    for line in campaign.attempt(wanted):
         report.say(line)
 
 
